@@ -1,0 +1,123 @@
+# Rowmill's tasks. They need cargo and rustc; what else is missing they install, and say so.
+# One compiled profile, release, and one selection of packages, the whole workspace, serve the demo and the tests: with another
+# selection cargo could choose other features for wasmtime's dependencies, and compile wasmtime twice.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+target := $(or $(CARGO_TARGET_DIR),target)
+rows := 100000
+# nextest's profile (.config/nextest.toml): `ci` where CI is set.
+profile := $(if $(CI),ci,default)
+# The advisory database is fetched within this time, or the check is left out with a warning.
+advisory_seconds := 120
+
+say = printf '==> %s\n'
+apt_install = $(if $(filter 0,$(shell id -u)),,sudo) sh -c 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$$@" >/dev/null' sh
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+.PHONY: demo
+demo: cc ## Validate 100,000 bank transactions with a sandboxed guest, and check every result
+	@bash examples-guests/build.sh bank-transactions
+	$(say) "building rowmill (the first time compiles wasmtime: some minutes)"
+	cargo build --release --workspace --bins
+	transactions=$(target)/release/transactions
+	csv=target/demo/transactions.csv results=target/demo/results
+	mkdir -p target/demo
+	rm -rf "$$results"
+	$(say) "making $(rows) transactions, about 1 % of them bad"
+	"$$transactions" generate --rows $(rows) "$$csv"
+	$(say) "rowmill run --processor target/guests/bank-transactions.wasm --input $$csv --out $$results"
+	# Status 1 says that some rows failed, as the bad ones must; whether they are the right ones, the checker judges.
+	status=0
+	$(target)/release/rowmill run --processor target/guests/bank-transactions.wasm --input "$$csv" --out "$$results" || status=$$?
+	if [ "$$status" -gt 1 ]; then
+		$(say) "rowmill run ended with status $$status" >&2
+		exit "$$status"
+	fi
+	$(say) "checking every result against the input"
+	"$$transactions" check "$$csv" "$$results"
+	$(say) "input: $$csv"
+	for file in "$$results"/*; do
+		$(say) "output: $$file ($$(du -sh "$$file" | cut -f 1))"
+	done
+
+.PHONY: test
+test: cc nextest guests ## Run every test
+	@$(say) "documentation tests"
+	cargo test --release --workspace --doc --quiet
+	$(say) "tests"
+	cargo nextest run --workspace --cargo-profile release --profile $(profile)
+
+.PHONY: lint
+lint: cc rust-tools deny ## Check formatting, lints, docs, the lock file, licences and advisories
+	@$(say) "formatting"
+	cargo fmt --all --check
+	$(say) "lock file"
+	cargo metadata --locked --format-version 1 >/dev/null
+	# The release profile shares build scripts and macros with `make test`; clippy and rustdoc share the rest.
+	$(say) "clippy"
+	cargo clippy --release --workspace --all-targets -- -D warnings
+	$(say) "docs"
+	RUSTDOCFLAGS='-D warnings' cargo doc --release --workspace --no-deps --document-private-items --quiet
+	$(say) "licences, bans, sources"
+	# Warnings (crates in two versions) are only counted; `cargo deny --config .config/deny.toml check bans` shows them.
+	cargo deny -L error --config .config/deny.toml check --show-stats licenses bans sources
+	$(say) "advisories"
+	if GIT_TERMINAL_PROMPT=0 timeout $(advisory_seconds) cargo deny --config .config/deny.toml fetch db; then
+		cargo deny --offline --config .config/deny.toml check --hide-inclusion-graph advisories
+	else
+		$(say) "WARNING: ADVISORIES NOT CHECKED: the RustSec database can't be fetched from this machine" >&2
+	fi
+
+.PHONY: fmt
+fmt: rust-tools ## Format the code
+	@cargo fmt --all
+
+.PHONY: guests
+guests: cc ## Compile the example guests to target/guests
+	@bash examples-guests/build.sh
+
+.PHONY: clean
+clean: ## Remove everything that was built
+	@cargo clean
+	rm -rf target
+
+# What the tasks above need. Each is quick when it is there.
+
+# The linker, and SQLite's C.
+.PHONY: cc
+cc:
+	@if ! command -v cc >/dev/null; then
+		$(say) "no C compiler: installing gcc and libc6-dev with apt-get"
+		$(apt_install) gcc libc6-dev
+	fi
+
+.PHONY: nextest
+nextest:
+	@if ! cargo nextest --version >/dev/null 2>&1; then
+		$(say) "installing cargo-nextest (some minutes)"
+		cargo install cargo-nextest --locked
+	fi
+
+.PHONY: deny
+deny: cc
+	@if ! cargo deny --version >/dev/null 2>&1; then
+		$(say) "installing cargo-deny (some minutes)"
+		cargo install cargo-deny --locked
+	fi
+
+.PHONY: rust-tools
+rust-tools:
+	@for tool in fmt clippy; do
+		if ! cargo $$tool --version >/dev/null 2>&1; then
+			$(say) "installing $$tool with rustup"
+			rustup component add "$${tool/fmt/rustfmt}"
+		fi
+	done

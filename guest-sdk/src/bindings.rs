@@ -1,0 +1,74 @@
+//! The contract in `wit/jobs.wit` as Rust, made by `wit-bindgen`.
+//!
+//! It is public because the export macros name it from inside a processor's crate, and hidden because nobody else should: it is outside the promises
+//! of the version number.
+//!
+//! One small world per exported interface, instead of the two worlds of the contract, for two reasons. The macros that `wit-bindgen` makes for other
+//! crates have crate-wide names, so an interface that both worlds export (`lifecycle`) can be generated only once. And each macro adds a custom
+//! section that describes its world to the processor's crate; when the module is lifted into a component these are united, so `lifecycle` + `batch`
+//! make exactly the world `batch-processor`, and `lifecycle` + `slow-query` the world `slow-query-processor`. This library's own sections describe
+//! imports only, and imports that are not used are dropped, so having all three here costs a processor nothing.
+
+/// `batch`, and with it the types and the host that the other two worlds share.
+pub mod batch_part {
+    wit_bindgen::generate!({
+        path: "../wit",
+        inline: "
+            package rowmill:guest-sdk;
+            world batch-part {
+                import rowmill:jobs/host@0.1.0;
+                export rowmill:jobs/batch@0.1.0;
+            }
+        ",
+        generate_all,
+        generate_unused_types: true,
+        additional_derives: [PartialEq, Eq],
+        pub_export_macro: true,
+        export_macro_name: "export_batch",
+    });
+}
+
+/// `lifecycle`, which both kinds of processor export.
+pub mod lifecycle_part {
+    wit_bindgen::generate!({
+        path: "../wit",
+        inline: "
+            package rowmill:guest-sdk;
+            world lifecycle-part {
+                import rowmill:jobs/host@0.1.0;
+                export rowmill:jobs/lifecycle@0.1.0;
+            }
+        ",
+        with: {
+            "rowmill:jobs/types@0.1.0": super::batch_part::rowmill::jobs::types,
+            "rowmill:jobs/host@0.1.0": super::batch_part::rowmill::jobs::host,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_lifecycle",
+    });
+}
+
+/// `slow-query`.
+pub mod slow_query_part {
+    wit_bindgen::generate!({
+        path: "../wit",
+        inline: "
+            package rowmill:guest-sdk;
+            world slow-query-part {
+                import rowmill:jobs/host@0.1.0;
+                export rowmill:jobs/slow-query@0.1.0;
+            }
+        ",
+        with: {
+            "rowmill:jobs/types@0.1.0": super::batch_part::rowmill::jobs::types,
+            "rowmill:jobs/host@0.1.0": super::batch_part::rowmill::jobs::host,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_slow_query",
+    });
+}
+
+pub use batch_part::exports::rowmill::jobs::batch;
+pub use batch_part::rowmill::jobs::{host, types};
+pub use lifecycle_part::exports::rowmill::jobs::lifecycle;
+pub use slow_query_part::exports::rowmill::jobs::slow_query;

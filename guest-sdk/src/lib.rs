@@ -1,0 +1,20 @@
+#![doc = include_str!("../README.md")]
+
+#[doc(hidden)]
+pub mod bindings;
+mod decode;
+mod failure;
+pub mod host;
+#[doc(hidden)]
+pub mod instance;
+mod macros;
+mod outcome;
+mod processor;
+#[cfg(not(target_arch = "wasm32"))]
+pub mod testing;
+
+pub use bindings::types::{AppInfo, BatchStatus, Message, OutputFile, Piece, RowStatus};
+pub use failure::Failure;
+pub use host::Level;
+pub use outcome::Outcome;
+pub use processor::{Batch, BatchProcessor, Empty, Query, Row, SlowQueryProcessor, Summary};

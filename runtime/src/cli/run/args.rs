@@ -1,0 +1,178 @@
+//! What `rowmill run` can be told.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytesize::ByteSize;
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, ValueEnum};
+
+use crate::intake::Format;
+use crate::model::{JsonText, Limits, ProcessorKind};
+use crate::sandbox::MEMORY_MAX_BYTES;
+use crate::worker::WorkerSettings;
+
+/// Run a file, or one query, through a processor on this machine.
+///
+/// Leaves in the output directory: results.ndjson (every row, in the order of the file), failed.csv or failed.ndjson (the rows that failed, with the reason,
+/// ready to be corrected and run again), files/ (the output files that the processor made) and summary.json.
+///
+/// Exit status: 0 all rows succeeded, 1 some rows failed, 2 it could not run, 130 or 143 it was stopped by Ctrl-C or SIGTERM and can go on with --resume.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// The processor: a component, or a core module that carries its WIT.
+    #[arg(long, value_name = "FILE.wasm")]
+    pub processor: PathBuf,
+    /// The file with the rows; - reads stdin.
+    #[arg(long, value_name = "FILE", required_unless_present = "query")]
+    pub input: Option<PathBuf>,
+    /// The input of a slow query, as JSON.
+    #[arg(long, value_name = "JSON", conflicts_with_all = ["input", "format"])]
+    pub query: Option<String>,
+    /// How the file holds its rows; by its name when this is not given.
+    #[arg(long)]
+    pub format: Option<FormatArg>,
+    /// What the processor is told about the run as a whole, as JSON.
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub context: String,
+    /// Where the results go. By default a directory named after the input, such as transactions.results.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+    /// Rows that run at the same time. By default twice the cores.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]
+    pub workers: Option<u32>,
+    /// Fuel for one row: about one unit per instruction.
+    #[arg(long, value_name = "N", default_value_t = Limits::default().fuel, value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000_000_000_000))]
+    pub fuel: u64,
+    /// Time for one row.
+    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_timeout)]
+    pub timeout: Duration,
+    /// Memory of one instance.
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_memory)]
+    pub memory: u64,
+    /// How often a row is tried when its processor asks for a retry.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]
+    pub attempts: u32,
+    /// Print the summary as JSON on stdout, and nothing else there.
+    #[arg(long)]
+    pub json: bool,
+    /// Go on with a run that was stopped.
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// [`Format`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum FormatArg {
+    /// Comma-separated values with a header.
+    Csv,
+    /// One JSON value per line.
+    Ndjson,
+}
+
+/// Where the rows come from.
+pub(super) enum Source {
+    File { name: String, format: Format, reader: Box<dyn Read + Send> },
+    Query(JsonText),
+}
+
+fn parse_timeout(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|_| "a time looks like 500ms, 5s or 2m".to_owned())?;
+    let timeout = Duration::try_from(span).map_err(|_| "a time limit cannot be negative".to_owned())?;
+    if timeout < Duration::from_millis(1) || timeout > Duration::from_secs(24 * 60 * 60) {
+        return Err("a time limit is between 1ms and 24h".to_owned());
+    }
+    Ok(timeout)
+}
+
+fn parse_memory(text: &str) -> Result<u64, String> {
+    let bytes = text.parse::<ByteSize>().map_err(|_| "a size looks like 512KiB or 64MiB".to_owned())?.as_u64();
+    if !(64 << 10..=MEMORY_MAX_BYTES).contains(&bytes) {
+        return Err(format!("a memory limit is between 64KiB and {}MiB", MEMORY_MAX_BYTES >> 20));
+    }
+    Ok(bytes)
+}
+
+impl RunArgs {
+    pub(super) fn limits(&self) -> Limits {
+        Limits { fuel: self.fuel, timeout: self.timeout, memory_bytes: self.memory, ..Limits::default() }
+    }
+
+    pub(super) fn settings(&self) -> WorkerSettings {
+        let local = WorkerSettings::local();
+        WorkerSettings { slots: self.workers.unwrap_or(local.slots), ..local }
+    }
+
+    pub(super) fn context(&self) -> anyhow::Result<JsonText> {
+        JsonText::check(self.context.as_str()).context("--context")
+    }
+
+    /// The operation's name: that of the processor's file.
+    pub(super) fn op(&self) -> String {
+        self.processor.file_stem().map_or_else(|| "run".to_owned(), |stem| stem.to_string_lossy().to_lowercase())
+    }
+
+    /// Opens the input, as the processor needs it.
+    pub(super) fn source(&self, kind: ProcessorKind) -> anyhow::Result<Source> {
+        self.context()?;
+        let processor = self.processor.display();
+        match (kind, &self.input, &self.query) {
+            (ProcessorKind::Batch, Some(input), _) => self.open_file(input),
+            (ProcessorKind::SlowQuery, _, Some(query)) => Ok(Source::Query(JsonText::check(query.as_str()).context("--query")?)),
+            (ProcessorKind::Batch, None, _) => bail!("{processor} is a processor of rows: give it --input FILE instead of --query"),
+            (ProcessorKind::SlowQuery, _, None) => bail!("{processor} is a processor of slow queries: give it --query JSON instead of --input"),
+        }
+    }
+
+    fn open_file(&self, input: &Path) -> anyhow::Result<Source> {
+        let given = self.format.map(|format| match format {
+            FormatArg::Csv => Format::Csv,
+            FormatArg::Ndjson => Format::Ndjson,
+        });
+        let stdin = input == Path::new("-");
+        let name = if stdin { "stdin".to_owned() } else { input.display().to_string() };
+        let Some(format) = given.or_else(|| Format::of_file(input)) else {
+            bail!("the format of {name} is not clear from its name: say --format csv or --format ndjson");
+        };
+        let reader: Box<dyn Read + Send> = if stdin {
+            Box::new(std::io::stdin())
+        } else {
+            let file = File::open(input).with_context(|| format!("cannot read {name}"))?;
+            if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+                bail!("cannot read {name}: it is a directory");
+            }
+            Box::new(file)
+        };
+        Ok(Source::File { name, format, reader })
+    }
+
+    pub(super) fn out_directory(&self) -> PathBuf {
+        let stem = match (&self.out, &self.input) {
+            (Some(out), _) => return out.clone(),
+            (None, Some(input)) if input != Path::new("-") => input.file_stem(),
+            _ => self.processor.file_stem(),
+        };
+        PathBuf::from(format!("{}.results", stem.unwrap_or_default().to_string_lossy()))
+    }
+
+    pub(super) fn how_to_resume(&self) -> String {
+        format!("run the same command with --resume (the run is in {})", self.out_directory().display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_sizes_are_read_and_bounded() {
+        assert_eq!(parse_timeout("1500ms"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(parse_timeout("2m"), Ok(Duration::from_secs(120)));
+        assert!(parse_timeout("0s").is_err() && parse_timeout("-1s").is_err() && parse_timeout("25h").is_err() && parse_timeout("5").is_err());
+        assert_eq!(parse_memory("64MiB"), Ok(64 << 20));
+        assert!(parse_memory("1KiB").is_err() && parse_memory("1GiB").is_err() && parse_memory("much").is_err());
+    }
+}

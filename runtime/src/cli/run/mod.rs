@@ -1,0 +1,167 @@
+//! `rowmill run`: a file, or a query, through a processor on this machine, without any server.
+
+mod args;
+mod directory;
+mod feed;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+
+pub use self::args::RunArgs;
+
+use self::directory::{Manifest, Opened, RunDirectory};
+use super::progress;
+use super::signals::Stop;
+use super::{EXIT_SOME_FAILED, EXIT_SUCCESS};
+use crate::blobs::Blobs;
+use crate::export::{Summary, export_batch};
+use crate::model::{Batch, BatchStatus, BatchStep, Limits, ProcessorKind, SystemClock};
+use crate::registry::{Registered, Registry};
+use crate::sandbox::{Processor, Sandbox};
+use crate::status::StatusBoard;
+use crate::store::{SqliteStore, Store};
+use crate::worker::{Worker, WorkerSettings};
+
+/// What this machine's own processors are registered as.
+const APP: &str = "local";
+const VERSION: u32 = 1;
+
+/// Runs until the batch is done, or a signal stops it.
+///
+/// # Errors
+/// Why it could not run; the program ends with status 2 then.
+pub fn run(args: Box<RunArgs>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the threads")?;
+    let ended = runtime.block_on(async {
+        let stop = Stop::listen().context("cannot listen to signals")?;
+        execute(&args, &stop).await
+    });
+    // A thread may still wait for stdin.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
+    let settings = args.settings();
+    let processor = load_processor(args, settings.slots)?;
+    let source = args.source(processor.kind())?;
+    let directory = RunDirectory::new(args.out_directory());
+    let opened = if args.resume { directory.resume(&processor.digest)? } else { directory.check_free()? };
+    let manifest = match opened {
+        Opened::Finished(summary) => {
+            eprintln!("this run is finished already");
+            return report(args, &directory, &summary, None);
+        }
+        Opened::Started(manifest) => Some(manifest),
+        Opened::Nothing => None,
+    };
+    let (store, manifest) = match manifest {
+        Some(manifest) => (directory.open_store().await?, manifest),
+        None => match feed::submit(source, args, &processor, &directory, stop).await? {
+            Some(fed) => fed,
+            None => {
+                eprintln!("stopped while the input was read; nothing was run");
+                return Ok(ExitCode::from(stop.exit_status()));
+            }
+        },
+    };
+    let blobs = Blobs::local(&directory.objects())?;
+    let batch = work(Arc::clone(&store), &blobs, processor, args.limits(), settings, &manifest, stop).await;
+    let batch = batch.with_context(|| format!("what was done is kept: {}", args.how_to_resume()))?;
+    if batch.step != BatchStep::Done {
+        eprintln!(
+            "stopped after {} of {} rows; to go on: {}",
+            batch.counts.success + batch.counts.failed,
+            batch.counts.rows,
+            args.how_to_resume()
+        );
+        return Ok(ExitCode::from(stop.exit_status()));
+    }
+    let summary = export_batch(&*store, &blobs, &batch, manifest.format, &manifest.header, directory.out()).await?;
+    let answer = match batch.kind {
+        ProcessorKind::SlowQuery => store.read_results(batch.id, None, 1).await?.pop(),
+        ProcessorKind::Batch => None,
+    };
+    store.close().await;
+    directory.remove_state()?;
+    report(args, &directory, &summary, answer.and_then(|answer| answer.output))
+}
+
+fn load_processor(args: &RunArgs, slots: u32) -> anyhow::Result<Processor> {
+    let path = &args.processor;
+    let wasm = std::fs::read(path).with_context(|| format!("cannot read the processor {}", path.display()))?;
+    // A lease's instance may still close while the slot's next one starts.
+    let sandbox = Sandbox::new(slots.saturating_mul(2).saturating_add(2), &cache_directory()?)?;
+    sandbox.load(&wasm).with_context(|| format!("cannot use {} as a processor", path.display()))
+}
+
+fn cache_directory() -> anyhow::Result<PathBuf> {
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    from("ROWMILL_CACHE_DIR")
+        .or_else(|| from("XDG_CACHE_HOME").map(|cache| cache.join("rowmill")))
+        .or_else(|| from("HOME").map(|home| home.join(".cache/rowmill")))
+        .context("there is no place for compiled processors: set ROWMILL_CACHE_DIR to a directory")
+}
+
+/// Runs what is to be run, and returns the batch as it is then.
+async fn work(
+    store: Arc<SqliteStore>,
+    blobs: &Blobs,
+    processor: Processor,
+    limits: Limits,
+    settings: WorkerSettings,
+    manifest: &Manifest,
+    stop: &Stop,
+) -> anyhow::Result<Batch> {
+    let batch = store.read_batch(manifest.batch).await?;
+    if batch.step == BatchStep::Done {
+        return Ok(batch);
+    }
+    let registry = Arc::new(Registry::default());
+    registry.register(&batch.app, &batch.op, batch.processor_version, Registered { processor, limits });
+    let status = Arc::new(StatusBoard::default());
+    let following = status.watch(batch.id);
+    status.publish_counts(batch.id, batch.counts);
+    let worker = Worker::new(Arc::clone(&store) as Arc<dyn Store>, blobs.clone(), registry, status, settings);
+    let watching = {
+        let (worker, stop) = (Arc::clone(&worker), stop.clone());
+        tokio::spawn(async move {
+            tokio::select! {
+                () = progress::show(following) => {}
+                () = stop.asked() => eprintln!("stopping: rows that are running come to their end; once more to stop at once"),
+            }
+            worker.drain();
+        })
+    };
+    let worked = worker.run().await;
+    watching.abort();
+    worked?;
+    Ok(store.read_batch(manifest.batch).await?)
+}
+
+fn report(args: &RunArgs, directory: &RunDirectory, summary: &Summary, answer: Option<String>) -> anyhow::Result<ExitCode> {
+    if args.json {
+        println!("{}", serde_json::to_string(summary)?);
+    } else {
+        eprintln!("{}: {} rows, {} success, {} failed, {} aborted", summary.status.as_str(), summary.rows, summary.success, summary.failed, summary.aborted);
+        eprintln!("{:.1} s, {} rows/s, fuel {}", summary.seconds, summary.rows_per_second, summary.fuel);
+        if let Some(reason) = &summary.abort_reason {
+            eprintln!("aborted: {reason}");
+        }
+        if let Some(error) = &summary.mark_error {
+            eprintln!("mark-done failed: {error}");
+        }
+        eprintln!("results are in {}", directory.out().display());
+        if let Some(answer) = answer {
+            println!("{answer}");
+        }
+    }
+    match summary.status {
+        BatchStatus::Success => Ok(ExitCode::from(EXIT_SUCCESS)),
+        BatchStatus::Failed | BatchStatus::Aborted => Ok(ExitCode::from(EXIT_SOME_FAILED)),
+        status => bail!("the run ended with the status {}, which is not final", status.as_str()),
+    }
+}

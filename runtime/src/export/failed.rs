@@ -1,0 +1,104 @@
+//! The rows that failed or were not run, as they came, each with the reason: to be corrected and run again.
+
+use std::collections::HashMap;
+use std::io::Write;
+
+use anyhow::Context;
+use cap_std::fs::Dir;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::results::on_one_line;
+use super::{FAILED_CSV, FAILED_NDJSON, Whole};
+use crate::intake::{FAILED_COLUMNS, Format};
+use crate::model::{RecordedOutcome, RowStatus};
+
+/// The code of rows that were not run because the batch was aborted.
+const ABORTED: &str = "aborted";
+
+pub(super) struct FailedRows<'d> {
+    file: Whole<'d>,
+    format: Format,
+    header: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct FailedLine<'a> {
+    rowmill: Reason<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<&'a RawValue>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
+}
+
+#[derive(Serialize)]
+struct Reason<'a> {
+    line: u32,
+    codes: Vec<&'a str>,
+    reason: &'a str,
+}
+
+impl<'d> FailedRows<'d> {
+    pub(super) fn begin(out: &'d Dir, format: Format, header: &[String]) -> anyhow::Result<FailedRows<'d>> {
+        let name = match format {
+            Format::Csv => FAILED_CSV,
+            Format::Ndjson => FAILED_NDJSON,
+        };
+        let mut failed = FailedRows { file: Whole::begin(out, name)?, format, header: header.to_vec() };
+        if format == Format::Csv {
+            let columns: Vec<&str> = header.iter().map(String::as_str).chain(FAILED_COLUMNS).collect();
+            failed.write_record(&columns)?;
+        }
+        Ok(failed)
+    }
+
+    pub(super) fn write(&mut self, row: &RecordedOutcome) -> anyhow::Result<()> {
+        let mut codes: Vec<&str> = row.messages.iter().map(|message| message.code.as_str()).collect();
+        let mut reason = row.messages.iter().map(crate::model::Message::text).collect::<Vec<_>>().join("; ");
+        if row.status != Some(RowStatus::Failed) {
+            codes = vec![ABORTED];
+            reason = "the batch was aborted before this row was run".to_owned();
+        }
+        match self.format {
+            Format::Csv => {
+                let mut fields = self.fields_of(&row.input).with_context(|| format!("cannot read the input of line {}", row.line))?;
+                // Fields beyond the header go behind the reason, so that it stays under its name.
+                let surplus = fields.split_off(self.header.len().min(fields.len()));
+                fields.resize(self.header.len(), String::new());
+                fields.extend([row.line.to_string(), codes.join(";"), reason]);
+                fields.extend(surplus);
+                self.write_record(&fields)
+            }
+            Format::Ndjson => self.write_value(row, codes, &reason),
+        }
+    }
+
+    /// The fields of a CSV record: of an object by the header, or of the list in which a ragged record was kept.
+    fn fields_of(&self, input: &str) -> serde_json::Result<Vec<String>> {
+        if input.starts_with('[') {
+            return serde_json::from_str(input);
+        }
+        let mut values: HashMap<String, String> = serde_json::from_str(input)?;
+        Ok(self.header.iter().map(|name| values.remove(name).unwrap_or_default()).collect())
+    }
+
+    fn write_record<T: AsRef<[u8]>>(&mut self, fields: &[T]) -> anyhow::Result<()> {
+        let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(&mut self.file.writer);
+        writer.write_record(fields).and_then(|()| writer.flush().map_err(csv::Error::from)).context("cannot write the failed rows")
+    }
+
+    fn write_value(&mut self, row: &RecordedOutcome, codes: Vec<&str>, reason: &str) -> anyhow::Result<()> {
+        // What was no JSON was kept as a string; it goes out as the text that it was, so that it is not taken for one.
+        let was_text = codes == ["bad_row"];
+        let text: Option<String> = if was_text { serde_json::from_str(&row.input).ok() } else { None };
+        let input = on_one_line(&row.input);
+        let input: Option<&RawValue> = if text.is_none() { Some(serde_json::from_str(&input)?) } else { None };
+        let line = FailedLine { rowmill: Reason { line: row.line, codes, reason }, input, text: text.as_deref() };
+        serde_json::to_writer(&mut self.file.writer, &line).context("cannot write the failed rows")?;
+        self.file.writer.write_all(b"\n").context("cannot write the failed rows")
+    }
+
+    pub(super) fn finish(self) -> anyhow::Result<()> {
+        self.file.finish()
+    }
+}

@@ -1,0 +1,124 @@
+//! Results go out: what a finished batch leaves in a directory.
+
+mod failed;
+mod results;
+mod summary;
+
+use std::io::Write;
+use std::path::Path;
+
+use anyhow::Context;
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
+use futures_util::TryStreamExt;
+
+pub use summary::Summary;
+
+use self::failed::FailedRows;
+use crate::blobs::Blobs;
+use crate::intake::Format;
+use crate::model::{Batch, RowStatus};
+use crate::store::{ResultCursor, Store};
+
+/// Names in the directory of a run.
+pub const RESULTS: &str = "results.ndjson";
+pub const FAILED_CSV: &str = "failed.csv";
+pub const FAILED_NDJSON: &str = "failed.ndjson";
+pub const FILES: &str = "files";
+pub const SUMMARY: &str = "summary.json";
+
+/// Rows that are read at once.
+const PAGE_ROWS: u32 = 5_000;
+
+/// Writes all that a finished batch leaves, the summary last: where it stands, everything does. Files appear whole or not at all, and writing again
+/// replaces them.
+///
+/// `format` and `header` are those of the file that the rows came from, for the list of failed rows.
+///
+/// # Errors
+/// What could not be read or written.
+pub async fn export_batch(
+    store: &dyn Store,
+    blobs: &Blobs,
+    batch: &Batch,
+    format: Format,
+    header: &[String],
+    directory: &Path,
+) -> anyhow::Result<Summary> {
+    // Everything is written through this handle: no name leads out of the directory.
+    let out = Dir::open_ambient_dir(directory, ambient_authority()).with_context(|| format!("cannot open {}", directory.display()))?;
+    export_rows(store, batch, format, header, &out).await?;
+    export_files(blobs, batch, &out).await?;
+    let summary = Summary::of(batch);
+    let mut file = Whole::begin(&out, SUMMARY)?;
+    serde_json::to_writer_pretty(&mut file.writer, &summary).context("cannot write the summary")?;
+    file.writer.write_all(b"\n")?;
+    file.finish()?;
+    Ok(summary)
+}
+
+async fn export_rows(store: &dyn Store, batch: &Batch, format: Format, header: &[String], out: &Dir) -> anyhow::Result<()> {
+    let mut results = Whole::begin(out, RESULTS)?;
+    let mut failed: Option<FailedRows<'_>> = None;
+    let mut after = None;
+    loop {
+        let page = store.read_results(batch.id, after, PAGE_ROWS).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(ResultCursor { line: last.line, row_no: last.row_no });
+        for row in &page {
+            results::write_row(&mut results.writer, row).with_context(|| format!("cannot write {RESULTS}"))?;
+            if row.status != Some(RowStatus::Success) {
+                let failed = match &mut failed {
+                    Some(failed) => failed,
+                    none => none.insert(FailedRows::begin(out, format, header)?),
+                };
+                failed.write(row)?;
+            }
+        }
+    }
+    results.finish()?;
+    failed.map_or(Ok(()), FailedRows::finish)
+}
+
+async fn export_files(blobs: &Blobs, batch: &Batch, out: &Dir) -> anyhow::Result<()> {
+    if batch.files.is_empty() {
+        return Ok(());
+    }
+    out.create_dir_all(FILES).with_context(|| format!("cannot make the directory {FILES}"))?;
+    let files = out.open_dir(FILES).with_context(|| format!("cannot open the directory {FILES}"))?;
+    for file in &batch.files {
+        let mut parts = blobs.read(&file.object).await?;
+        let mut copy = Whole::begin(&files, &file.name)?;
+        while let Some(part) = parts.try_next().await? {
+            copy.writer.write_all(&part).with_context(|| format!("cannot write {}", file.name))?;
+        }
+        copy.finish()?;
+    }
+    Ok(())
+}
+
+/// A file that gets its name when it is complete.
+struct Whole<'d> {
+    directory: &'d Dir,
+    name: String,
+    writer: std::io::BufWriter<cap_std::fs::File>,
+}
+
+impl<'d> Whole<'d> {
+    fn begin(directory: &'d Dir, name: &str) -> anyhow::Result<Whole<'d>> {
+        let file = directory.create(part(name)).with_context(|| format!("cannot make {name}"))?;
+        Ok(Whole { directory, name: name.to_owned(), writer: std::io::BufWriter::with_capacity(256 << 10, file) })
+    }
+
+    fn finish(self) -> anyhow::Result<()> {
+        let Whole { directory, name, writer } = self;
+        let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(|| format!("cannot write {name}"))?;
+        file.sync_all().with_context(|| format!("cannot write {name}"))?;
+        directory.rename(part(&name), directory, &name).with_context(|| format!("cannot name {name}"))
+    }
+}
+
+/// No output file's name begins with a dot.
+fn part(name: &str) -> String {
+    format!(".{name}.part")
+}

@@ -1,0 +1,62 @@
+//! One line of JSON per row.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::model::{Message, RecordedOutcome, RowStatus};
+
+#[derive(Serialize)]
+struct ResultLine<'a> {
+    line: u32,
+    status: RowStatus,
+    output: Option<&'a RawValue>,
+    messages: &'a [Message],
+    attempts: u32,
+    fuel: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<&'a str>,
+}
+
+pub(super) fn write_row(writer: &mut impl Write, row: &RecordedOutcome) -> io::Result<()> {
+    // A final batch has no row without a status.
+    let status = row.status.unwrap_or(RowStatus::Aborted);
+    let output = row.output.as_deref().map(on_one_line);
+    let output = output.as_deref().map(serde_json::from_str::<&RawValue>).transpose().map_err(io::Error::other)?;
+    let line =
+        ResultLine { line: row.line, status, output, messages: &row.messages, attempts: row.attempts, fuel: row.fuel, log: row.log.as_deref() };
+    serde_json::to_writer(&mut *writer, &line)?;
+    writer.write_all(b"\n")
+}
+
+/// JSON has line breaks only between its parts, where blanks do as well.
+pub(super) fn on_one_line(json: &str) -> std::borrow::Cow<'_, str> {
+    if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_on_several_lines_stays_one_line() {
+        let row = RecordedOutcome {
+            row_no: 1,
+            line: 7,
+            status: Some(RowStatus::Success),
+            output: Some("{\n \"a\": \"x\\ny\"}".to_owned()),
+            messages: vec![],
+            attempts: 1,
+            fuel: 5,
+            log: None,
+            input: "{}".to_owned(),
+        };
+        let mut line = Vec::new();
+        write_row(&mut line, &row).unwrap();
+        assert_eq!(
+            String::from_utf8(line).unwrap(),
+            "{\"line\":7,\"status\":\"success\",\"output\":{  \"a\": \"x\\ny\"},\"messages\":[],\"attempts\":1,\"fuel\":5}\n"
+        );
+    }
+}

@@ -1,0 +1,10 @@
+pub mod blobs;
+pub mod cli;
+pub mod export;
+pub mod intake;
+pub mod model;
+pub mod registry;
+pub mod sandbox;
+pub mod status;
+pub mod store;
+pub mod worker;

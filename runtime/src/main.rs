@@ -1,0 +1,18 @@
+//! The `rowmill` program.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use rowmill::cli::{Cli, Command, EXIT_CANNOT_RUN, run};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    rowmill::cli::start_log();
+    let ended = match cli.command {
+        Command::Run(args) => run::run(args),
+    };
+    ended.unwrap_or_else(|error| {
+        eprintln!("rowmill: {error:#}");
+        ExitCode::from(EXIT_CANNOT_RUN)
+    })
+}

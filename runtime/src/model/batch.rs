@@ -1,0 +1,184 @@
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::{JsonText, Timestamp};
+
+/// A batch's name outside the store: a UUIDv7, so that names sort by time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct BatchId(Uuid);
+
+impl BatchId {
+    /// A new name, made from the present time and chance.
+    pub fn generate() -> BatchId {
+        BatchId(Uuid::now_v7())
+    }
+}
+
+impl fmt::Display for BatchId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for BatchId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<BatchId, uuid::Error> {
+        Uuid::parse_str(text).map(BatchId)
+    }
+}
+
+/// What a processor does, read from its component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ProcessorKind {
+    Batch,
+    SlowQuery,
+}
+
+impl ProcessorKind {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            ProcessorKind::Batch => "batch",
+            ProcessorKind::SlowQuery => "slow_query",
+        }
+    }
+}
+
+/// Alya's six statuses of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BatchStatus {
+    /// Held: rows may be appended, none is run.
+    Wait,
+    /// Released, no row was claimed yet.
+    Queued,
+    /// At least one row was claimed.
+    Inprog,
+    Success,
+    Failed,
+    Aborted,
+}
+
+impl BatchStatus {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BatchStatus::Wait => "wait",
+            BatchStatus::Queued => "queued",
+            BatchStatus::Inprog => "inprog",
+            BatchStatus::Success => "success",
+            BatchStatus::Failed => "failed",
+            BatchStatus::Aborted => "aborted",
+        }
+    }
+
+    /// A final status never changes.
+    pub fn is_final(self) -> bool {
+        matches!(self, BatchStatus::Success | BatchStatus::Failed | BatchStatus::Aborted)
+    }
+}
+
+/// What remains to be done for a batch. Each step is left exactly once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BatchStep {
+    /// Rows are to be run.
+    Rows,
+    /// Every row has an outcome, or the batch was aborted: the output files are to be joined.
+    Join,
+    /// The status and the files are final: the processor is to be told by `mark-done`.
+    Mark,
+    /// Nothing remains.
+    Done,
+}
+
+impl BatchStep {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            BatchStep::Rows => "rows",
+            BatchStep::Join => "join",
+            BatchStep::Mark => "mark",
+            BatchStep::Done => "done",
+        }
+    }
+}
+
+/// A batch to submit. A slow query is a batch of one row with line 0.
+#[derive(Clone, Debug)]
+pub struct NewBatch {
+    pub id: BatchId,
+    pub app: String,
+    /// Stored in lower case.
+    pub op: String,
+    pub kind: ProcessorKind,
+    /// The version that runs this batch to its end, whatever is activated meanwhile.
+    pub processor_version: u32,
+    /// SHA-256 of the processor's component, in hexadecimal.
+    pub processor_digest: String,
+    pub context: JsonText,
+    /// How often a row is tried at most, 1 or more.
+    pub attempts_max: u32,
+    /// Submit in `wait`: rows can be appended, and nothing runs until the batch is released.
+    pub hold: bool,
+}
+
+/// A row to submit.
+#[derive(Clone, Debug)]
+pub struct NewRow {
+    /// The submitter's own number: 1 or more, and 0 for a slow query.
+    pub line: u32,
+    pub input: JsonText,
+    /// Why this row could not be made into an input. It fails with this text and is not run; `input` keeps what was read.
+    pub rejected: Option<String>,
+}
+
+/// Rows of a batch by how they ended. `success + failed + aborted == rows` once the batch is final.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct BatchCounts {
+    pub rows: u64,
+    pub success: u64,
+    pub failed: u64,
+    pub aborted: u64,
+}
+
+/// A batch as the store knows it.
+#[derive(Clone, Debug)]
+pub struct Batch {
+    pub id: BatchId,
+    pub app: String,
+    pub op: String,
+    pub kind: ProcessorKind,
+    pub processor_version: u32,
+    pub processor_digest: String,
+    pub context: JsonText,
+    pub attempts_max: u32,
+    pub status: BatchStatus,
+    pub step: BatchStep,
+    pub counts: BatchCounts,
+    /// Fuel of all recorded rows.
+    pub fuel: u64,
+    /// Why the batch was aborted, when a reason was given.
+    pub abort_reason: Option<String>,
+    /// What `mark-done` returned, when it failed.
+    pub mark_error: Option<String>,
+    pub submitted_at: Timestamp,
+    /// When the first row was claimed.
+    pub started_at: Option<Timestamp>,
+    /// When the status and the output files were final.
+    pub finished_at: Option<Timestamp>,
+    /// The output files, by name; empty until they were joined.
+    pub files: Vec<OutputFile>,
+}
+
+/// An output file of a finished batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct OutputFile {
+    /// The name that the processor gave.
+    pub name: String,
+    /// Where it is kept in the object store.
+    pub object: String,
+    pub size_bytes: u64,
+}

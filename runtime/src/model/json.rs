@@ -1,0 +1,52 @@
+use std::fmt;
+
+use serde::de::IgnoredAny;
+
+/// Text that is valid JSON. Empty text counts as `{}`, as in Alya's `JSONstr`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JsonText(String);
+
+/// The text is not JSON.
+#[derive(Debug, thiserror::Error)]
+#[error("not valid JSON: {0}")]
+pub struct NotJson(#[from] serde_json::Error);
+
+impl JsonText {
+    /// Checks a text.
+    ///
+    /// # Errors
+    /// `NotJson`, which says what is wrong and where in the text.
+    pub fn check(text: impl Into<String>) -> Result<JsonText, NotJson> {
+        let text = text.into();
+        if text.is_empty() {
+            return Ok(JsonText::default());
+        }
+        serde_json::from_str::<IgnoredAny>(&text)?;
+        Ok(JsonText(text))
+    }
+
+    /// Takes a text that was checked before, or that a JSON library wrote.
+    pub fn trusted(text: impl Into<String>) -> JsonText {
+        JsonText(text.into())
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    pub fn into_string(self) -> String {
+        self.0
+    }
+}
+
+impl Default for JsonText {
+    fn default() -> JsonText {
+        JsonText("{}".to_owned())
+    }
+}
+
+impl fmt::Display for JsonText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -1,0 +1,39 @@
+use std::time::Duration;
+
+/// What one call of a processor may use. Each limit that fires is an [`super::Ending`] with its number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Fuel for one row. One unit is about one WebAssembly instruction, or one byte moved by a bulk instruction.
+    pub fuel: u64,
+    /// Wall time for one row, host calls included.
+    pub timeout: Duration,
+    /// Memory of the whole instance: all its memories and tables together.
+    pub memory_bytes: u64,
+    /// Output, messages and pieces of one row together, as text.
+    pub output_bytes: u64,
+    /// Messages of one row.
+    pub messages: u32,
+    /// Pieces for output files of one row.
+    pub pieces: u32,
+    /// Log, stdout and stderr of one row together.
+    pub log_bytes: u32,
+}
+
+impl Limits {
+    /// Starting an instance (its start function, `init`, `begin`) may use this many times the fuel and time of a row.
+    pub const START_FACTOR: u32 = 10;
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            fuel: 1_000_000_000,
+            timeout: Duration::from_secs(5),
+            memory_bytes: 64 << 20,
+            output_bytes: 1 << 20,
+            messages: 100,
+            pieces: 100,
+            log_bytes: 8 << 10,
+        }
+    }
+}

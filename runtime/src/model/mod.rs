@@ -1,0 +1,17 @@
+//! Plain types that every room speaks. This room imports nothing of ours.
+
+mod batch;
+mod clock;
+mod ending;
+mod json;
+mod lease;
+mod limits;
+mod outcome;
+
+pub use batch::{Batch, BatchCounts, BatchId, BatchStatus, BatchStep, NewBatch, NewRow, OutputFile, ProcessorKind};
+pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
+pub use ending::{Answer, Ending, RowRun};
+pub use json::{JsonText, NotJson};
+pub use lease::{ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow};
+pub use limits::Limits;
+pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict};

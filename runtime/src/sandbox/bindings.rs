@@ -1,0 +1,25 @@
+//! The host's side of wit/jobs.wit. Both worlds share the types and the host's functions.
+
+pub(super) mod batch {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "batch-processor",
+        exports: { default: async },
+        ownership: Borrowing { duplicate_if_necessary: false },
+    });
+}
+
+pub(super) mod slow_query {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "slow-query-processor",
+        exports: { default: async },
+        ownership: Borrowing { duplicate_if_necessary: false },
+        with: {
+            "rowmill:jobs/types": super::batch::rowmill::jobs::types,
+            "rowmill:jobs/host": super::batch::rowmill::jobs::host,
+        },
+    });
+}
+
+pub(super) use batch::rowmill::jobs::{host, types};

@@ -1,0 +1,64 @@
+//! Compiled code on disk, so that a processor is compiled once per machine.
+
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+/// A directory of compiled components. Loading one is running it: only this process's user may write here, and nothing a user uploads ever lands here.
+#[derive(Debug)]
+pub(super) struct CompiledCache {
+    directory: PathBuf,
+    engine_hash: u64,
+}
+
+impl CompiledCache {
+    /// Opens the cache, and makes the directory when there is none.
+    pub(super) fn open(directory: &Path, engine: &Engine) -> std::io::Result<CompiledCache> {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+        let metadata = fs::metadata(directory)?;
+        let others_may_write = metadata.permissions().mode() & 0o022 != 0;
+        let own = fs::metadata("/proc/self").map(|me| me.uid() == metadata.uid()).unwrap_or(true);
+        if others_may_write || !own {
+            let problem = format!("{} can be written by others, so code in it cannot be trusted: chmod 700 it, or choose another", directory.display());
+            return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, problem));
+        }
+        let mut hasher = DefaultHasher::new();
+        engine.precompile_compatibility_hash().hash(&mut hasher);
+        Ok(CompiledCache { directory: directory.to_owned(), engine_hash: hasher.finish() })
+    }
+
+    /// The name says what was compiled, by which version of wasmtime and with which settings.
+    fn path(&self, digest: &str) -> PathBuf {
+        self.directory.join(format!("{digest}-{:016x}.cwasm", self.engine_hash))
+    }
+
+    pub(super) fn load(&self, engine: &Engine, digest: &str) -> Option<Component> {
+        let path = self.path(digest);
+        if !path.exists() {
+            return None;
+        }
+        #[expect(unsafe_code, reason = "the file was written by `save` below, in a directory that only this user can write")]
+        let loaded = unsafe { Component::deserialize_file(engine, &path) };
+        loaded.inspect_err(|error| tracing::warn!("compiles again, since {} cannot be used: {error:#}", path.display())).ok()
+    }
+
+    /// Writes a whole file or none: others may load at the same time.
+    pub(super) fn save(&self, digest: &str, component: &Component) {
+        let path = self.path(digest);
+        let saved = component.serialize().map_err(std::io::Error::other).and_then(|code| {
+            let part = path.with_extension(format!("{}.part", std::process::id()));
+            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).open(&part)?;
+            file.write_all(&code)?;
+            file.sync_all()?;
+            fs::rename(&part, &path)
+        });
+        if let Err(error) = saved {
+            tracing::warn!("compiled code is not kept, {} cannot be written: {error}", path.display());
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! From what wasmtime and the guest return to an [`Ending`].
+
+use std::time::Duration;
+
+use wasmtime::{Error, Trap, WasmBacktrace};
+use wasmtime_wasi::I32Exit;
+
+use super::bindings::types;
+use super::limiter::OverMemory;
+use super::log::RowLog;
+use crate::model::{Answer, Ending, JsonText, Limits, Message, Piece};
+
+/// Frames of a trap that are shown.
+const FRAMES_MAX: usize = 8;
+/// A file name's length at most, in characters.
+const FILE_NAME_MAX: usize = 128;
+/// Frames that lead from a panic to its trap, and say nothing about the guest.
+const PANIC_FRAMES: [&str; 9] = [
+    "core::panicking",
+    "std::panicking",
+    "std::process::abort",
+    "std::sys::",
+    "std::alloc::",
+    "alloc::raw_vec",
+    "__rust",
+    "__rustc",
+    "rust_panic",
+];
+
+/// What the guest returned.
+pub(super) fn ending_of_return(returned: Result<types::Outcome, types::Failure>, limits: &Limits) -> Ending {
+    match returned {
+        Ok(outcome) => {
+            let status = outcome.status;
+            match check_answer(outcome, limits) {
+                Ok(answer) if status == types::RowStatus::Success => Ending::Succeeded(answer),
+                Ok(answer) => Ending::Failed(answer),
+                Err(reason) => Ending::BadOutput { reason },
+            }
+        }
+        Err(failure) => ending_of_failure(failure),
+    }
+}
+
+pub(super) fn ending_of_failure(failure: types::Failure) -> Ending {
+    match failure {
+        types::Failure::Permanent(reason) => Ending::Permanent { reason },
+        types::Failure::Retry(hint) => Ending::Retry { reason: hint.reason, after: hint.after_ms.map(Duration::from_millis) },
+        types::Failure::AbortBatch(reason) => Ending::AbortBatch { reason },
+    }
+}
+
+fn check_answer(outcome: types::Outcome, limits: &Limits) -> Result<Answer, String> {
+    let count = |what: &str, has: usize, limit: u32| {
+        if has > limit as usize { Err(format!("it returned {has} {what}, the limit is {limit}")) } else { Ok(()) }
+    };
+    count("messages", outcome.messages.len(), limits.messages)?;
+    count("pieces of output files", outcome.pieces.len(), limits.pieces)?;
+    let text = |message: &types::Message| {
+        message.code.len() + message.field.as_ref().map_or(0, String::len) + message.values.iter().map(String::len).sum::<usize>()
+    };
+    let bytes = outcome.output.len()
+        + outcome.messages.iter().map(text).sum::<usize>()
+        + outcome.pieces.iter().map(|piece| piece.file.len() + piece.text.len()).sum::<usize>();
+    if bytes as u64 > limits.output_bytes {
+        return Err(format!("it returned {bytes} bytes of output, messages and pieces, the limit is {}", limits.output_bytes));
+    }
+    for piece in &outcome.pieces {
+        check_file_name(&piece.file)?;
+    }
+    let output = if outcome.output.is_empty() && outcome.status == types::RowStatus::Failed {
+        None
+    } else {
+        Some(JsonText::check(outcome.output).map_err(|error| format!("its output is {error}"))?.into_string())
+    };
+    let message = |message: types::Message| Message { id: message.id, code: message.code, field: message.field, values: message.values };
+    let piece = |piece: types::Piece| Piece { file: piece.file, text: piece.text };
+    Ok(Answer { output, messages: outcome.messages.into_iter().map(message).collect(), pieces: outcome.pieces.into_iter().map(piece).collect() })
+}
+
+/// Few characters are allowed, so that a name is the same on every system, looks like no other and leads nowhere.
+fn check_file_name(name: &str) -> Result<(), String> {
+    let allowed = |character: char| character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '_');
+    if name.is_empty() || name.len() > FILE_NAME_MAX || name.starts_with('.') || !name.chars().all(allowed) {
+        let shown: String = name.chars().take(FILE_NAME_MAX).collect();
+        return Err(format!(
+            "{shown:?} cannot be the name of an output file: 1 to {FILE_NAME_MAX} ASCII letters, digits, '.', '-' and '_', not beginning with '.'"
+        ));
+    }
+    Ok(())
+}
+
+/// Why a call did not return.
+pub(super) fn ending_of_error(error: &Error, log: &RowLog, fuel_used: u64, fuel_limit: u64) -> Ending {
+    if let Some(over) = error.downcast_ref::<OverMemory>() {
+        return Ending::Memory { needed_bytes: over.needed_bytes, limit_bytes: over.limit_bytes };
+    }
+    let frames = || error.downcast_ref::<WasmBacktrace>().map(frames_of).unwrap_or_default();
+    if let Some(exit) = error.downcast_ref::<I32Exit>() {
+        return Ending::Trap { text: with_last_words(&format!("the guest ended itself with exit status {}", exit.0), log), frames: frames() };
+    }
+    match error.downcast_ref::<Trap>() {
+        Some(Trap::OutOfFuel) => Ending::OutOfFuel { used: fuel_used, limit: fuel_limit },
+        // A panic or an abort: what the guest said tells more than the instruction.
+        Some(Trap::UnreachableCodeReached) => {
+            let text = log.last_words().unwrap_or_else(|| "it stopped itself (unreachable instruction) and said nothing".to_owned());
+            Ending::Trap { text, frames: frames() }
+        }
+        Some(trap) => Ending::Trap { text: with_last_words(&trap.to_string(), log), frames: frames() },
+        // Not the guest's code, but what it handed over: text that is not UTF-8, or lists that grow beyond bounds when they are read.
+        None => Ending::BadOutput { reason: format!("what it passed cannot be read: {}", error.root_cause()) },
+    }
+}
+
+fn with_last_words(text: &str, log: &RowLog) -> String {
+    match log.last_words() {
+        Some(words) => format!("{text}; the guest's last words: {words}"),
+        None => text.to_owned(),
+    }
+}
+
+fn frames_of(backtrace: &WasmBacktrace) -> Vec<String> {
+    let named = backtrace.frames().iter().filter_map(|frame| frame.func_name()).map(|name| format!("{:#}", rustc_demangle::demangle(name)));
+    let own = |name: &String| !PANIC_FRAMES.iter().any(|prefix| name.trim_start_matches('<').starts_with(prefix));
+    named.filter(own).take(FRAMES_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(output: &str, files: &[&str]) -> types::Outcome {
+        types::Outcome {
+            status: types::RowStatus::Success,
+            output: output.to_owned(),
+            messages: vec![],
+            pieces: files.iter().map(|&file| types::Piece { file: file.to_owned(), text: "x".to_owned() }).collect(),
+        }
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_or_deceive_are_refused() {
+        let long = "x".repeat(129);
+        for name in ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\\b", "a\0b", "a\nb", "pаypal.csv", ".hidden", " x", &long] {
+            assert!(check_file_name(name).is_err(), "{name:?}");
+        }
+        for name in ["a", "rejects.csv", "2026-11_x.PDF"] {
+            assert!(check_file_name(name).is_ok(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn empty_output_counts_as_an_empty_object() {
+        let Ending::Succeeded(answer) = ending_of_return(Ok(outcome("", &[])), &Limits::default()) else { panic!() };
+        assert_eq!(answer.output.as_deref(), Some("{}"));
+    }
+
+    #[test]
+    fn output_over_a_limit_says_how_much_over() {
+        let limits = Limits { output_bytes: 10, pieces: 1, ..Limits::default() };
+        let reason = |outcome| match ending_of_return(Ok(outcome), &limits) {
+            Ending::BadOutput { reason } => reason,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(reason(outcome("[1,2,3,4,5]", &[])), "it returned 11 bytes of output, messages and pieces, the limit is 10");
+        assert_eq!(reason(outcome("1", &["a", "b"])), "it returned 2 pieces of output files, the limit is 1");
+        assert!(reason(outcome("{nope", &[])).starts_with("its output is not valid JSON: "));
+    }
+}

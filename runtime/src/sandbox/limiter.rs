@@ -1,0 +1,68 @@
+//! Memory of a whole instance under one limit.
+
+use std::fmt;
+
+use wasmtime::ResourceLimiter;
+
+/// Adds up all memories and tables of a store; wasmtime's own limiter counts each memory for itself, so that four of them pass four times the limit.
+#[derive(Debug)]
+pub(super) struct MemoryLimiter {
+    used_bytes: u64,
+    limit_bytes: u64,
+}
+
+/// The guest needed more memory than it may use. Raised as an error, and not as a failed `memory.grow`, so that the row ends with these numbers and not
+/// with whatever the guest makes of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct OverMemory {
+    pub needed_bytes: u64,
+    pub limit_bytes: u64,
+}
+
+impl fmt::Display for OverMemory {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "needs {} bytes of memory, the limit is {}", self.needed_bytes, self.limit_bytes)
+    }
+}
+
+impl std::error::Error for OverMemory {}
+
+impl MemoryLimiter {
+    pub(super) fn new(limit_bytes: u64) -> MemoryLimiter {
+        MemoryLimiter { used_bytes: 0, limit_bytes }
+    }
+
+    fn grow(&mut self, by_bytes: usize) -> wasmtime::Result<bool> {
+        let needed_bytes = self.used_bytes.saturating_add(by_bytes as u64);
+        if needed_bytes > self.limit_bytes {
+            return Err(wasmtime::Error::new(OverMemory { needed_bytes, limit_bytes: self.limit_bytes }));
+        }
+        self.used_bytes = needed_bytes;
+        Ok(true)
+    }
+}
+
+impl ResourceLimiter for MemoryLimiter {
+    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.grow(desired.saturating_sub(current))
+    }
+
+    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.grow(desired.saturating_sub(current).saturating_mul(size_of::<usize>()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn memories_and_tables_are_added_up() {
+        let mut limiter = MemoryLimiter::new(100 << 10);
+        assert!(limiter.memory_growing(0, 64 << 10, None).is_ok());
+        assert!(limiter.table_growing(0, 1 << 10, None).is_ok());
+        let over = limiter.memory_growing(0, 64 << 10, None).unwrap_err();
+        let over = over.downcast_ref::<OverMemory>().unwrap();
+        assert_eq!((over.needed_bytes, over.limit_bytes), ((64 + 8 + 64) << 10, 100 << 10));
+    }
+}

@@ -1,0 +1,94 @@
+//! Checks an uploaded processor and makes it ready to be instantiated.
+
+use sha2::{Digest, Sha256};
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
+use wasmtime::Engine;
+
+use super::bindings::{batch, slow_query};
+use super::cache::CompiledCache;
+use super::guest::GuestState;
+use super::lift::to_component;
+use super::LoadError;
+use crate::model::ProcessorKind;
+
+const BATCH: &str = "rowmill:jobs/batch@0.1.0";
+const SLOW_QUERY: &str = "rowmill:jobs/slow-query@0.1.0";
+const OURS: [&str; 2] = ["rowmill:jobs/types@0.1.0", "rowmill:jobs/host@0.1.0"];
+/// Parts of WASI 0.2 that toolchains import by habit. They are linked, and denied when they are called.
+const WASI: [&str; 6] = ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:filesystem/", "wasi:sockets/"];
+
+/// A processor that can be instantiated.
+#[derive(Clone)]
+pub struct Processor {
+    /// SHA-256 of the bytes that were uploaded, in hexadecimal.
+    pub digest: String,
+    pub(super) engine: Engine,
+    pub(super) world: World,
+}
+
+#[derive(Clone)]
+pub(super) enum World {
+    Batch(batch::BatchProcessorPre<GuestState>),
+    SlowQuery(slow_query::SlowQueryProcessorPre<GuestState>),
+}
+
+impl Processor {
+    pub fn kind(&self) -> ProcessorKind {
+        match self.world {
+            World::Batch(_) => ProcessorKind::Batch,
+            World::SlowQuery(_) => ProcessorKind::SlowQuery,
+        }
+    }
+}
+
+/// Everything a guest may import, whether or not it is granted.
+pub(super) fn make_linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    // Both worlds import the same interfaces, so one of them links them all.
+    batch::BatchProcessor::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    Ok(linker)
+}
+
+pub(super) fn load(engine: &Engine, linker: &Linker<GuestState>, cache: &CompiledCache, wasm: &[u8]) -> Result<Processor, LoadError> {
+    let digest = hex(&Sha256::digest(wasm));
+    let component = match cache.load(engine, &digest) {
+        Some(component) => component,
+        None => {
+            let component = Component::new(engine, to_component(wasm)?).map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
+            cache.save(&digest, &component);
+            component
+        }
+    };
+    let kind = find_kind(engine, &component)?;
+    check_imports(engine, &component)?;
+    let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
+    let pre: InstancePre<GuestState> = linker.instantiate_pre(&component).map_err(mismatch)?;
+    let world = match kind {
+        ProcessorKind::Batch => World::Batch(batch::BatchProcessorPre::new(pre).map_err(mismatch)?),
+        ProcessorKind::SlowQuery => World::SlowQuery(slow_query::SlowQueryProcessorPre::new(pre).map_err(mismatch)?),
+    };
+    Ok(Processor { digest, engine: engine.clone(), world })
+}
+
+fn find_kind(engine: &Engine, component: &Component) -> Result<ProcessorKind, LoadError> {
+    let exports: Vec<String> = component.component_type().exports(engine).map(|(name, _)| name.to_owned()).collect();
+    let has = |wanted: &str| exports.iter().any(|name| name == wanted);
+    match (has(BATCH), has(SLOW_QUERY)) {
+        (true, false) => Ok(ProcessorKind::Batch),
+        (false, true) => Ok(ProcessorKind::SlowQuery),
+        (true, true) => Err(LoadError::BothWorlds),
+        (false, false) => Err(LoadError::OtherWorld { exports: if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") } }),
+    }
+}
+
+fn check_imports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+    let allowed = |name: &str| OURS.contains(&name) || (WASI.iter().any(|part| name.starts_with(part)) && name.contains("@0.2."));
+    let refused: Vec<String> =
+        component.component_type().imports(engine).map(|(name, _)| name.to_owned()).filter(|name| !allowed(name)).collect();
+    if refused.is_empty() { Ok(()) } else { Err(LoadError::UnknownImport { imports: refused.join(", ") }) }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

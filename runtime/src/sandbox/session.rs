@@ -1,0 +1,283 @@
+//! Rows through an instance.
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+use tokio_util::sync::CancellationToken;
+use wasmtime::Store;
+
+use super::bindings::{batch, slow_query, types};
+use super::ending::{ending_of_error, ending_of_failure, ending_of_return};
+use super::guest::{GuestState, ProgressSink, make_store};
+use super::load::{Processor, World};
+use crate::model::{Batch, BatchStatus, Ending, LeasedRow, Limits, RowRun};
+
+/// How long a guest may go on after its batch was aborted, when it looks at `cancelled` to leave in good order.
+const GRACE: Duration = Duration::from_millis(300);
+
+/// What a session is for.
+pub struct SessionSpec {
+    /// The batch or query whose rows are run. Its counts and status matter only to `mark_done`.
+    pub batch: Batch,
+    pub limits: Limits,
+    /// Stops the guest, a moment after `cancelled` tells it so.
+    pub cancel: CancellationToken,
+    pub progress: Option<ProgressSink>,
+}
+
+/// Runs rows of one batch, one after the other, in one instance that is made when it is first needed and again after a trap.
+pub struct Session {
+    processor: Processor,
+    spec: SessionSpec,
+    /// The batch's id and context as the guest gets them.
+    id: String,
+    context: String,
+    live: Option<Live>,
+    /// The instance cannot be started: every further row ends like this.
+    broken: Option<Ending>,
+}
+
+struct Live {
+    store: Store<GuestState>,
+    guest: Guest,
+}
+
+enum Guest {
+    Batch(batch::BatchProcessor),
+    SlowQuery(slow_query::SlowQueryProcessor),
+}
+
+/// How a guarded call ended.
+enum Guarded<T> {
+    Returned(wasmtime::Result<T>),
+    Deadline,
+    Cancelled,
+}
+
+/// Fuel and time of one call.
+#[derive(Clone, Copy)]
+struct Allowance {
+    fuel: u64,
+    timeout: Duration,
+}
+
+impl Allowance {
+    fn row(limits: &Limits) -> Allowance {
+        Allowance { fuel: limits.fuel, timeout: limits.timeout }
+    }
+
+    fn start(limits: &Limits) -> Allowance {
+        let factor = Limits::START_FACTOR;
+        Allowance { fuel: limits.fuel.saturating_mul(u64::from(factor)), timeout: limits.timeout.saturating_mul(factor) }
+    }
+}
+
+impl Session {
+    pub fn new(processor: Processor, spec: SessionSpec) -> Session {
+        let (id, context) = (spec.batch.id.to_string(), spec.batch.context.as_str().to_owned());
+        Session { processor, spec, id, context, live: None, broken: None }
+    }
+
+    /// Runs one row, or the one input of a slow query.
+    pub async fn run_row(&mut self, row: &LeasedRow) -> RowRun {
+        if self.live.is_none()
+            && let Err(run) = self.start(true).await
+        {
+            return run;
+        }
+        let Some(live) = &mut self.live else { unreachable!("it was started above") };
+        let allowance = Allowance::row(&self.spec.limits);
+        arm(&mut live.store, allowance);
+        let deadline = live.store.data().deadline;
+        let returned = match &live.guest {
+            Guest::Batch(guest) => {
+                let row = types::Row { line: row.line, input: &row.input, attempt: row.attempt };
+                guard(guest.rowmill_jobs_batch().call_process_row(&mut live.store, row), deadline, &self.spec.cancel).await
+            }
+            Guest::SlowQuery(guest) => {
+                let query = types::BatchInfo { id: &self.id, context: &self.context };
+                let call = guest.rowmill_jobs_slow_query().call_run(&mut live.store, query, &row.input, row.attempt);
+                guard(call, deadline, &self.spec.cancel).await
+            }
+        };
+        let fuel = used(&live.store, allowance);
+        let log = live.store.data().log.clone();
+        let ending = match returned {
+            Guarded::Returned(Ok(returned)) => ending_of_return(returned, &self.spec.limits),
+            stopped => {
+                let ending = stopped_ending(stopped, &live.store, allowance);
+                self.live = None;
+                ending
+            }
+        };
+        RowRun { ending, fuel, log: log.take() }
+    }
+
+    /// Tells the processor that its batch is final, in an instance in which no row was run.
+    ///
+    /// # Errors
+    /// What the processor returned, or how it was stopped, as a sentence.
+    pub async fn mark_done(&mut self) -> Result<(), String> {
+        if let Err(run) = self.start(false).await {
+            return Err(run.ending.explain());
+        }
+        let Some(live) = &mut self.live else { unreachable!("it was started above") };
+        let batch = &self.spec.batch;
+        let files: Vec<types::OutputFile<'_>> =
+            batch.files.iter().map(|file| types::OutputFile { name: &file.name, object: &file.object, size: file.size_bytes }).collect();
+        let summary = types::Summary {
+            batch: types::BatchInfo { id: &self.id, context: &self.context },
+            status: match batch.status {
+                BatchStatus::Success => types::BatchStatus::Success,
+                BatchStatus::Aborted => types::BatchStatus::Aborted,
+                _ => types::BatchStatus::Failed,
+            },
+            rows: batch.counts.rows,
+            success: batch.counts.success,
+            failed: batch.counts.failed,
+            aborted: batch.counts.aborted,
+            files: &files,
+        };
+        let allowance = Allowance::start(&self.spec.limits);
+        arm(&mut live.store, allowance);
+        let deadline = live.store.data().deadline;
+        let returned = match &live.guest {
+            Guest::Batch(guest) => guard(guest.rowmill_jobs_batch().call_mark_done(&mut live.store, summary), deadline, &self.spec.cancel).await,
+            Guest::SlowQuery(guest) => {
+                guard(guest.rowmill_jobs_slow_query().call_mark_done(&mut live.store, summary), deadline, &self.spec.cancel).await
+            }
+        };
+        match returned {
+            Guarded::Returned(Ok(Ok(()))) => Ok(()),
+            Guarded::Returned(Ok(Err(failure))) => Err(ending_of_failure(failure).explain()),
+            stopped => {
+                let ending = stopped_ending(stopped, &live.store, allowance);
+                self.live = None;
+                Err(ending.explain())
+            }
+        }
+    }
+
+    /// Lets the instance end in good order, if there is one.
+    pub async fn close(mut self) {
+        let Some(mut live) = self.live.take() else { return };
+        arm(&mut live.store, Allowance::start(&self.spec.limits));
+        let deadline = live.store.data().deadline;
+        let closed = match &live.guest {
+            Guest::Batch(guest) => guard(guest.rowmill_jobs_lifecycle().call_close(&mut live.store), deadline, &self.spec.cancel).await,
+            Guest::SlowQuery(guest) => guard(guest.rowmill_jobs_lifecycle().call_close(&mut live.store), deadline, &self.spec.cancel).await,
+        };
+        if let Guarded::Returned(Err(error)) = closed {
+            tracing::debug!("close of {}/{} failed: {error:#}", self.spec.batch.app, self.spec.batch.op);
+        }
+    }
+
+    /// Makes an instance and calls `init`, and `begin` when it is for rows.
+    async fn start(&mut self, for_rows: bool) -> Result<(), RowRun> {
+        if let Some(ending) = &self.broken {
+            return Err(RowRun { ending: ending.clone(), fuel: 0, log: None });
+        }
+        let allowance = Allowance::start(&self.spec.limits);
+        let made = make_store(&self.processor.engine, &self.spec.limits, self.spec.cancel.clone(), self.spec.progress.clone());
+        let mut store = match made {
+            Ok(store) => store,
+            Err(error) => return Err(self.break_with(Ending::CannotStart { reason: format!("{error:#}") }, 0, None)),
+        };
+        arm(&mut store, allowance);
+        let info = types::BatchInfo { id: &self.id, context: &self.context };
+        match start_in(&mut store, &self.processor.world, &self.spec, for_rows.then_some(info), allowance).await {
+            Ok(guest) => {
+                self.live = Some(Live { store, guest });
+                Ok(())
+            }
+            Err(ending) => {
+                let fuel = used(&store, allowance);
+                let log = store.data().log.take();
+                Err(self.break_with(ending, fuel, log))
+            }
+        }
+    }
+
+    fn break_with(&mut self, ending: Ending, fuel: u64, log: Option<String>) -> RowRun {
+        if ending != Ending::Cancelled {
+            self.broken = Some(ending.clone());
+        }
+        RowRun { ending, fuel, log }
+    }
+}
+
+/// Instantiates, and calls `init`, and `begin` with what it is told.
+async fn start_in(
+    store: &mut Store<GuestState>,
+    world: &World,
+    spec: &SessionSpec,
+    begin: Option<types::BatchInfo<'_>>,
+    allowance: Allowance,
+) -> Result<Guest, Ending> {
+    let (cancel, deadline) = (&spec.cancel, store.data().deadline);
+    let app = types::AppInfo { app: &spec.batch.app, op: &spec.batch.op, version: spec.batch.processor_version };
+    let (guest, init) = match world {
+        World::Batch(pre) => {
+            let guest = started("the instance", guard(pre.instantiate_async(&mut *store), deadline, cancel).await, store, allowance)?;
+            let init = guard(guest.rowmill_jobs_lifecycle().call_init(&mut *store, app), deadline, cancel).await;
+            (Guest::Batch(guest), init)
+        }
+        World::SlowQuery(pre) => {
+            let guest = started("the instance", guard(pre.instantiate_async(&mut *store), deadline, cancel).await, store, allowance)?;
+            let init = guard(guest.rowmill_jobs_lifecycle().call_init(&mut *store, app), deadline, cancel).await;
+            (Guest::SlowQuery(guest), init)
+        }
+    };
+    started("init", init, store, allowance)?.map_err(|reason| Ending::CannotStart { reason: format!("init: {reason}") })?;
+    if let (Guest::Batch(guest), Some(info)) = (&guest, begin) {
+        let begun = guard(guest.rowmill_jobs_batch().call_begin(&mut *store, info), deadline, cancel).await;
+        started("begin", begun, store, allowance)?.map_err(ending_of_failure)?;
+    }
+    Ok(guest)
+}
+
+/// What a part of the start returned, or why there is no instance.
+fn started<T>(part: &str, end: Guarded<T>, store: &Store<GuestState>, allowance: Allowance) -> Result<T, Ending> {
+    match end {
+        Guarded::Returned(Ok(value)) => Ok(value),
+        stopped => match stopped_ending(stopped, store, allowance) {
+            Ending::Cancelled => Err(Ending::Cancelled),
+            ending => Err(Ending::CannotStart { reason: format!("{part}: {}", ending.explain()) }),
+        },
+    }
+}
+
+/// Gives the next call its fuel and its time.
+fn arm(store: &mut Store<GuestState>, allowance: Allowance) {
+    store.set_fuel(allowance.fuel).expect("the engine meters fuel");
+    store.data_mut().deadline = Instant::now() + allowance.timeout;
+}
+
+fn used(store: &Store<GuestState>, allowance: Allowance) -> u64 {
+    allowance.fuel.saturating_sub(store.get_fuel().expect("the engine meters fuel"))
+}
+
+/// Why a call did not return a value.
+fn stopped_ending<T>(stopped: Guarded<T>, store: &Store<GuestState>, allowance: Allowance) -> Ending {
+    match stopped {
+        Guarded::Returned(Ok(_)) => unreachable!("callers take values themselves"),
+        Guarded::Returned(Err(error)) => ending_of_error(&error, &store.data().log, used(store, allowance), allowance.fuel),
+        Guarded::Deadline => Ending::Deadline { limit: allowance.timeout },
+        Guarded::Cancelled => Ending::Cancelled,
+    }
+}
+
+/// Polls a call until it returns, its deadline passes or it is cancelled. The timers cost nothing for a call that returns without waiting.
+async fn guard<T>(call: impl Future<Output = wasmtime::Result<T>>, deadline: Instant, cancel: &CancellationToken) -> Guarded<T> {
+    tokio::select! {
+        biased;
+        returned = call => Guarded::Returned(returned),
+        () = tokio::time::sleep_until(deadline.into()) => Guarded::Deadline,
+        () = stopped(cancel) => Guarded::Cancelled,
+    }
+}
+
+async fn stopped(cancel: &CancellationToken) {
+    cancel.cancelled().await;
+    tokio::time::sleep(GRACE).await;
+}

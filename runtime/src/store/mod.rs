@@ -1,0 +1,193 @@
+//! Where batches, rows, leases and outcomes are kept. This is the only room with SQL.
+//!
+//! The idea: rows are written once and never updated. A worker *leases* a range of them by moving a cursor, *appends* their outcomes under the lease's
+//! token, and a row's status is derived from what there is: an outcome, a live lease, or the batch's own status. Every implementation of [`Store`] passes
+//! the same conformance suite (tests/suite/conformance).
+
+mod sizing;
+mod sqlite;
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::model::{
+    Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, RecordedOutcome, RowResult,
+};
+
+pub use sqlite::SqliteStore;
+
+/// Output files of one batch, at most: each is open while the batch is joined.
+pub const FILES_PER_BATCH_MAX: usize = 64;
+
+/// Why the store did not do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    #[error("there is no batch {0}")]
+    NotFound(BatchId),
+    #[error("batch {id} is {}: {wanted}", status.as_str())]
+    WrongStatus {
+        id: BatchId,
+        status: BatchStatus,
+        /// What the operation needs, as a half sentence.
+        wanted: &'static str,
+    },
+    /// The lease ended, was taken over, or its batch was aborted. Nothing was changed.
+    #[error("the lease was lost: it ended, was taken over, or its batch was aborted; nothing was recorded")]
+    LeaseLost,
+    /// Nothing was changed.
+    #[error("the batch would have more than {FILES_PER_BATCH_MAX} output files")]
+    TooManyFiles {
+        /// The names that the batch has, and those of this record that still fit.
+        allowed: Vec<String>,
+    },
+    #[error("{0}")]
+    Invalid(String),
+    #[error("the store at {place} is in use by another process")]
+    InUse { place: String },
+    #[error("the store failed while it was to {doing}")]
+    Failed {
+        doing: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// What a record changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recorded {
+    pub counts: BatchCounts,
+    /// This record held the last outcome of its batch: it can be finished now. True for exactly one record of a batch.
+    pub last: bool,
+}
+
+/// What an abort did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aborted {
+    pub status: BatchStatus,
+    pub counts: BatchCounts,
+    /// False when the batch was final before; then nothing was changed.
+    pub changed: bool,
+}
+
+/// A place in the results of a batch: the next page begins after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ResultCursor {
+    pub line: u32,
+    pub row_no: u32,
+}
+
+/// Pieces of output files of one row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowPieces {
+    pub at: ResultCursor,
+    /// Each piece with the position of its file in [`Store::list_file_names`].
+    pub pieces: Vec<(usize, String)>,
+}
+
+/// Batches, rows, leases, outcomes. Every method is one transaction: it does all or nothing.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Submits a batch with its first rows.
+    ///
+    /// # Errors
+    /// `Invalid`: no rows without `hold`; a line that is 0 in a batch, or a slow query that is not one row with line 0; an id that exists.
+    async fn submit_batch(&self, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError>;
+
+    /// Appends rows to a held batch. Returns how many it has now.
+    ///
+    /// # Errors
+    /// `NotFound`; `WrongStatus` unless it is in `wait`; `Invalid` for a line that is 0.
+    async fn append_rows(&self, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError>;
+
+    /// Releases a held batch. Returns how many rows it has. A batch that is queued already is left as it is.
+    ///
+    /// # Errors
+    /// `NotFound`; `WrongStatus` when it is past `queued`; `Invalid` when it has no rows.
+    async fn release_batch(&self, id: BatchId) -> Result<u64, StoreError>;
+
+    /// Aborts a batch: rows without an outcome are aborted from this moment on, and nothing more is recorded for them. A final batch is left as it is.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn abort_batch(&self, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError>;
+
+    /// Removes a held batch and its rows.
+    ///
+    /// # Errors
+    /// `NotFound`; `WrongStatus` unless it is in `wait`.
+    async fn discard_batch(&self, id: BatchId) -> Result<(), StoreError>;
+
+    /// A batch as it is now.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn read_batch(&self, id: BatchId) -> Result<Batch, StoreError>;
+
+    /// Leases rows: first those whose lease ended without being recorded, then retries that are due, then fresh rows of the oldest batch.
+    async fn claim_leases(&self, request: &ClaimRequest) -> Result<Vec<Lease>, StoreError>;
+
+    /// The next rows of a lease that are not recorded yet, in order: all of them, or fewer when they are large.
+    ///
+    /// # Errors
+    /// `LeaseLost`.
+    async fn read_leased_rows(&self, lease: LeaseKey) -> Result<Vec<LeasedRow>, StoreError>;
+
+    /// Lets leases live for `ttl` from now. Returns those that were lost.
+    async fn renew_leases(&self, leases: &[LeaseKey], ttl: Duration) -> Result<Vec<LeaseKey>, StoreError>;
+
+    /// Records the next results of a lease, in order of their rows and without a gap. `took` is the time that running them took, for the size of further
+    /// leases. The lease ends with its last row.
+    ///
+    /// # Errors
+    /// `LeaseLost`; `TooManyFiles`; `Invalid` for results that are not the lease's next rows.
+    async fn record_results(&self, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError>;
+
+    /// Gives the rows of a lease that are not recorded back, to be claimed at once. It does not count as a crash. A lost lease is left alone.
+    async fn give_back_lease(&self, lease: LeaseKey) -> Result<(), StoreError>;
+
+    /// When the next retry is due or the next lease ends, if there is one: a claim before that finds nothing new.
+    async fn next_due(&self) -> Result<Option<Duration>, StoreError>;
+
+    /// Leases a batch that is to be finished, if there is one.
+    async fn claim_finish(&self, worker: &str, ttl: Duration) -> Result<Option<FinishLease>, StoreError>;
+
+    /// Lets a finish lease live for `ttl` from now.
+    ///
+    /// # Errors
+    /// `LeaseLost`.
+    async fn renew_finish(&self, lease: &FinishLease, ttl: Duration) -> Result<(), StoreError>;
+
+    /// Gives a finish lease back, to be claimed at once. It does not count as an attempt.
+    async fn give_back_finish(&self, lease: &FinishLease) -> Result<(), StoreError>;
+
+    /// Ends the step `Join`: the files and the status of the batch are final.
+    ///
+    /// # Errors
+    /// `LeaseLost`.
+    async fn record_files(&self, lease: &FinishLease, files: &[OutputFile]) -> Result<(), StoreError>;
+
+    /// Ends the step `Mark`, with the error that `mark-done` returned.
+    ///
+    /// # Errors
+    /// `LeaseLost`.
+    async fn record_mark_done(&self, lease: &FinishLease, error: Option<&str>) -> Result<(), StoreError>;
+
+    /// Outcomes in line order, at most `limit`, after `after`. A page of large rows is shorter; the end is an empty page.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn read_results(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError>;
+
+    /// The names of a batch's output files. Their order does not change while the batch is joined.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn list_file_names(&self, id: BatchId) -> Result<Vec<String>, StoreError>;
+
+    /// Rows that have pieces, in line order, at most `limit` rows, after `after`. A page of large pieces is shorter; the end is an empty page.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn read_pieces(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError>;
+}

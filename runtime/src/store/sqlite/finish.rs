@@ -1,0 +1,136 @@
+//! Batches end: by their last outcome, or by an abort.
+
+use std::time::Duration;
+
+use sqlx::sqlite::SqliteQueryResult;
+
+use super::{SqliteStore, failed, find_batch, new_token, signed, small, step_of};
+use crate::model::{BatchId, FinishLease, OutputFile};
+use crate::store::{Aborted, StoreError};
+
+pub(super) async fn abort_batch(store: &SqliteStore, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
+    let aborting = failed("abort a batch");
+    let mut db = store.begin().await?;
+    let (key, _) = find_batch(&mut db, id).await?;
+    let hit = sqlx::query(
+        "UPDATE batches SET status = 'aborted', step = 'join', abort_reason = ? WHERE batch_key = ? AND step = 'rows' AND status IN ('wait', 'queued', 'inprog')",
+    )
+    .bind(reason)
+    .bind(key)
+    .execute(&mut *db)
+    .await
+    .map_err(aborting)?;
+    let changed = hit.rows_affected() == 1;
+    if changed {
+        for end in ["DELETE FROM leases WHERE batch_key = ?", "DELETE FROM retries WHERE batch_key = ?"] {
+            sqlx::query(end).bind(key).execute(&mut *db).await.map_err(aborting)?;
+        }
+    }
+    let (status, rows, success, failures): (String, i64, i64, i64) =
+        sqlx::query_as("SELECT status, row_count, success, failed FROM batches WHERE batch_key = ?")
+            .bind(key)
+            .fetch_one(&mut *db)
+            .await
+            .map_err(aborting)?;
+    db.commit().await.map_err(failed("commit an abort"))?;
+    let status = super::status_of(&status);
+    Ok(Aborted { status, counts: super::read::counts(status, rows, success, failures), changed })
+}
+
+pub(super) async fn claim_finish(store: &SqliteStore, worker: &str, ttl: Duration) -> Result<Option<FinishLease>, StoreError> {
+    let claiming = failed("lease a batch to finish");
+    let now = store.now();
+    let token = new_token();
+    let claimed: Option<(String, String, i64)> = sqlx::query_as(
+        "UPDATE batches SET finish_token = ?1, finish_worker = ?2, finish_expires_at = ?3, finish_attempt = finish_attempt + 1
+         WHERE batch_key = (SELECT batch_key FROM batches
+                            WHERE step IN ('join', 'mark') AND (finish_token IS NULL OR finish_expires_at <= ?4) ORDER BY batch_key LIMIT 1)
+         RETURNING batch_id, step, finish_attempt",
+    )
+    .bind(token)
+    .bind(worker)
+    .bind(now.after(ttl).0)
+    .bind(now.0)
+    .fetch_optional(&store.writer)
+    .await
+    .map_err(claiming)?;
+    let Some((batch, step, attempt)) = claimed else { return Ok(None) };
+    let batch = batch.parse().map_err(failed("read a batch's id"))?;
+    Ok(Some(FinishLease { batch, step: step_of(&step), token, attempt: small(attempt) }))
+}
+
+pub(super) async fn renew_finish(store: &SqliteStore, lease: &FinishLease, ttl: Duration) -> Result<(), StoreError> {
+    let now = store.now();
+    let hit = sqlx::query("UPDATE batches SET finish_expires_at = ? WHERE batch_id = ? AND finish_token = ? AND finish_expires_at > ?")
+        .bind(now.after(ttl).0)
+        .bind(lease.batch.to_string())
+        .bind(lease.token)
+        .bind(now.0)
+        .execute(&store.writer)
+        .await
+        .map_err(failed("renew the lease of a batch to finish"))?;
+    ensure_held(&hit)
+}
+
+pub(super) async fn give_back_finish(store: &SqliteStore, lease: &FinishLease) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE batches SET finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL, finish_attempt = finish_attempt - 1
+         WHERE batch_id = ? AND finish_token = ?",
+    )
+    .bind(lease.batch.to_string())
+    .bind(lease.token)
+    .execute(&store.writer)
+    .await
+    .map_err(failed("give the lease of a batch to finish back"))?;
+    Ok(())
+}
+
+pub(super) async fn record_files(store: &SqliteStore, lease: &FinishLease, files: &[OutputFile]) -> Result<(), StoreError> {
+    let recording = failed("record output files");
+    let now = store.now();
+    let mut db = store.begin().await?;
+    let (key, _) = find_batch(&mut db, lease.batch).await?;
+    let hit = sqlx::query(
+        "UPDATE batches SET step = 'mark', finished_at = ?1, finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL, finish_attempt = 0,
+            status = CASE WHEN status = 'aborted' THEN status WHEN failed > 0 THEN 'failed' ELSE 'success' END
+         WHERE batch_key = ?2 AND step = 'join' AND finish_token = ?3 AND finish_expires_at > ?1",
+    )
+    .bind(now.0)
+    .bind(key)
+    .bind(lease.token)
+    .execute(&mut *db)
+    .await
+    .map_err(recording)?;
+    ensure_held(&hit)?;
+    for file in files {
+        sqlx::query("UPDATE output_files SET object = ?, size_bytes = ? WHERE batch_key = ? AND name = ?")
+            .bind(&file.object)
+            .bind(signed(file.size_bytes))
+            .bind(key)
+            .bind(&file.name)
+            .execute(&mut *db)
+            .await
+            .map_err(recording)?;
+    }
+    db.commit().await.map_err(failed("commit output files"))
+}
+
+pub(super) async fn record_mark_done(store: &SqliteStore, lease: &FinishLease, error: Option<&str>) -> Result<(), StoreError> {
+    let now = store.now();
+    let hit = sqlx::query(
+        "UPDATE batches SET step = 'done', mark_error = ?1, finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL
+         WHERE batch_id = ?2 AND step = 'mark' AND finish_token = ?3 AND finish_expires_at > ?4",
+    )
+    .bind(error)
+    .bind(lease.batch.to_string())
+    .bind(lease.token)
+    .bind(now.0)
+    .execute(&store.writer)
+    .await
+    .map_err(failed("record the end of mark-done"))?;
+    ensure_held(&hit)
+}
+
+fn ensure_held(hit: &SqliteQueryResult) -> Result<(), StoreError> {
+    if hit.rows_affected() == 1 { Ok(()) } else { Err(StoreError::LeaseLost) }
+}

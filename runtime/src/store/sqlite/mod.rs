@@ -1,0 +1,263 @@
+//! The embedded store: one SQLite file, one process. One connection writes, a few read beside it.
+
+mod claim;
+mod finish;
+mod read;
+mod record;
+mod submit;
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures_util::TryStreamExt;
+use futures_util::stream::BoxStream;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
+use uuid::Uuid;
+
+use super::{Aborted, Recorded, ResultCursor, RowPieces, Store, StoreError};
+use crate::model::{
+    Batch, BatchId, BatchStatus, BatchStep, ClaimRequest, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind,
+    RecordedOutcome, RowResult, Timestamp,
+};
+
+/// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
+const ROWS_PER_INSERT: usize = 100;
+
+/// Readers: leases are read while others are recorded.
+const READERS: u32 = 4;
+
+/// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
+const PAGE_BYTES_MAX: usize = 4 << 20;
+
+/// A [`Store`] in one SQLite file.
+///
+/// Commits survive the end of the process. When the machine itself fails the last moments may be missing, but what is there is consistent (write-ahead
+/// log, `synchronous = NORMAL`).
+pub struct SqliteStore {
+    writer: SqlitePool,
+    readers: SqlitePool,
+    clock: Arc<dyn Clock>,
+    /// Held as long as the store is open: it keeps other processes out.
+    _lock: File,
+}
+
+impl SqliteStore {
+    /// Opens the store in `file`, and makes it when there is none. Leases that a process left behind when it died count as ended.
+    ///
+    /// # Errors
+    /// `InUse` when another process has it open; `Failed` when the file cannot be used.
+    pub async fn open(file: &Path, clock: Arc<dyn Clock>) -> Result<SqliteStore, StoreError> {
+        let lock = lock_beside(file)?;
+        let options = SqliteConnectOptions::new()
+            .filename(file)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Normal)
+            .busy_timeout(Duration::from_secs(10))
+            .pragma("cache_size", "-16384")
+            .pragma("wal_autocheckpoint", "4000");
+        let opening = failed("open its database");
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(opening)?;
+        sqlx::migrate!("../migrations/sqlite").run(&writer).await.map_err(failed("migrate its database"))?;
+        // Nobody else has the store open, so whoever held a lease is gone.
+        for end in
+            ["UPDATE leases SET expires_at = 0 WHERE worker <> ''", "UPDATE batches SET finish_expires_at = 0 WHERE finish_token IS NOT NULL"]
+        {
+            sqlx::query(end).execute(&writer).await.map_err(opening)?;
+        }
+        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await.map_err(opening)?;
+        Ok(SqliteStore { writer, readers, clock, _lock: lock })
+    }
+
+    /// Closes all connections, so that the files can be removed.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    async fn begin(&self) -> Result<Transaction<'static, Sqlite>, StoreError> {
+        self.writer.begin_with("BEGIN IMMEDIATE").await.map_err(failed("begin a transaction"))
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+}
+
+fn lock_beside(file: &Path) -> Result<File, StoreError> {
+    let mut name = file.as_os_str().to_owned();
+    name.push(".lock");
+    let lock = File::create(&name).map_err(failed("make its lock file"))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse { place: file.display().to_string() }),
+        Err(std::fs::TryLockError::Error(error)) => Err(failed("lock its file")(error)),
+    }
+}
+
+/// Puts an error of the database under what the store was doing.
+fn failed<E: std::error::Error + Send + Sync + 'static>(doing: &'static str) -> impl Fn(E) -> StoreError + Copy {
+    move |source| StoreError::Failed { doing, source: Box::new(source) }
+}
+
+/// A value that no owner of a lease had before.
+fn new_token() -> i64 {
+    // The low half of a UUIDv7 is random, but for two bits.
+    i64::from_ne_bytes(Uuid::now_v7().as_u64_pair().1.to_ne_bytes())
+}
+
+/// Collects rows until the page is large: one row at least, so that an empty page is the end.
+async fn fetch_page<T>(mut rows: BoxStream<'_, Result<T, sqlx::Error>>, weigh: impl Fn(&T) -> usize) -> Result<Vec<T>, sqlx::Error> {
+    let mut page = Vec::new();
+    let mut weight = 0;
+    while weight < PAGE_BYTES_MAX
+        && let Some(row) = rows.try_next().await?
+    {
+        weight += weigh(&row);
+        page.push(row);
+    }
+    Ok(page)
+}
+
+/// A count from the database, where CHECK constraints keep it from being negative.
+fn count(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+/// A row number or a line from the database.
+fn small(value: i64) -> u32 {
+    u32::try_from(value).unwrap_or(u32::MAX)
+}
+
+/// A number for the database; those beyond 2^63 are not reached by counting.
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn status_of(text: &str) -> BatchStatus {
+    match text {
+        "wait" => BatchStatus::Wait,
+        "queued" => BatchStatus::Queued,
+        "inprog" => BatchStatus::Inprog,
+        "success" => BatchStatus::Success,
+        "failed" => BatchStatus::Failed,
+        "aborted" => BatchStatus::Aborted,
+        other => unreachable!("the constraint status_is_known let '{other}' through"),
+    }
+}
+
+fn step_of(text: &str) -> BatchStep {
+    match text {
+        "rows" => BatchStep::Rows,
+        "join" => BatchStep::Join,
+        "mark" => BatchStep::Mark,
+        "done" => BatchStep::Done,
+        other => unreachable!("the constraint step_is_known let '{other}' through"),
+    }
+}
+
+fn kind_of(text: &str) -> ProcessorKind {
+    match text {
+        "batch" => ProcessorKind::Batch,
+        "slow_query" => ProcessorKind::SlowQuery,
+        other => unreachable!("the constraint kind_is_known let '{other}' through"),
+    }
+}
+
+/// The key and status of a batch, by which most operations begin.
+async fn find_batch(db: &mut SqliteConnection, id: BatchId) -> Result<(i64, BatchStatus), StoreError> {
+    let found: Option<(i64, String)> = sqlx::query_as("SELECT batch_key, status FROM batches WHERE batch_id = ?")
+        .bind(id.to_string())
+        .fetch_optional(db)
+        .await
+        .map_err(failed("look up a batch"))?;
+    let (key, status) = found.ok_or(StoreError::NotFound(id))?;
+    Ok((key, status_of(&status)))
+}
+
+#[async_trait]
+impl Store for SqliteStore {
+    async fn submit_batch(&self, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
+        submit::submit_batch(self, batch, rows).await
+    }
+
+    async fn append_rows(&self, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
+        submit::append_rows(self, id, rows).await
+    }
+
+    async fn release_batch(&self, id: BatchId) -> Result<u64, StoreError> {
+        submit::release_batch(self, id).await
+    }
+
+    async fn abort_batch(&self, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
+        finish::abort_batch(self, id, reason).await
+    }
+
+    async fn discard_batch(&self, id: BatchId) -> Result<(), StoreError> {
+        submit::discard_batch(self, id).await
+    }
+
+    async fn read_batch(&self, id: BatchId) -> Result<Batch, StoreError> {
+        read::read_batch(self, id).await
+    }
+
+    async fn claim_leases(&self, request: &ClaimRequest) -> Result<Vec<Lease>, StoreError> {
+        claim::claim_leases(self, request).await
+    }
+
+    async fn read_leased_rows(&self, lease: LeaseKey) -> Result<Vec<LeasedRow>, StoreError> {
+        claim::read_leased_rows(self, lease).await
+    }
+
+    async fn renew_leases(&self, leases: &[LeaseKey], ttl: Duration) -> Result<Vec<LeaseKey>, StoreError> {
+        claim::renew_leases(self, leases, ttl).await
+    }
+
+    async fn record_results(&self, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
+        record::record_results(self, lease, results, took).await
+    }
+
+    async fn give_back_lease(&self, lease: LeaseKey) -> Result<(), StoreError> {
+        claim::give_back_lease(self, lease).await
+    }
+
+    async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
+        claim::next_due(self).await
+    }
+
+    async fn claim_finish(&self, worker: &str, ttl: Duration) -> Result<Option<FinishLease>, StoreError> {
+        finish::claim_finish(self, worker, ttl).await
+    }
+
+    async fn renew_finish(&self, lease: &FinishLease, ttl: Duration) -> Result<(), StoreError> {
+        finish::renew_finish(self, lease, ttl).await
+    }
+
+    async fn give_back_finish(&self, lease: &FinishLease) -> Result<(), StoreError> {
+        finish::give_back_finish(self, lease).await
+    }
+
+    async fn record_files(&self, lease: &FinishLease, files: &[OutputFile]) -> Result<(), StoreError> {
+        finish::record_files(self, lease, files).await
+    }
+
+    async fn record_mark_done(&self, lease: &FinishLease, error: Option<&str>) -> Result<(), StoreError> {
+        finish::record_mark_done(self, lease, error).await
+    }
+
+    async fn read_results(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError> {
+        read::read_results(self, id, after, limit).await
+    }
+
+    async fn list_file_names(&self, id: BatchId) -> Result<Vec<String>, StoreError> {
+        read::list_file_names(self, id).await
+    }
+
+    async fn read_pieces(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError> {
+        read::read_pieces(self, id, after, limit).await
+    }
+}

@@ -1,0 +1,182 @@
+//! Batches, results and pieces are read, beside the writer.
+
+use sqlx::SqliteConnection;
+
+use super::{SqliteStore, count, failed, fetch_page, find_batch, kind_of, small, status_of, step_of};
+use crate::model::{Batch, BatchCounts, BatchId, BatchStatus, JsonText, OutputFile, RecordedOutcome, RowStatus, Timestamp};
+use crate::store::{ResultCursor, RowPieces, StoreError};
+
+#[derive(sqlx::FromRow)]
+struct BatchRow {
+    batch_key: i64,
+    app: String,
+    op: String,
+    kind: String,
+    processor_version: i64,
+    processor_digest: String,
+    context: String,
+    attempts_max: i64,
+    status: String,
+    step: String,
+    row_count: i64,
+    success: i64,
+    failed: i64,
+    fuel: i64,
+    abort_reason: Option<String>,
+    mark_error: Option<String>,
+    submitted_at: i64,
+    started_at: Option<i64>,
+    finished_at: Option<i64>,
+}
+
+/// Rows by how they ended: in an aborted batch those without an outcome are aborted.
+pub(super) fn counts(status: BatchStatus, rows: i64, success: i64, failures: i64) -> BatchCounts {
+    let aborted = if status == BatchStatus::Aborted { rows - success - failures } else { 0 };
+    BatchCounts { rows: count(rows), success: count(success), failed: count(failures), aborted: count(aborted) }
+}
+
+pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch, StoreError> {
+    let reading = failed("read a batch");
+    let mut db = store.readers.begin().await.map_err(reading)?;
+    let row: BatchRow = sqlx::query_as(
+        "SELECT batch_key, app, op, kind, processor_version, processor_digest, context, attempts_max, status, step, row_count, success, failed, fuel,
+            abort_reason, mark_error, submitted_at, started_at, finished_at FROM batches WHERE batch_id = ?",
+    )
+    .bind(id.to_string())
+    .fetch_optional(&mut *db)
+    .await
+    .map_err(reading)?
+    .ok_or(StoreError::NotFound(id))?;
+    let files: Vec<(String, String, i64)> =
+        sqlx::query_as("SELECT name, object, size_bytes FROM output_files WHERE batch_key = ? AND object IS NOT NULL ORDER BY name")
+            .bind(row.batch_key)
+            .fetch_all(&mut *db)
+            .await
+            .map_err(reading)?;
+    let status = status_of(&row.status);
+    Ok(Batch {
+        id,
+        app: row.app,
+        op: row.op,
+        kind: kind_of(&row.kind),
+        processor_version: small(row.processor_version),
+        processor_digest: row.processor_digest,
+        context: JsonText::trusted(row.context),
+        attempts_max: small(row.attempts_max),
+        status,
+        step: step_of(&row.step),
+        counts: counts(status, row.row_count, row.success, row.failed),
+        fuel: count(row.fuel),
+        abort_reason: row.abort_reason,
+        mark_error: row.mark_error,
+        submitted_at: Timestamp(row.submitted_at),
+        started_at: row.started_at.map(Timestamp),
+        finished_at: row.finished_at.map(Timestamp),
+        files: files.into_iter().map(|(name, object, size)| OutputFile { name, object, size_bytes: count(size) }).collect(),
+    })
+}
+
+/// The batch's key and status, and whether its lines are in the order of its rows.
+async fn open_results(db: &mut SqliteConnection, id: BatchId) -> Result<(i64, BatchStatus, bool), StoreError> {
+    let (key, status) = find_batch(db, id).await?;
+    let ascend: bool = sqlx::query_scalar("SELECT lines_ascend FROM batches WHERE batch_key = ?")
+        .bind(key)
+        .fetch_one(db)
+        .await
+        .map_err(failed("look up a batch"))?;
+    Ok((key, status, ascend))
+}
+
+#[derive(sqlx::FromRow)]
+struct ResultRow {
+    row_no: i64,
+    line: i64,
+    input: String,
+    failed: Option<bool>,
+    attempt: Option<i64>,
+    fuel: Option<i64>,
+    output: Option<String>,
+    messages: Option<String>,
+    log: Option<String>,
+}
+
+pub(super) async fn read_results(
+    store: &SqliteStore,
+    id: BatchId,
+    after: Option<ResultCursor>,
+    limit: u32,
+) -> Result<Vec<RecordedOutcome>, StoreError> {
+    let reading = failed("read results");
+    let mut db = store.readers.begin().await.map_err(reading)?;
+    let (key, status, ascend) = open_results(&mut db, id).await?;
+    let select = if ascend {
+        "SELECT r.row_no, r.line, r.input, o.failed, o.attempt, o.fuel, o.output, o.messages, o.log
+         FROM rows r LEFT JOIN outcomes o USING (batch_key, row_no) WHERE r.batch_key = ?1 AND r.row_no > ?3 ORDER BY r.row_no LIMIT ?4"
+    } else {
+        "SELECT r.row_no, r.line, r.input, o.failed, o.attempt, o.fuel, o.output, o.messages, o.log
+         FROM line_order l JOIN rows r USING (batch_key, row_no) LEFT JOIN outcomes o USING (batch_key, row_no)
+         WHERE l.batch_key = ?1 AND (l.line, l.row_no) > (?2, ?3) ORDER BY l.line, l.row_no LIMIT ?4"
+    };
+    let (line, row_no) = position(after);
+    let rows = sqlx::query_as(select).bind(key).bind(line).bind(row_no).bind(i64::from(limit)).fetch(&mut *db);
+    let rows = fetch_page(rows, |row: &ResultRow| row.input.len() + row.output.as_ref().map_or(0, String::len)).await.map_err(reading)?;
+    rows.into_iter().map(|row| recorded(row, status)).collect()
+}
+
+fn recorded(row: ResultRow, batch: BatchStatus) -> Result<RecordedOutcome, StoreError> {
+    let status = match row.failed {
+        Some(true) => Some(RowStatus::Failed),
+        Some(false) => Some(RowStatus::Success),
+        None if batch == BatchStatus::Aborted => Some(RowStatus::Aborted),
+        None => None,
+    };
+    let messages = match row.messages {
+        Some(json) => serde_json::from_str(&json).map_err(failed("read messages"))?,
+        None => Vec::new(),
+    };
+    Ok(RecordedOutcome {
+        row_no: small(row.row_no),
+        line: small(row.line),
+        status,
+        output: row.output,
+        messages,
+        attempts: small(row.attempt.unwrap_or(0)),
+        fuel: count(row.fuel.unwrap_or(0)),
+        log: row.log,
+        input: row.input,
+    })
+}
+
+/// Where to go on; before the first row when there is no cursor, since lines and rows are not negative.
+fn position(after: Option<ResultCursor>) -> (i64, i64) {
+    after.map_or((-1, -1), |cursor| (i64::from(cursor.line), i64::from(cursor.row_no)))
+}
+
+pub(super) async fn list_file_names(store: &SqliteStore, id: BatchId) -> Result<Vec<String>, StoreError> {
+    let reading = failed("read the names of output files");
+    let mut db = store.readers.begin().await.map_err(reading)?;
+    let (key, _) = find_batch(&mut db, id).await?;
+    sqlx::query_scalar("SELECT name FROM output_files WHERE batch_key = ? ORDER BY file_no").bind(key).fetch_all(&mut *db).await.map_err(reading)
+}
+
+pub(super) async fn read_pieces(store: &SqliteStore, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError> {
+    let reading = failed("read pieces of output files");
+    let mut db = store.readers.begin().await.map_err(reading)?;
+    let (key, _, ascend) = open_results(&mut db, id).await?;
+    let select = if ascend {
+        "SELECT 0 AS line, row_no, pieces FROM outcomes
+         WHERE batch_key = ?1 AND row_no > ?3 AND pieces IS NOT NULL ORDER BY row_no LIMIT ?4"
+    } else {
+        "SELECT l.line, l.row_no, o.pieces FROM line_order l JOIN outcomes o USING (batch_key, row_no)
+         WHERE l.batch_key = ?1 AND (l.line, l.row_no) > (?2, ?3) AND o.pieces IS NOT NULL ORDER BY l.line, l.row_no LIMIT ?4"
+    };
+    let (line, row_no) = position(after);
+    let rows = sqlx::query_as(select).bind(key).bind(line).bind(row_no).bind(i64::from(limit)).fetch(&mut *db);
+    let rows = fetch_page(rows, |(_, _, pieces): &(i64, i64, String)| pieces.len()).await.map_err(reading)?;
+    rows.into_iter()
+        .map(|(line, row_no, pieces)| {
+            let pieces = serde_json::from_str(&pieces).map_err(failed("read pieces of output files"))?;
+            Ok(RowPieces { at: ResultCursor { line: small(line), row_no: small(row_no) }, pieces })
+        })
+        .collect()
+}

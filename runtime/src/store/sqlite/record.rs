@@ -1,0 +1,222 @@
+//! Outcomes are appended, under the token of a lease that is still held.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock};
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, SqliteConnection};
+
+use super::{ROWS_PER_INSERT, SqliteStore, count, failed, signed};
+use crate::model::{BatchCounts, LeaseKey, Piece, RowResult, RowStatus, Timestamp, Verdict};
+use crate::store::{FILES_PER_BATCH_MAX, Recorded, StoreError};
+
+/// How much the newest measurement counts in the time per row: 1 in this many.
+const SMOOTHING: i64 = 4;
+
+pub(super) async fn record_results(store: &SqliteStore, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
+    let now = store.now();
+    let mut db = store.begin().await?;
+    let held: Option<(i64, bool, i64, i64)> =
+        sqlx::query_as("SELECT batch_key, retries, next_row, last_row FROM leases WHERE lease_id = ? AND token = ? AND expires_at > ?")
+            .bind(lease.id)
+            .bind(lease.token)
+            .bind(now.0)
+            .fetch_optional(&mut *db)
+            .await
+            .map_err(failed("look up a lease"))?;
+    let (key, retries, first, last) = held.ok_or(StoreError::LeaseLost)?;
+    let files = FileNumbers::assign(&mut db, key, results).await?;
+    insert_outcomes(&mut db, key, results, &files).await?;
+    if retries {
+        record_retried(&mut db, key, lease, results, now).await?;
+    } else {
+        move_mark(&mut db, lease, (first, last), results).await?;
+        for (row_no, attempt, due_at) in again(results, now) {
+            sqlx::query("INSERT INTO retries (batch_key, row_no, attempt, due_at) VALUES (?, ?, ?, ?)")
+                .bind(key)
+                .bind(row_no)
+                .bind(attempt)
+                .bind(due_at)
+                .execute(&mut *db)
+                .await
+                .map_err(failed("write a retry"))?;
+        }
+    }
+    let recorded = count_outcomes(&mut db, key, results, took).await?;
+    db.commit().await.map_err(failed("commit results"))?;
+    Ok(recorded)
+}
+
+fn again(results: &[RowResult], now: Timestamp) -> impl Iterator<Item = (i64, i64, i64)> {
+    results.iter().filter_map(move |result| match result.verdict {
+        Verdict::Retry { after } => Some((i64::from(result.row_no), i64::from(result.attempt) + 1, now.after(after).0)),
+        Verdict::Final { .. } => None,
+    })
+}
+
+/// Moves a range lease forward; it goes when its last row is recorded.
+async fn move_mark(db: &mut SqliteConnection, lease: LeaseKey, (first, last): (i64, i64), results: &[RowResult]) -> Result<(), StoreError> {
+    let next = first + i64::try_from(results.len()).unwrap_or(i64::MAX);
+    let in_order = results.iter().zip(first..).all(|(result, row_no)| i64::from(result.row_no) == row_no);
+    if !in_order || next > last + 1 {
+        return Err(StoreError::Invalid(format!("the results are not the next rows of the lease, which holds {first} to {last}")));
+    }
+    let move_on = if next > last { "DELETE FROM leases WHERE lease_id = ?1" } else { "UPDATE leases SET next_row = ?2 WHERE lease_id = ?1" };
+    sqlx::query(move_on).bind(lease.id).bind(next).execute(db).await.map_err(failed("move a lease"))?;
+    Ok(())
+}
+
+/// Takes recorded rows out of a lease of retries, or plans their next attempt.
+async fn record_retried(db: &mut SqliteConnection, key: i64, lease: LeaseKey, results: &[RowResult], now: Timestamp) -> Result<(), StoreError> {
+    let recording = failed("record retried rows");
+    for result in results {
+        let hit = match result.verdict {
+            Verdict::Final { .. } => sqlx::query("DELETE FROM retries WHERE lease_id = ? AND batch_key = ? AND row_no = ?"),
+            Verdict::Retry { after } => {
+                sqlx::query("UPDATE retries SET lease_id = NULL, attempt = ?, due_at = ? WHERE lease_id = ? AND batch_key = ? AND row_no = ?")
+                    .bind(i64::from(result.attempt) + 1)
+                    .bind(now.after(after).0)
+            }
+        }
+        .bind(lease.id)
+        .bind(key)
+        .bind(i64::from(result.row_no))
+        .execute(&mut *db)
+        .await
+        .map_err(recording)?;
+        if hit.rows_affected() != 1 {
+            return Err(StoreError::Invalid(format!("row {} is not one of the lease's", result.row_no)));
+        }
+    }
+    sqlx::query("DELETE FROM leases WHERE lease_id = ?1 AND NOT EXISTS (SELECT 1 FROM retries WHERE lease_id = ?1)")
+        .bind(lease.id)
+        .execute(db)
+        .await
+        .map_err(recording)?;
+    Ok(())
+}
+
+/// Moves the batch's counts in the same transaction, and finds out whether this was its last outcome.
+async fn count_outcomes(db: &mut SqliteConnection, key: i64, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
+    let ended = |wanted: RowStatus| {
+        let hits = results.iter().filter(|result| matches!(result.verdict, Verdict::Final { status, .. } if status == wanted)).count();
+        i64::try_from(hits).unwrap_or(i64::MAX)
+    };
+    let (success, failures) = (ended(RowStatus::Success), ended(RowStatus::Failed));
+    let fuel: u64 = results.iter().map(|result| result.fuel).sum();
+    let row_micros = i64::try_from(took.as_micros() / (results.len().max(1) as u128)).unwrap_or(i64::MAX).max(1);
+    let (rows, success, failures, last): (i64, i64, i64, bool) = sqlx::query_as(
+        "UPDATE batches SET success = success + ?2, failed = failed + ?3, fuel = fuel + ?4,
+            row_micros = coalesce((row_micros * (?6 - 1) + ?5) / ?6, ?5),
+            step = CASE WHEN success + failed + ?2 + ?3 = row_count THEN 'join' ELSE step END
+         WHERE batch_key = ?1 AND status = 'inprog' AND step = 'rows'
+         RETURNING row_count, success, failed, step = 'join'",
+    )
+    .bind(key)
+    .bind(success)
+    .bind(failures)
+    .bind(signed(fuel))
+    .bind(row_micros)
+    .bind(SMOOTHING)
+    .fetch_optional(db)
+    .await
+    .map_err(failed("count results"))?
+    .ok_or(StoreError::LeaseLost)?;
+    Ok(Recorded { counts: BatchCounts { rows: count(rows), success: count(success), failed: count(failures), aborted: 0 }, last })
+}
+
+/// The numbers by which pieces name their files.
+struct FileNumbers(HashMap<String, i64>);
+
+impl FileNumbers {
+    /// Reads the batch's file names and adds those that the results bring.
+    async fn assign(db: &mut SqliteConnection, key: i64, results: &[RowResult]) -> Result<FileNumbers, StoreError> {
+        let mut numbers = HashMap::new();
+        let mut names: Vec<&str> = results.iter().flat_map(pieces).map(|piece| piece.file.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        if names.is_empty() {
+            return Ok(FileNumbers(numbers));
+        }
+        let known: Vec<(String, i64)> = sqlx::query_as("SELECT name, file_no FROM output_files WHERE batch_key = ?")
+            .bind(key)
+            .fetch_all(&mut *db)
+            .await
+            .map_err(failed("read the names of output files"))?;
+        numbers.extend(known);
+        let mut surplus = false;
+        for name in names {
+            if numbers.contains_key(name) {
+                continue;
+            }
+            if numbers.len() >= FILES_PER_BATCH_MAX {
+                surplus = true;
+                continue;
+            }
+            let number = i64::try_from(numbers.len()).unwrap_or(i64::MAX);
+            sqlx::query("INSERT INTO output_files (batch_key, file_no, name) VALUES (?, ?, ?)")
+                .bind(key)
+                .bind(number)
+                .bind(name)
+                .execute(&mut *db)
+                .await
+                .map_err(failed("name an output file"))?;
+            numbers.insert(name.to_owned(), number);
+        }
+        if surplus {
+            return Err(StoreError::TooManyFiles { allowed: numbers.into_keys().collect() });
+        }
+        Ok(FileNumbers(numbers))
+    }
+
+    /// The pieces of a row as JSON.
+    fn encode(&self, pieces: &[Piece]) -> Option<String> {
+        if pieces.is_empty() {
+            return None;
+        }
+        let numbered: Vec<(i64, &str)> = pieces.iter().map(|piece| (self.0[&piece.file], piece.text.as_str())).collect();
+        Some(serde_json::to_string(&numbered).expect("numbers and strings are always JSON"))
+    }
+}
+
+fn pieces(result: &RowResult) -> &[Piece] {
+    match &result.verdict {
+        Verdict::Final { pieces, .. } => pieces,
+        Verdict::Retry { .. } => &[],
+    }
+}
+
+async fn insert_outcomes(db: &mut SqliteConnection, key: i64, results: &[RowResult], files: &FileNumbers) -> Result<(), StoreError> {
+    static FULL: LazyLock<Arc<str>> = LazyLock::new(|| insert_outcomes_sql(ROWS_PER_INSERT).into());
+    let finals: Vec<&RowResult> = results.iter().filter(|result| matches!(result.verdict, Verdict::Final { .. })).collect();
+    for chunk in finals.chunks(ROWS_PER_INSERT) {
+        let full = chunk.len() == ROWS_PER_INSERT;
+        // Made of constants and question marks only.
+        let sql = if full { AssertSqlSafe(FULL.clone()) } else { AssertSqlSafe(insert_outcomes_sql(chunk.len()).into()) };
+        let mut insert = sqlx::query(sql).persistent(full);
+        for result in chunk {
+            let Verdict::Final { status, output, messages, pieces } = &result.verdict else { continue };
+            let messages =
+                (!messages.is_empty()).then(|| serde_json::to_string(messages).expect("messages of numbers and strings are always JSON"));
+            insert = insert
+                .bind(key)
+                .bind(i64::from(result.row_no))
+                .bind(*status == RowStatus::Failed)
+                .bind(i64::from(result.attempt))
+                .bind(signed(result.fuel))
+                .bind(output.as_deref())
+                .bind(messages)
+                .bind(files.encode(pieces))
+                .bind(result.log.as_deref());
+        }
+        insert.execute(&mut *db).await.map_err(failed("append outcomes"))?;
+    }
+    Ok(())
+}
+
+fn insert_outcomes_sql(rows: usize) -> String {
+    format!(
+        "INSERT INTO outcomes (batch_key, row_no, failed, attempt, fuel, output, messages, pieces, log) VALUES {}",
+        vec!["(?,?,?,?,?,?,?,?,?)"; rows].join(",")
+    )
+}

@@ -1,0 +1,160 @@
+//! Batches and rows come in.
+
+use std::sync::{Arc, LazyLock};
+
+use sqlx::{AssertSqlSafe, SqliteConnection};
+
+use super::{ROWS_PER_INSERT, SqliteStore, failed, find_batch};
+use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
+use crate::store::StoreError;
+
+pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
+    check_rows(batch.kind, &rows)?;
+    if rows.is_empty() && !batch.hold {
+        return Err(StoreError::Invalid("a batch needs at least one row, unless it is held for rows to be appended".to_owned()));
+    }
+    if batch.kind == ProcessorKind::SlowQuery && (rows.len() != 1 || batch.hold) {
+        return Err(StoreError::Invalid("a slow query has exactly one input and is never held".to_owned()));
+    }
+    let mut db = store.begin().await?;
+    let inserted = sqlx::query(
+        "INSERT INTO batches (batch_id, app, op, kind, processor_version, processor_digest, context, attempts_max, status, submitted_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (batch_id) DO NOTHING",
+    )
+    .bind(batch.id.to_string())
+    .bind(batch.app)
+    .bind(batch.op.to_lowercase())
+    .bind(batch.kind.as_str())
+    .bind(i64::from(batch.processor_version))
+    .bind(batch.processor_digest)
+    .bind(batch.context.into_string())
+    .bind(i64::from(batch.attempts_max))
+    .bind(if batch.hold { BatchStatus::Wait } else { BatchStatus::Queued }.as_str())
+    .bind(store.now().0)
+    .execute(&mut *db)
+    .await
+    .map_err(failed("submit a batch"))?;
+    if inserted.rows_affected() == 0 {
+        return Err(StoreError::Invalid(format!("there is a batch {} already", batch.id)));
+    }
+    insert_rows(&mut db, inserted.last_insert_rowid(), rows).await?;
+    db.commit().await.map_err(failed("commit a submitted batch"))
+}
+
+pub(super) async fn append_rows(store: &SqliteStore, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
+    check_rows(ProcessorKind::Batch, &rows)?;
+    let mut db = store.begin().await?;
+    let (key, status) = find_batch(&mut db, id).await?;
+    if status != BatchStatus::Wait {
+        return Err(StoreError::WrongStatus { id, status, wanted: "rows can be appended only while it is held" });
+    }
+    let total = insert_rows(&mut db, key, rows).await?;
+    db.commit().await.map_err(failed("commit appended rows"))?;
+    Ok(total)
+}
+
+pub(super) async fn release_batch(store: &SqliteStore, id: BatchId) -> Result<u64, StoreError> {
+    let mut db = store.begin().await?;
+    let (key, status) = find_batch(&mut db, id).await?;
+    let rows: i64 =
+        sqlx::query_scalar("SELECT row_count FROM batches WHERE batch_key = ?").bind(key).fetch_one(&mut *db).await.map_err(failed("count rows"))?;
+    match status {
+        BatchStatus::Queued => return Ok(super::count(rows)),
+        BatchStatus::Wait => {}
+        status => return Err(StoreError::WrongStatus { id, status, wanted: "only a held batch can be released" }),
+    }
+    if rows == 0 {
+        return Err(StoreError::Invalid(format!("batch {id} has no rows: append some before it is released, or abort it")));
+    }
+    sqlx::query("UPDATE batches SET status = 'queued' WHERE batch_key = ? AND status = 'wait'")
+        .bind(key)
+        .execute(&mut *db)
+        .await
+        .map_err(failed("release a batch"))?;
+    db.commit().await.map_err(failed("commit a release"))?;
+    Ok(super::count(rows))
+}
+
+pub(super) async fn discard_batch(store: &SqliteStore, id: BatchId) -> Result<(), StoreError> {
+    let mut db = store.begin().await?;
+    let (key, status) = find_batch(&mut db, id).await?;
+    if status != BatchStatus::Wait {
+        return Err(StoreError::WrongStatus { id, status, wanted: "only a held batch can be discarded" });
+    }
+    for delete in ["DELETE FROM rows WHERE batch_key = ?", "DELETE FROM line_order WHERE batch_key = ?", "DELETE FROM batches WHERE batch_key = ?"] {
+        sqlx::query(delete).bind(key).execute(&mut *db).await.map_err(failed("discard a batch"))?;
+    }
+    db.commit().await.map_err(failed("commit a discard"))
+}
+
+fn check_rows(kind: ProcessorKind, rows: &[NewRow]) -> Result<(), StoreError> {
+    let wrong = match kind {
+        ProcessorKind::Batch => rows.iter().position(|row| row.line == 0).map(|at| (at, "a row's line is 1 or more")),
+        ProcessorKind::SlowQuery => rows.iter().position(|row| row.line != 0).map(|at| (at, "a slow query's line is 0")),
+    };
+    match wrong {
+        Some((at, rule)) => Err(StoreError::Invalid(format!("{rule}, but row {} of this request has {}", at + 1, rows[at].line))),
+        None => Ok(()),
+    }
+}
+
+/// Appends rows behind those that the batch has, and returns how many it has now.
+async fn insert_rows(db: &mut SqliteConnection, key: i64, rows: Vec<NewRow>) -> Result<u64, StoreError> {
+    let (old_count, old_last, mut ascend): (i64, i64, bool) =
+        sqlx::query_as("SELECT row_count, line_last, lines_ascend FROM batches WHERE batch_key = ?")
+            .bind(key)
+            .fetch_one(&mut *db)
+            .await
+            .map_err(failed("count rows"))?;
+    let total = old_count + i64::try_from(rows.len()).unwrap_or(i64::MAX);
+    if total > i64::from(u32::MAX) {
+        return Err(StoreError::Invalid(format!("a batch holds at most {} rows; this one would have {total}", u32::MAX)));
+    }
+    let lines = std::iter::once(old_last).chain(rows.iter().map(|row| i64::from(row.line)));
+    let in_order = lines.clone().zip(lines.clone().skip(1)).all(|(before, after)| before < after);
+    let last = lines.last().unwrap_or(old_last);
+    if ascend && !in_order {
+        ascend = false;
+        sqlx::query("INSERT INTO line_order SELECT batch_key, line, row_no FROM rows WHERE batch_key = ?")
+            .bind(key)
+            .execute(&mut *db)
+            .await
+            .map_err(failed("sort lines"))?;
+    }
+    static FULL: LazyLock<Arc<str>> = LazyLock::new(|| insert_rows_sql(ROWS_PER_INSERT).into());
+    let mut row_no = old_count;
+    let mut rows = rows.into_iter().peekable();
+    while rows.peek().is_some() {
+        let chunk: Vec<NewRow> = rows.by_ref().take(ROWS_PER_INSERT).collect();
+        let full = chunk.len() == ROWS_PER_INSERT;
+        // Made of constants and question marks only.
+        let sql = if full { AssertSqlSafe(FULL.clone()) } else { AssertSqlSafe(insert_rows_sql(chunk.len()).into()) };
+        let mut insert = sqlx::query(sql).persistent(full);
+        for row in chunk {
+            row_no += 1;
+            insert = insert.bind(key).bind(row_no).bind(i64::from(row.line)).bind(row.input.into_string()).bind(row.rejected);
+        }
+        insert.execute(&mut *db).await.map_err(failed("write rows"))?;
+    }
+    if !ascend {
+        sqlx::query("INSERT INTO line_order SELECT batch_key, line, row_no FROM rows WHERE batch_key = ? AND row_no > ?")
+            .bind(key)
+            .bind(old_count)
+            .execute(&mut *db)
+            .await
+            .map_err(failed("sort lines"))?;
+    }
+    sqlx::query("UPDATE batches SET row_count = ?, line_last = ?, lines_ascend = ? WHERE batch_key = ?")
+        .bind(total)
+        .bind(last)
+        .bind(ascend)
+        .bind(key)
+        .execute(&mut *db)
+        .await
+        .map_err(failed("count rows"))?;
+    Ok(super::count(total))
+}
+
+fn insert_rows_sql(rows: usize) -> String {
+    format!("INSERT INTO rows (batch_key, row_no, line, input, rejected) VALUES {}", vec!["(?,?,?,?,?)"; rows].join(","))
+}

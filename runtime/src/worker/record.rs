@@ -1,0 +1,119 @@
+//! Records what became of rows.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::run::Ran;
+use super::{Worker, WorkerError};
+use crate::model::{Answer, BatchId, Ending, Lease, LeasedRow, RowResult, RowRun, RowStatus, Verdict};
+use crate::store::StoreError;
+
+/// Results of this weight are recorded at once, so that large ones do not pile up in memory.
+pub(super) const WEIGHT_MAX_BYTES: usize = 4 << 20;
+/// The first retry comes after this time, each further one after twice the time of the one before.
+const BACKOFF: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(300);
+/// A processor cannot put a row off for longer.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is to be recorded for a row.
+pub(super) fn result_of(row: &LeasedRow, run: RowRun, attempts_max: u32) -> RowResult {
+    let final_verdict = |status, output, messages, pieces| Verdict::Final { status, output, messages, pieces };
+    let verdict = match run.ending {
+        Ending::Succeeded(Answer { output, messages, pieces }) => final_verdict(RowStatus::Success, output, messages, pieces),
+        Ending::Failed(Answer { output, messages, pieces }) => final_verdict(RowStatus::Failed, output, messages, pieces),
+        Ending::Retry { after, .. } if row.attempt < attempts_max => {
+            Verdict::Retry { after: after.unwrap_or_else(|| backoff(row.attempt)).min(RETRY_AFTER_MAX) }
+        }
+        ending => final_verdict(RowStatus::Failed, None, ending.message().into_iter().collect(), Vec::new()),
+    };
+    RowResult { row_no: row.row_no, attempt: row.attempt, fuel: run.fuel, log: run.log, verdict }
+}
+
+fn backoff(attempt: u32) -> Duration {
+    BACKOFF.saturating_mul(1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX)).min(BACKOFF_MAX)
+}
+
+/// About how many bytes a result holds.
+pub(super) fn weight(result: &RowResult) -> usize {
+    let text = match &result.verdict {
+        Verdict::Final { output, messages, pieces, .. } => {
+            output.as_ref().map_or(0, String::len)
+                + messages.iter().map(|message| message.code.len() + message.values.iter().map(String::len).sum::<usize>()).sum::<usize>()
+                + pieces.iter().map(|piece| piece.text.len()).sum::<usize>()
+        }
+        Verdict::Retry { .. } => 0,
+    };
+    size_of::<RowResult>() + text + result.log.as_ref().map_or(0, String::len)
+}
+
+impl Worker {
+    /// Records what has run and is not recorded yet.
+    pub(super) async fn record_rest(&self, lease: &Lease, ran: &mut Ran) -> Result<(), WorkerError> {
+        let mut results = std::mem::take(&mut ran.results);
+        let took = std::mem::take(&mut ran.took);
+        ran.weight = 0;
+        if results.is_empty() {
+            return Ok(());
+        }
+        let recorded = match self.store.record_results(lease.key, &results, took).await {
+            Err(StoreError::TooManyFiles { allowed }) => {
+                fail_rows_with_other_files(&mut results, &allowed);
+                self.store.record_results(lease.key, &results, took).await?
+            }
+            recorded => recorded?,
+        };
+        self.status.publish_counts(lease.batch, recorded.counts);
+        if recorded.last {
+            self.finish_wanted.store(true, Ordering::Release);
+            self.wake.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Aborts a batch and stops its guests.
+    pub(super) async fn abort(&self, id: BatchId, reason: String) -> Result<(), WorkerError> {
+        let aborted = self.store.abort_batch(id, Some(reason)).await?;
+        self.held.cancel_batch(id);
+        self.status.publish_counts(id, aborted.counts);
+        self.finish_wanted.store(true, Ordering::Release);
+        Ok(())
+    }
+}
+
+/// The batch has as many output files as it may: rows that name another one fail.
+fn fail_rows_with_other_files(results: &mut [RowResult], allowed: &[String]) {
+    for result in results {
+        let Verdict::Final { pieces, .. } = &result.verdict else { continue };
+        if let Some(other) = pieces.iter().find(|piece| !allowed.contains(&piece.file)) {
+            let reason =
+                format!("the output file {:?} would be one more than the {} that a batch may have", other.file, crate::store::FILES_PER_BATCH_MAX);
+            let messages = Ending::BadOutput { reason }.message().into_iter().collect();
+            result.verdict = Verdict::Final { status: RowStatus::Failed, output: None, messages, pieces: Vec::new() };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn retry(attempt: u32, after: Option<Duration>) -> Verdict {
+        let row = LeasedRow { row_no: 1, line: 1, input: "{}".to_owned(), attempt, rejected: None };
+        result_of(&row, RowRun { ending: Ending::Retry { reason: "busy".to_owned(), after }, fuel: 1, log: None }, 3).verdict
+    }
+
+    #[test]
+    fn retries_wait_longer_each_time_and_end_with_the_attempts() {
+        assert_eq!(retry(1, None), Verdict::Retry { after: Duration::from_secs(1) });
+        assert_eq!(retry(2, None), Verdict::Retry { after: Duration::from_secs(2) });
+        let Verdict::Final { status: RowStatus::Failed, messages, .. } = retry(3, None) else { panic!() };
+        assert_eq!((messages[0].code.as_str(), messages[0].values[0].as_str()), ("attempts_exhausted", "busy"));
+        assert_eq!(backoff(40), BACKOFF_MAX);
+    }
+
+    #[test]
+    fn a_processor_cannot_put_a_row_off_for_ever() {
+        assert_eq!(retry(1, Some(Duration::MAX)), Verdict::Retry { after: RETRY_AFTER_MAX });
+    }
+}

@@ -1,0 +1,130 @@
+//! Runs the rows of a lease.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::heartbeat::HeldLease;
+use super::record::{WEIGHT_MAX_BYTES, result_of, weight};
+use super::{Worker, WorkerError};
+use crate::model::{Batch, Ending, Lease, LeasedRow, RowResult, RowRun};
+use crate::registry::Registered;
+use crate::sandbox::{Session, SessionSpec};
+
+/// A guest that never waits would keep its thread: between two rows others get their turn after this time.
+const TURN: Duration = Duration::from_millis(1);
+/// What has run for this long is recorded, though the lease goes on: rows may turn out slower than the lease was made for.
+const RECORD_AFTER: Duration = Duration::from_millis(500);
+/// From so many crashes of workers on, a row that was leased alone is not run again.
+const QUARANTINE_CRASHES: u32 = 4;
+
+/// Results that are not recorded yet, and how the run of a lease ended.
+#[derive(Default)]
+pub(super) struct Ran {
+    pub results: Vec<RowResult>,
+    pub took: Duration,
+    pub weight: usize,
+    /// The guest asked for the batch to be aborted, with this reason.
+    pub abort: Option<String>,
+    /// Rows remain that were not run.
+    pub stopped: bool,
+}
+
+/// How the rows of a lease are run: by a guest, or all the same way without one.
+enum Runner {
+    Guest(Box<Session>),
+    Fixed(Ending),
+}
+
+impl Runner {
+    async fn run_row(&mut self, row: &LeasedRow) -> RowRun {
+        match (self, &row.rejected) {
+            (_, Some(reason)) => RowRun { ending: Ending::Rejected { reason: reason.clone() }, fuel: 0, log: None },
+            (Runner::Guest(session), None) => session.run_row(row).await,
+            (Runner::Fixed(ending), None) => RowRun { ending: ending.clone(), fuel: 0, log: None },
+        }
+    }
+}
+
+impl Worker {
+    /// Runs a lease's rows in order, until they end, the worker drains, or the lease is cancelled. Records on the way what cannot wait.
+    pub(super) async fn run_lease(&self, lease: &Lease, batch: &Arc<Batch>, held: &HeldLease) -> Result<Ran, WorkerError> {
+        let mut runner = self.runner(lease, batch, held);
+        let mut ran = Ran::default();
+        let mut left = lease.rows;
+        // The rows of a lease come in parts when they are large, and a part is read when the one before was recorded.
+        while left > 0 && !ran.stopped && ran.abort.is_none() {
+            self.record_rest(lease, &mut ran).await?;
+            let rows = self.store.read_leased_rows(lease.key).await?;
+            if rows.is_empty() {
+                break;
+            }
+            left = left.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
+            self.run_rows(lease, batch, held, &mut runner, rows, &mut ran).await?;
+        }
+        if let Runner::Guest(session) = runner {
+            session.close().await;
+        }
+        Ok(ran)
+    }
+
+    async fn run_rows(
+        &self,
+        lease: &Lease,
+        batch: &Batch,
+        held: &HeldLease,
+        runner: &mut Runner,
+        rows: Vec<LeasedRow>,
+        ran: &mut Ran,
+    ) -> Result<(), WorkerError> {
+        let mut before = Instant::now();
+        let mut turn = before;
+        for row in rows {
+            if self.drain.is_cancelled() || held.cancel.is_cancelled() {
+                ran.stopped = true;
+                return Ok(());
+            }
+            let run = runner.run_row(&row).await;
+            let now = Instant::now();
+            ran.took += now - before;
+            match run.ending {
+                Ending::Cancelled => {
+                    ran.stopped = true;
+                    return Ok(());
+                }
+                Ending::AbortBatch { reason } => {
+                    ran.abort = Some(reason);
+                    return Ok(());
+                }
+                ending => {
+                    let result = result_of(&row, RowRun { ending, ..run }, batch.attempts_max);
+                    ran.weight += weight(&result);
+                    ran.results.push(result);
+                }
+            }
+            if ran.weight > WEIGHT_MAX_BYTES || ran.took > RECORD_AFTER {
+                self.record_rest(lease, ran).await?;
+            }
+            if now - turn > TURN {
+                tokio::task::yield_now().await;
+                turn = Instant::now();
+            }
+            before = turn.max(now);
+        }
+        Ok(())
+    }
+
+    fn runner(&self, lease: &Lease, batch: &Arc<Batch>, held: &HeldLease) -> Runner {
+        if lease.crashes >= QUARANTINE_CRASHES {
+            return Runner::Fixed(Ending::Quarantined { crashes: lease.crashes });
+        }
+        match self.registry.find(batch) {
+            Ok(Registered { processor, limits }) => {
+                let (status, id) = (Arc::clone(&self.status), batch.id);
+                let progress: crate::sandbox::ProgressSink = Arc::new(move |percent, text| status.publish_said(id, percent, text));
+                let spec = SessionSpec { batch: Batch::clone(batch), limits, cancel: held.cancel.clone(), progress: Some(progress) };
+                Runner::Guest(Box::new(Session::new(processor, spec)))
+            }
+            Err(reason) => Runner::Fixed(Ending::CannotStart { reason }),
+        }
+    }
+}

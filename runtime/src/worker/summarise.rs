@@ -1,0 +1,109 @@
+//! Finishes a batch: joins its output files, then tells its processor.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
+
+use super::{Worker, WorkerError};
+use crate::blobs::BlobWriter;
+use crate::model::{BatchStep, FinishLease, OutputFile};
+use crate::sandbox::{Session, SessionSpec};
+use crate::store::StoreError;
+
+/// Rows with pieces that are read at once.
+const PAGE_ROWS: u32 = 2_000;
+/// `mark-done` is given up after so many workers died in it.
+const MARK_ATTEMPTS_MAX: u32 = 3;
+
+impl Worker {
+    /// Does the step that a batch is at.
+    pub(super) async fn finish(self: Arc<Worker>, lease: FinishLease, slot: OwnedSemaphorePermit) {
+        let finished = match lease.step {
+            BatchStep::Join => self.join_files(&lease).await,
+            _ => self.mark_done(&lease).await,
+        };
+        match finished {
+            Err(WorkerError::Store(StoreError::LeaseLost)) => tracing::info!(batch = %lease.batch, "another worker finishes the batch"),
+            Err(error) => self.give_up(error),
+            Ok(()) => {}
+        }
+        drop(slot);
+        self.finish_wanted.store(true, Ordering::Release);
+        self.wake.notify_one();
+    }
+
+    /// Joins the pieces of each output file in line order. All files are written in one pass over the outcomes, and none is ever whole in memory.
+    async fn join_files(&self, lease: &FinishLease) -> Result<(), WorkerError> {
+        let names = self.store.list_file_names(lease.batch).await?;
+        let mut writers: Vec<BlobWriter> = names.iter().map(|_| self.blobs.begin(lease.batch)).collect();
+        let mut after = None;
+        let mut renewed = Instant::now();
+        while !writers.is_empty() {
+            let page = self.store.read_pieces(lease.batch, after, PAGE_ROWS).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.at);
+            for (file, text) in page.iter().flat_map(|row| &row.pieces) {
+                let text = text.trim();
+                if !text.is_empty() {
+                    writers[*file].write(text.as_bytes()).await?;
+                    writers[*file].write(b"\n").await?;
+                }
+            }
+            if renewed.elapsed() > self.settings.lease_ttl / 3 {
+                self.store.renew_finish(lease, self.settings.lease_ttl).await?;
+                renewed = Instant::now();
+            }
+            if self.drain.is_cancelled() {
+                self.store.give_back_finish(lease).await?;
+                return Ok(());
+            }
+        }
+        let mut files = Vec::with_capacity(names.len());
+        for (name, writer) in names.into_iter().zip(writers) {
+            let (object, size_bytes) = writer.finish().await?;
+            files.push(OutputFile { name, object, size_bytes });
+        }
+        self.store.record_files(lease, &files).await?;
+        Ok(())
+    }
+
+    async fn mark_done(&self, lease: &FinishLease) -> Result<(), WorkerError> {
+        let batch = self.store.read_batch(lease.batch).await?;
+        let marked = if lease.attempt > MARK_ATTEMPTS_MAX {
+            Err(format!("mark-done was given up: {MARK_ATTEMPTS_MAX} workers died in it"))
+        } else {
+            match self.registry.find(&batch) {
+                Err(reason) => Err(reason),
+                Ok(registered) => {
+                    let spec = SessionSpec { batch, limits: registered.limits, cancel: CancellationToken::new(), progress: None };
+                    let mut session = Session::new(registered.processor, spec);
+                    let marking = session.mark_done();
+                    let marked = self.keeping(lease, marking).await?;
+                    session.close().await;
+                    marked
+                }
+            }
+        };
+        if let Err(error) = &marked {
+            tracing::warn!(batch = %lease.batch, "mark-done failed: {error}");
+        }
+        self.store.record_mark_done(lease, marked.err().as_deref()).await?;
+        self.status.publish_done(lease.batch);
+        self.batches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&lease.batch);
+        Ok(())
+    }
+
+    /// Renews a finish lease while something is done under it.
+    async fn keeping<T>(&self, lease: &FinishLease, doing: impl Future<Output = T>) -> Result<T, StoreError> {
+        tokio::pin!(doing);
+        loop {
+            tokio::select! {
+                done = &mut doing => return Ok(done),
+                () = tokio::time::sleep(self.settings.lease_ttl / 3) => self.store.renew_finish(lease, self.settings.lease_ttl).await?,
+            }
+        }
+    }
+}
