@@ -30,6 +30,9 @@ const ROWS_PER_INSERT: usize = 100;
 /// Readers: leases are read while others are recorded.
 const READERS: u32 = 4;
 
+/// Rows that SQLite's thread reads ahead of ours: each time it waits for us costs a switch of threads.
+const ROW_BUFFER: usize = 2_000;
+
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
 const PAGE_BYTES_MAX: usize = 4 << 20;
 
@@ -58,6 +61,7 @@ impl SqliteStore {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Normal)
             .busy_timeout(Duration::from_secs(10))
+            .row_buffer_size(ROW_BUFFER)
             .pragma("cache_size", "-16384")
             .pragma("wal_autocheckpoint", "4000");
         let opening = failed("open its database");
