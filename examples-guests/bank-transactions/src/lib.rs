@@ -54,17 +54,17 @@ impl BatchProcessor for BankTransactions {
             Ok(good) => good,
             Err(problems) => {
                 let codes: Vec<_> = problems.iter().map(|problem| problem.code.as_str()).collect();
-                let reject = format!("{line},{},{}", csv_field(&transaction.id), codes.join(";"));
+                let reject = [&*line.to_string(), &*csv_field(&transaction.id), &*codes.join(";")].join(",");
                 return Ok(Outcome::failed().messages(problems).piece("rejects.csv", reject));
             }
         };
         let Transaction { id, account, to_account, currency, .. } = transaction;
         let change_cents = if kind == Kind::Deposit { cents } else { -cents };
-        let posting = |account: &str, cents: i64| format!("{line},{},{account},{cents},{currency}", csv_field(&id));
-        let debit_or_credit = posting(&account, change_cents);
+        // Joined rather than formatted: that is half the work, and there is one for every row.
+        let posting = |account: &str, cents: i64| [&*line.to_string(), &*csv_field(&id), account, &*cents.to_string(), &*currency].join(",");
+        let change = posting(&account, change_cents);
         let counterpart = (kind == Kind::Transfer).then(|| posting(&to_account, cents));
-        let outcome =
-            Outcome::success(Posted { fee_cents: fee(kind, cents), id, kind, account, change_cents }).piece("postings.csv", debit_or_credit);
+        let outcome = Outcome::success(Posted { fee_cents: fee(kind, cents), id, kind, account, change_cents }).piece("postings.csv", change);
         Ok(match counterpart {
             Some(line) => outcome.piece("postings.csv", line),
             None => outcome,

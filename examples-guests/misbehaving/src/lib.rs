@@ -44,10 +44,8 @@ enum What {
     Recurse,
     /// Answers with text that is not JSON.
     BadJson,
-    /// Logs one line of n bytes (10 MiB).
-    HugeLogLine,
-    /// Logs n lines (100,000).
-    ManyLogLines,
+    /// Logs one line of 10 MiB, then n lines (100,000).
+    HugeLog,
     /// Answers with a string of n bytes (2 MiB).
     HugeOutput,
     /// Writes to a file outside its place.
@@ -117,11 +115,8 @@ impl Deed {
             What::Recurse => Ok(outcome.message(recurse(1).to_string().as_str())),
             // Seen to by `process_row` below; elsewhere there is no output to spoil.
             What::BadJson => Ok(outcome),
-            What::HugeLogLine => {
-                host::info("x".repeat(size(10 << 20)));
-                Ok(outcome)
-            }
-            What::ManyLogLines => {
+            What::HugeLog => {
+                host::info("x".repeat(10 << 20));
                 (0..size(100_000)).for_each(|line| host::info(format!("line {line}")));
                 Ok(outcome)
             }

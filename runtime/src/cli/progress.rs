@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanCount, HumanDuration, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::watch;
 
+use crate::model::without_controls;
 use crate::status::Progress;
 
 /// Between two lines where there is no terminal.
@@ -60,7 +61,11 @@ pub(super) async fn show(mut progress: watch::Receiver<Progress>) {
         if now.done {
             break;
         }
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::select! {
+            // A sender that is gone has said the last it knew.
+            _ = progress.wait_for(|progress| progress.done) => {}
+            () = tokio::time::sleep(LOOK_EVERY) => {}
+        }
     }
     if let Some(bar) = bar {
         bar.finish_and_clear();
@@ -77,9 +82,7 @@ fn details(now: &Progress, rate: &Rate) -> String {
         }
     }
     if let Some((percent, text)) = &now.said {
-        // Text of a guest goes to a terminal: nothing in it may command the terminal.
-        let harmless: String = text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
-        details.push_str(&format!(", {percent}% {harmless}"));
+        details.push_str(&format!(", {percent}% {}", without_controls(text)));
     }
     details
 }

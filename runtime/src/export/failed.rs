@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::results::on_one_line;
 use super::{FAILED_CSV, FAILED_NDJSON, Whole};
 use crate::intake::{FAILED_COLUMNS, Format};
-use crate::model::{RecordedOutcome, RowStatus};
+use crate::model::{RecordedOutcome, RowStatus, without_controls};
 
 /// The code of rows that were not run because the batch was aborted.
 const ABORTED: &str = "aborted";
@@ -65,7 +65,7 @@ impl<'d> FailedRows<'d> {
                 // Fields beyond the header go behind the reason, so that it stays under its name.
                 let surplus = fields.split_off(self.header.len().min(fields.len()));
                 fields.resize(self.header.len(), String::new());
-                fields.extend([row.line.to_string(), codes.join(";"), reason]);
+                fields.extend([row.line.to_string(), without_controls(&codes.join(";")), without_controls(&reason)]);
                 fields.extend(surplus);
                 self.write_record(&fields)
             }

@@ -7,6 +7,7 @@ mod json;
 mod lease;
 mod limits;
 mod outcome;
+mod text;
 
 pub use batch::{Batch, BatchCounts, BatchId, BatchStatus, BatchStep, NewBatch, NewRow, OutputFile, ProcessorKind};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
@@ -14,4 +15,5 @@ pub use ending::{Answer, Ending, RowRun};
 pub use json::{JsonText, NotJson};
 pub use lease::{ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow};
 pub use limits::Limits;
+pub use text::without_controls;
 pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict};

@@ -29,10 +29,12 @@ impl CompiledCache {
         }
         let mut hasher = DefaultHasher::new();
         engine.precompile_compatibility_hash().hash(&mut hasher);
+        // How modules are lifted comes with our own version.
+        env!("CARGO_PKG_VERSION").hash(&mut hasher);
         Ok(CompiledCache { directory: directory.to_owned(), engine_hash: hasher.finish() })
     }
 
-    /// The name says what was compiled, by which version of wasmtime and with which settings.
+    /// The name says what was compiled, by which versions of wasmtime and of us, and with which settings.
     fn path(&self, digest: &str) -> PathBuf {
         self.directory.join(format!("{digest}-{:016x}.cwasm", self.engine_hash))
     }

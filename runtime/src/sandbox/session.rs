@@ -116,10 +116,10 @@ impl Session {
     /// Tells the processor that its batch is final, in an instance in which no row was run.
     ///
     /// # Errors
-    /// What the processor returned, or how it was stopped, as a sentence.
-    pub async fn mark_done(&mut self) -> Result<(), String> {
+    /// What the processor returned, or how it was stopped.
+    pub async fn mark_done(&mut self) -> Result<(), Ending> {
         if let Err(run) = self.start(false).await {
-            return Err(run.ending.explain());
+            return Err(run.ending);
         }
         let Some(live) = &mut self.live else { unreachable!("it was started above") };
         let batch = &self.spec.batch;
@@ -149,11 +149,11 @@ impl Session {
         };
         match returned {
             Guarded::Returned(Ok(Ok(()))) => Ok(()),
-            Guarded::Returned(Ok(Err(failure))) => Err(ending_of_failure(failure).explain()),
+            Guarded::Returned(Ok(Err(failure))) => Err(ending_of_failure(failure)),
             stopped => {
                 let ending = stopped_ending(stopped, &live.store, allowance);
                 self.live = None;
-                Err(ending.explain())
+                Err(ending)
             }
         }
     }

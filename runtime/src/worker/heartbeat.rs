@@ -8,9 +8,15 @@ use tokio_util::sync::CancellationToken;
 use super::Worker;
 use crate::model::{BatchId, Lease, LeaseKey};
 
+type Leases = HashMap<LeaseKey, (BatchId, CancellationToken)>;
+
 /// The leases that this worker works on, each with what stops its guest.
 #[derive(Clone, Default)]
-pub(super) struct HeldLeases(Arc<Mutex<HashMap<LeaseKey, (BatchId, CancellationToken)>>>);
+pub(super) struct HeldLeases {
+    leases: Arc<Mutex<Leases>>,
+    /// Stops all guests.
+    stop: CancellationToken,
+}
 
 /// One of them. It is no longer renewed once this is dropped.
 pub(super) struct HeldLease {
@@ -21,9 +27,14 @@ pub(super) struct HeldLease {
 
 impl HeldLeases {
     pub(super) fn hold(&self, lease: &Lease) -> HeldLease {
-        let cancel = CancellationToken::new();
+        let cancel = self.stopper();
         self.lock().insert(lease.key, (lease.batch, cancel.clone()));
         HeldLease { all: self.clone(), key: lease.key, cancel }
+    }
+
+    /// What stops a guest when all are to stop.
+    pub(super) fn stopper(&self) -> CancellationToken {
+        self.stop.child_token()
     }
 
     /// Stops the guests that run rows of a batch.
@@ -33,7 +44,7 @@ impl HeldLeases {
 
     /// Stops all guests.
     pub(super) fn cancel_all(&self) {
-        self.lock().values().for_each(|(_, cancel)| cancel.cancel());
+        self.stop.cancel();
     }
 
     fn cancel(&self, key: LeaseKey) {
@@ -46,8 +57,8 @@ impl HeldLeases {
         self.lock().keys().copied().collect()
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<LeaseKey, (BatchId, CancellationToken)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Leases> {
+        self.leases.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -5,11 +5,10 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 
 use super::{Worker, WorkerError};
 use crate::blobs::BlobWriter;
-use crate::model::{BatchStep, FinishLease, OutputFile};
+use crate::model::{BatchStep, Ending, FinishLease, OutputFile};
 use crate::sandbox::{Session, SessionSpec};
 use crate::store::StoreError;
 
@@ -72,25 +71,27 @@ impl Worker {
 
     async fn mark_done(&self, lease: &FinishLease) -> Result<(), WorkerError> {
         let batch = self.store.read_batch(lease.batch).await?;
-        let marked = if lease.attempt > MARK_ATTEMPTS_MAX {
-            Err(format!("mark-done was given up: {MARK_ATTEMPTS_MAX} workers died in it"))
+        let error = if lease.attempt > MARK_ATTEMPTS_MAX {
+            Some(format!("mark-done was given up: {MARK_ATTEMPTS_MAX} workers died in it"))
         } else {
             match self.registry.find(&batch) {
-                Err(reason) => Err(reason),
+                Err(reason) => Some(reason),
                 Ok(registered) => {
-                    let spec = SessionSpec { batch, limits: registered.limits, cancel: CancellationToken::new(), progress: None };
+                    let spec = SessionSpec { batch, limits: registered.limits, cancel: self.held.stopper(), progress: None };
                     let mut session = Session::new(registered.processor, spec);
-                    let marking = session.mark_done();
-                    let marked = self.keeping(lease, marking).await?;
+                    let marked = self.keeping(lease, session.mark_done()).await?;
                     session.close().await;
-                    marked
+                    match marked {
+                        Err(Ending::Cancelled) => return Ok(self.store.give_back_finish(lease).await?),
+                        marked => marked.err().map(|ending| ending.explain()),
+                    }
                 }
             }
         };
-        if let Err(error) = &marked {
+        if let Some(error) = &error {
             tracing::warn!(batch = %lease.batch, "mark-done failed: {error}");
         }
-        self.store.record_mark_done(lease, marked.err().as_deref()).await?;
+        self.store.record_mark_done(lease, error.as_deref()).await?;
         self.status.publish_done(lease.batch);
         self.batches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&lease.batch);
         Ok(())

@@ -1,8 +1,8 @@
 //! The directory of a run: results in sight, and beside them, until the run is finished, its state.
 
-use std::fs;
+use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -18,9 +18,12 @@ const STATE: &str = ".rowmill";
 const MANIFEST: &str = "run.json";
 const STORE: &str = "store.sqlite";
 const OBJECTS: &str = "objects";
+const LOCK: &str = "lock";
 
 pub(super) struct RunDirectory {
     out: PathBuf,
+    /// Held from the moment on that something is done in the state: it keeps a second process out.
+    lock: OnceLock<File>,
 }
 
 /// What a run needs to know of itself when it goes on. Written when all rows are in the store, and not before.
@@ -42,7 +45,7 @@ pub(super) enum Opened {
 
 impl RunDirectory {
     pub(super) fn new(out: PathBuf) -> RunDirectory {
-        RunDirectory { out }
+        RunDirectory { out, lock: OnceLock::new() }
     }
 
     pub(super) fn out(&self) -> &Path {
@@ -68,6 +71,9 @@ impl RunDirectory {
     /// For a run that goes on.
     pub(super) fn resume(&self, processor_digest: &str) -> anyhow::Result<Opened> {
         let manifest_path = self.out.join(STATE).join(MANIFEST);
+        if self.out.join(STATE).exists() {
+            self.lock()?;
+        }
         if manifest_path.exists() {
             let manifest: Manifest = read_json(&manifest_path)?;
             if manifest.processor_digest != processor_digest {
@@ -89,7 +95,22 @@ impl RunDirectory {
 
     /// Makes the state of a new run.
     pub(super) fn create(&self) -> anyhow::Result<()> {
-        fs::create_dir_all(self.objects()).with_context(|| format!("cannot make {}", self.out.display()))
+        fs::create_dir_all(self.objects()).with_context(|| format!("cannot make {}", self.out.display()))?;
+        self.lock()
+    }
+
+    fn lock(&self) -> anyhow::Result<()> {
+        let path = self.out.join(STATE).join(LOCK);
+        let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        if let Err(error) = file.try_lock() {
+            let reason = match error {
+                TryLockError::WouldBlock => "another process works on it".to_owned(),
+                TryLockError::Error(error) => error.to_string(),
+            };
+            bail!("cannot use {}: {reason}", self.out.display());
+        }
+        self.lock.set(file).ok();
+        Ok(())
     }
 
     pub(super) async fn open_store(&self) -> anyhow::Result<Arc<SqliteStore>> {

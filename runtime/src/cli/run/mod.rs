@@ -18,7 +18,7 @@ use super::signals::Stop;
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS};
 use crate::blobs::Blobs;
 use crate::export::{Summary, export_batch};
-use crate::model::{Batch, BatchStatus, BatchStep, Limits, ProcessorKind, SystemClock};
+use crate::model::{Batch, BatchStatus, BatchStep, Limits, ProcessorKind, SystemClock, without_controls};
 use crate::registry::{Registered, Registry};
 use crate::sandbox::{Processor, Sandbox};
 use crate::status::StatusBoard;
@@ -149,10 +149,10 @@ fn report(args: &RunArgs, directory: &RunDirectory, summary: &Summary, answer: O
         eprintln!("{}: {} rows, {} success, {} failed, {} aborted", summary.status.as_str(), summary.rows, summary.success, summary.failed, summary.aborted);
         eprintln!("{:.1} s, {} rows/s, fuel {}", summary.seconds, summary.rows_per_second, summary.fuel);
         if let Some(reason) = &summary.abort_reason {
-            eprintln!("aborted: {reason}");
+            eprintln!("aborted: {}", without_controls(reason));
         }
         if let Some(error) = &summary.mark_error {
-            eprintln!("mark-done failed: {error}");
+            eprintln!("mark-done failed: {}", without_controls(error));
         }
         eprintln!("results are in {}", directory.out().display());
         if let Some(answer) = answer {
