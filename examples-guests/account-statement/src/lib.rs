@@ -9,7 +9,7 @@ mod page;
 use rowmill_guest::{AppInfo, Empty, Failure, Message, Outcome, Query, SlowQueryProcessor, host};
 use serde::{Deserialize, Serialize};
 
-/// After so many transactions it tells its progress, looks whether it is still wanted, and hands over a piece of the file.
+/// After so many transactions it looks whether it is still wanted, and tells its progress.
 const BLOCK: usize = 200;
 
 /// The processor. It keeps nothing between queries.
@@ -85,25 +85,23 @@ impl SlowQueryProcessor for AccountStatement {
             outside: given - transactions.len(),
             account,
         };
-        let mut pieces = vec![page::head(&totals.account, &from, &to, opening_cents)];
+        let mut statement = page::head(&totals.account, &from, &to, opening_cents);
         for (index, block) in transactions.chunks(BLOCK).enumerate() {
             if host::cancelled() {
                 return Err(Failure::abort_batch("the statement is no longer wanted"));
             }
-            let mut lines = String::new();
             for transaction in block {
                 if totals.add(transaction.amount_cents).is_none() {
                     return Ok(Outcome::failed().message(Message::new("balance-too-large").id(5).value(&transaction.date)));
                 }
-                page::push_line(&mut lines, &transaction.date, &transaction.memo, Some(transaction.amount_cents), totals.closing_cents);
+                page::push_line(&mut statement, &transaction.date, &transaction.memo, Some(transaction.amount_cents), totals.closing_cents);
             }
-            pieces.push(lines);
-            let done = (index * BLOCK + block.len()) * 100 / transactions.len();
-            host::progress(u8::try_from(done).unwrap_or(100), format!("{} of {} transactions", index * BLOCK + block.len(), transactions.len()));
+            let done = index * BLOCK + block.len();
+            let percent = u8::try_from(done * 100 / transactions.len()).expect("a part is at most 100 % of the whole");
+            host::progress(percent, format!("{done} of {} transactions", transactions.len()));
         }
-        pieces.push(page::foot(&to, totals.closing_cents));
-        let outcome = Outcome::success(totals);
-        Ok(pieces.into_iter().fold(outcome, |outcome, piece| outcome.piece("statement.txt", piece)))
+        page::push_line(&mut statement, &to, "Closing balance", None, totals.closing_cents);
+        Ok(Outcome::success(totals).piece("statement.txt", statement))
     }
 }
 

@@ -1,4 +1,4 @@
-//! The text of a statement. Every line begins with a word and ends with an amount, because the runtime trims the pieces that a file is made of.
+//! The text of a statement.
 
 use std::fmt::Write;
 
@@ -9,13 +9,6 @@ const MEMO_WIDTH: usize = 36;
 pub fn head(account: &str, from: &str, to: &str, opening_cents: i64) -> String {
     let mut text = format!("Statement of {account}, {from} to {to}\n{:<10}  {:<MEMO_WIDTH$}  {:>16}  {:>16}\n", "Date", "Memo", "Amount", "Balance");
     push_line(&mut text, from, "Opening balance", None, opening_cents);
-    text
-}
-
-/// The line below the transactions.
-pub fn foot(to: &str, closing_cents: i64) -> String {
-    let mut text = String::new();
-    push_line(&mut text, to, "Closing balance", None, closing_cents);
     text
 }
 

@@ -107,7 +107,9 @@ impl Records {
     fn read(&mut self) -> Result<bool, IntakeError> {
         self.budget.reset();
         self.reader.read_byte_record(&mut self.record).map_err(|error| match error.into_kind() {
-            csv::ErrorKind::Io(error) if is_over_budget(&error) => IntakeError::TooLarge { record: self.count + 1, line: self.reader.position().line() },
+            csv::ErrorKind::Io(error) if is_over_budget(&error) => {
+                IntakeError::TooLarge { record: self.count + 1, line: self.reader.position().line() }
+            }
             csv::ErrorKind::Io(error) => IntakeError::Read(error),
             other => IntakeError::Read(std::io::Error::other(format!("{other:?}"))),
         })

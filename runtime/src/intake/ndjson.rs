@@ -80,10 +80,13 @@ fn row(line: u32, file_line: u64, text: &str) -> NewRow {
         return reject(text, format!("{place} is larger than 1 MiB"));
     }
     if text.starts_with("{\"rowmill\"")
-        && let Ok(failed) = serde_json::from_str::<FailedRow<'_>>(text) {
+        && let Ok(failed) = serde_json::from_str::<FailedRow<'_>>(text)
+    {
         match failed {
             FailedRow { input: Some(input), text: None, .. } => return NewRow { line, input: JsonText::trusted(input.get()), rejected: None },
-            FailedRow { input: None, text: Some(text), .. } => return reject(&text, format!("{place} is still the text of a failed row, and not JSON")),
+            FailedRow { input: None, text: Some(text), .. } => {
+                return reject(&text, format!("{place} is still the text of a failed row, and not JSON"));
+            }
             _ => {}
         }
     }
@@ -120,7 +123,9 @@ mod tests {
 
     #[test]
     fn failed_rows_come_back_as_they_were() {
-        let rows = read(b"{\"rowmill\":{\"line\":3},\"input\":{\"a\":1}}\n{\"rowmill\":{},\"text\":\"{nope\"}\n{\"rowmill\":1,\"input\":2,\"c\":3}\n").unwrap();
+        let rows =
+            read(b"{\"rowmill\":{\"line\":3},\"input\":{\"a\":1}}\n{\"rowmill\":{},\"text\":\"{nope\"}\n{\"rowmill\":1,\"input\":2,\"c\":3}\n")
+                .unwrap();
         assert_eq!((rows[0].input.as_str(), &rows[0].rejected), ("{\"a\":1}", &None));
         assert_eq!(rows[1].input.as_str(), "\"{nope\"");
         assert!(rows[1].rejected.is_some());

@@ -15,5 +15,5 @@ pub use ending::{Answer, Ending, RowRun};
 pub use json::{JsonText, NotJson};
 pub use lease::{ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow};
 pub use limits::Limits;
-pub use text::without_controls;
 pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict};
+pub use text::without_controls;

@@ -24,7 +24,8 @@ impl CompiledCache {
         let others_may_write = metadata.permissions().mode() & 0o022 != 0;
         let own = fs::metadata("/proc/self").map(|me| me.uid() == metadata.uid()).unwrap_or(true);
         if others_may_write || !own {
-            let problem = format!("{} can be written by others, so code in it cannot be trusted: chmod 700 it, or choose another", directory.display());
+            let problem =
+                format!("{} can be written by others, so code in it cannot be trusted: chmod 700 it, or choose another", directory.display());
             return Err(std::io::Error::new(std::io::ErrorKind::PermissionDenied, problem));
         }
         let mut hasher = DefaultHasher::new();

@@ -15,17 +15,8 @@ const FRAMES_MAX: usize = 8;
 /// A file name's length at most, in characters.
 const FILE_NAME_MAX: usize = 128;
 /// Frames that lead from a panic to its trap, and say nothing about the guest.
-const PANIC_FRAMES: [&str; 9] = [
-    "core::panicking",
-    "std::panicking",
-    "std::process::abort",
-    "std::sys::",
-    "std::alloc::",
-    "alloc::raw_vec",
-    "__rust",
-    "__rustc",
-    "rust_panic",
-];
+const PANIC_FRAMES: [&str; 9] =
+    ["core::panicking", "std::panicking", "std::process::abort", "std::sys::", "std::alloc::", "alloc::raw_vec", "__rust", "__rustc", "rust_panic"];
 
 /// What the guest returned.
 pub(super) fn ending_of_return(returned: Result<types::Outcome, types::Failure>, limits: &Limits) -> Ending {

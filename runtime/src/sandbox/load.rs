@@ -1,14 +1,14 @@
 //! Checks an uploaded processor and makes it ready to be instantiated.
 
 use sha2::{Digest, Sha256};
-use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 use wasmtime::Engine;
+use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
+use super::LoadError;
 use super::bindings::{batch, slow_query};
 use super::cache::CompiledCache;
 use super::guest::GuestState;
 use super::lift::to_component;
-use super::LoadError;
 use crate::model::ProcessorKind;
 
 const BATCH: &str = "rowmill:jobs/batch@0.1.0";
@@ -84,8 +84,7 @@ fn find_kind(engine: &Engine, component: &Component) -> Result<ProcessorKind, Lo
 
 fn check_imports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
     let allowed = |name: &str| OURS.contains(&name) || (WASI.iter().any(|part| name.starts_with(part)) && name.contains("@0.2."));
-    let refused: Vec<String> =
-        component.component_type().imports(engine).map(|(name, _)| name.to_owned()).filter(|name| !allowed(name)).collect();
+    let refused: Vec<String> = component.component_type().imports(engine).map(|(name, _)| name.to_owned()).filter(|name| !allowed(name)).collect();
     if refused.is_empty() { Ok(()) } else { Err(LoadError::UnknownImport { imports: refused.join(", ") }) }
 }
 

@@ -12,7 +12,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::model::{
-    Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, RecordedOutcome, RowResult,
+    Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, RecordedOutcome,
+    RowResult,
 };
 
 pub use sqlite::SqliteStore;

@@ -72,12 +72,7 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
     let batch = work(Arc::clone(&store), &blobs, processor, args.limits(), settings, &manifest, stop).await;
     let batch = batch.with_context(|| format!("what was done is kept: {}", args.how_to_resume()))?;
     if batch.step != BatchStep::Done {
-        eprintln!(
-            "stopped after {} of {} rows; to go on: {}",
-            batch.counts.success + batch.counts.failed,
-            batch.counts.rows,
-            args.how_to_resume()
-        );
+        eprintln!("stopped after {} of {} rows; to go on: {}", batch.counts.success + batch.counts.failed, batch.counts.rows, args.how_to_resume());
         return Ok(ExitCode::from(stop.exit_status()));
     }
     let summary = export_batch(&*store, &blobs, &batch, manifest.format, &manifest.header, directory.out()).await?;
@@ -146,7 +141,14 @@ fn report(args: &RunArgs, directory: &RunDirectory, summary: &Summary, answer: O
     if args.json {
         println!("{}", serde_json::to_string(summary)?);
     } else {
-        eprintln!("{}: {} rows, {} success, {} failed, {} aborted", summary.status.as_str(), summary.rows, summary.success, summary.failed, summary.aborted);
+        eprintln!(
+            "{}: {} rows, {} success, {} failed, {} aborted",
+            summary.status.as_str(),
+            summary.rows,
+            summary.success,
+            summary.failed,
+            summary.aborted
+        );
         eprintln!("{:.1} s, {} rows/s, fuel {}", summary.seconds, summary.rows_per_second, summary.fuel);
         if let Some(reason) = &summary.abort_reason {
             eprintln!("aborted: {}", without_controls(reason));

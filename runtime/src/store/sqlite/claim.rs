@@ -56,13 +56,11 @@ async fn take_over(db: &mut SqliteConnection, request: &ClaimRequest, now: Times
             sqlx::query("UPDATE retries SET attempt = attempt + 1 WHERE lease_id = ?").bind(lease_id).execute(&mut *db).await.map_err(taking_over)?;
         }
         if split {
-            sqlx::query(
-                "UPDATE retries SET lease_id = NULL WHERE lease_id = ?1 AND row_no > (SELECT min(row_no) FROM retries WHERE lease_id = ?1)",
-            )
-            .bind(lease_id)
-            .execute(&mut *db)
-            .await
-            .map_err(taking_over)?;
+            sqlx::query("UPDATE retries SET lease_id = NULL WHERE lease_id = ?1 AND row_no > (SELECT min(row_no) FROM retries WHERE lease_id = ?1)")
+                .bind(lease_id)
+                .execute(&mut *db)
+                .await
+                .map_err(taking_over)?;
         }
         rows = sqlx::query_scalar("SELECT count(*) FROM retries WHERE lease_id = ?").bind(lease_id).fetch_one(&mut *db).await.map_err(taking_over)?;
     } else if split && last > first {
@@ -102,13 +100,14 @@ async fn lease_retries(db: &mut SqliteConnection, request: &ClaimRequest, now: T
     .await
     .map_err(leasing)?;
     let Some((key, batch_id, row_micros)) = due else { return Ok(None) };
-    let waiting: i64 = sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM retries WHERE batch_key = ? AND lease_id IS NULL AND due_at <= ? LIMIT ?)")
-        .bind(key)
-        .bind(now.0)
-        .bind(i64::from(request.rows_max.saturating_mul(request.slots)))
-        .fetch_one(&mut *db)
-        .await
-        .map_err(leasing)?;
+    let waiting: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM retries WHERE batch_key = ? AND lease_id IS NULL AND due_at <= ? LIMIT ?)")
+            .bind(key)
+            .bind(now.0)
+            .bind(i64::from(request.rows_max.saturating_mul(request.slots)))
+            .fetch_one(&mut *db)
+            .await
+            .map_err(leasing)?;
     let rows = size(request, row_micros, waiting);
     let (lease_id, token) = insert_lease(db, request, now, key, true, (0, 0)).await?;
     sqlx::query(
@@ -210,7 +209,8 @@ pub(super) async fn read_leased_rows(store: &SqliteStore, lease: LeaseKey) -> Re
     }
     .fetch(&mut *db);
     let rows = fetch_page(rows, |row: &(i64, i64, String, Option<String>, i64)| row.2.len()).await.map_err(reading)?;
-    let leased = |(row_no, line, input, rejected, attempt)| LeasedRow { row_no: small(row_no), line: small(line), input, attempt: small(attempt), rejected };
+    let leased =
+        |(row_no, line, input, rejected, attempt)| LeasedRow { row_no: small(row_no), line: small(line), input, attempt: small(attempt), rejected };
     Ok(rows.into_iter().map(leased).collect())
 }
 

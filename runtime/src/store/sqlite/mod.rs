@@ -20,8 +20,8 @@ use uuid::Uuid;
 
 use super::{Aborted, Recorded, ResultCursor, RowPieces, Store, StoreError};
 use crate::model::{
-    Batch, BatchId, BatchStatus, BatchStep, ClaimRequest, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind,
-    RecordedOutcome, RowResult, Timestamp,
+    Batch, BatchId, BatchStatus, BatchStep, ClaimRequest, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile,
+    ProcessorKind, RecordedOutcome, RowResult, Timestamp,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -68,8 +68,7 @@ impl SqliteStore {
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(opening)?;
         sqlx::migrate!("../migrations/sqlite").run(&writer).await.map_err(failed("migrate its database"))?;
         // Nobody else has the store open, so whoever held a lease is gone.
-        for end in
-            ["UPDATE leases SET expires_at = 0 WHERE worker <> ''", "UPDATE batches SET finish_expires_at = 0 WHERE finish_token IS NOT NULL"]
+        for end in ["UPDATE leases SET expires_at = 0 WHERE worker <> ''", "UPDATE batches SET finish_expires_at = 0 WHERE finish_token IS NOT NULL"]
         {
             sqlx::query(end).execute(&writer).await.map_err(opening)?;
         }

@@ -196,8 +196,7 @@ async fn insert_outcomes(db: &mut SqliteConnection, key: i64, results: &[RowResu
         let mut insert = sqlx::query(sql).persistent(full);
         for result in chunk {
             let Verdict::Final { status, output, messages, pieces } = &result.verdict else { continue };
-            let messages =
-                (!messages.is_empty()).then(|| serde_json::to_string(messages).expect("messages of numbers and strings are always JSON"));
+            let messages = (!messages.is_empty()).then(|| serde_json::to_string(messages).expect("messages of numbers and strings are always JSON"));
             insert = insert
                 .bind(key)
                 .bind(i64::from(result.row_no))
