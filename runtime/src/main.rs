@@ -9,7 +9,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     rowmill::cli::start_log();
     let ended = match cli.command {
-        Command::Run(args) => run::run(args),
+        Command::Run(args) => run::run(&args),
     };
     ended.unwrap_or_else(|error| {
         eprintln!("rowmill: {error:#}");

@@ -57,7 +57,7 @@ impl<'d> FailedRows<'d> {
         let mut reason = row.messages.iter().map(crate::model::Message::text).collect::<Vec<_>>().join("; ");
         if row.status != Some(RowStatus::Failed) {
             codes = vec![ABORTED];
-            reason = "the batch was aborted before this row was run".to_owned();
+            "the batch was aborted before this row was run".clone_into(&mut reason);
         }
         match self.format {
             Format::Csv => {

@@ -48,5 +48,5 @@ impl<R: Read> Read for Budgeted<R> {
 
 /// Whether an error is the budget's.
 pub(super) fn is_over_budget(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<OverBudget>())
+    error.get_ref().and_then(|inner| inner.downcast_ref::<OverBudget>()).is_some()
 }

@@ -22,7 +22,7 @@ impl CompiledCache {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let metadata = fs::metadata(directory)?;
         let others_may_write = metadata.permissions().mode() & 0o022 != 0;
-        let own = fs::metadata("/proc/self").map(|me| me.uid() == metadata.uid()).unwrap_or(true);
+        let own = fs::metadata("/proc/self").map_or(true, |me| me.uid() == metadata.uid());
         if others_may_write || !own {
             let problem =
                 format!("{} can be written by others, so code in it cannot be trusted: chmod 700 it, or choose another", directory.display());
@@ -45,7 +45,8 @@ impl CompiledCache {
         if !path.exists() {
             return None;
         }
-        #[expect(unsafe_code, reason = "the file was written by `save` below, in a directory that only this user can write")]
+        #[expect(unsafe_code, reason = "compiled code can be loaded in no other way")]
+        // SAFETY: only `save` writes such a file, what the engine itself made, in a directory that `open` found to be this user's alone.
         let loaded = unsafe { Component::deserialize_file(engine, &path) };
         loaded.inspect_err(|error| tracing::warn!("compiles again, since {} cannot be used: {error:#}", path.display())).ok()
     }

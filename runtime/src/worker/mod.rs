@@ -163,7 +163,7 @@ impl Worker {
 
     /// Lets all that runs come to an end, but not for ever.
     async fn wait_for_slots(&self) {
-        let all = u32::try_from(self.settings.slots.max(1)).unwrap_or(u32::MAX);
+        let all = self.settings.slots.max(1);
         let quiet = async {
             let _slots = self.slots.acquire_many(all).await;
             let _recording = self.recording.acquire_many(all).await;

@@ -36,7 +36,7 @@ pub(super) async fn submit(
         Source::File { name, format, reader } => {
             let reader = RowReader::open(format, reader).with_context(|| format!("cannot take {name}"))?;
             let header = reader.header().to_vec();
-            (Rows::File { name, reader }, format, header)
+            (Rows::File { name, reader: Box::new(reader) }, format, header)
         }
         Source::Query(input) => (Rows::Query(NewRow { line: 0, input, rejected: None }), Format::Ndjson, Vec::new()),
     };
@@ -57,7 +57,7 @@ pub(super) async fn submit(
 }
 
 enum Rows {
-    File { name: String, reader: RowReader },
+    File { name: String, reader: Box<RowReader> },
     Query(NewRow),
 }
 
@@ -98,7 +98,7 @@ async fn submit_rows(
 }
 
 /// Reads on a thread of its own while the store writes. False when it was asked to stop.
-async fn append_all(mut reader: RowReader, store: &SqliteStore, batch: BatchId, stop: &Stop) -> anyhow::Result<bool> {
+async fn append_all(mut reader: Box<RowReader>, store: &SqliteStore, batch: BatchId, stop: &Stop) -> anyhow::Result<bool> {
     let (sender, mut chunks) = mpsc::channel(CHUNKS_AHEAD);
     let reading = tokio::task::spawn_blocking(move || {
         loop {

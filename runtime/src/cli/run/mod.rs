@@ -33,11 +33,11 @@ const VERSION: u32 = 1;
 ///
 /// # Errors
 /// Why it could not run; the program ends with status 2 then.
-pub fn run(args: Box<RunArgs>) -> anyhow::Result<ExitCode> {
+pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the threads")?;
     let ended = runtime.block_on(async {
         let stop = Stop::listen().context("cannot listen to signals")?;
-        execute(&args, &stop).await
+        execute(args, &stop).await
     });
     // A thread may still wait for stdin.
     runtime.shutdown_background();

@@ -35,10 +35,23 @@ pub(super) async fn claim_leases(store: &SqliteStore, request: &ClaimRequest) ->
     Ok(leases)
 }
 
+#[derive(sqlx::FromRow)]
+struct EndedLease {
+    lease_id: i64,
+    batch_key: i64,
+    batch_id: String,
+    /// Empty when it was given back.
+    worker: String,
+    retries: bool,
+    next_row: i64,
+    last_row: i64,
+    crashes: i64,
+}
+
 /// A lease that was given back, or whose owner went silent.
 async fn take_over(db: &mut SqliteConnection, request: &ClaimRequest, now: Timestamp) -> Result<Option<Lease>, StoreError> {
     let taking_over = failed("take a lease over");
-    let free: Option<(i64, i64, String, String, bool, i64, i64, i64)> = sqlx::query_as(
+    let free: Option<EndedLease> = sqlx::query_as(
         "SELECT l.lease_id, l.batch_key, b.batch_id, l.worker, l.retries, l.next_row, l.last_row, l.crashes
          FROM leases l JOIN batches b USING (batch_key) WHERE l.expires_at <= ? ORDER BY l.expires_at, l.lease_id LIMIT 1",
     )
@@ -46,7 +59,9 @@ async fn take_over(db: &mut SqliteConnection, request: &ClaimRequest, now: Times
     .fetch_optional(&mut *db)
     .await
     .map_err(taking_over)?;
-    let Some((lease_id, key, batch_id, worker, retries, first, last, crashes)) = free else { return Ok(None) };
+    let Some(EndedLease { lease_id, batch_key: key, batch_id, worker, retries, next_row: first, last_row: last, crashes }) = free else {
+        return Ok(None);
+    };
     let crashed = !worker.is_empty();
     let crashes = crashes + i64::from(crashed);
     let split = crashes >= SPLIT_CRASHES;

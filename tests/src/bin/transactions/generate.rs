@@ -66,7 +66,7 @@ fn good_record(row: u64, random: &mut Random) -> ([String; 8], i64) {
     let to_account = if kind == "transfer" { format!("NL{:010}", random.below(10_000_000_000)) } else { String::new() };
     let cents = 1 + random.below(100_000_000);
     let amount = match cents % 10 {
-        0 if cents % 100 == 0 => format!("{}", cents / 100),
+        0 if cents.is_multiple_of(100) => format!("{}", cents / 100),
         0 => format!("{}.{}", cents / 100, cents / 10 % 10),
         _ => format!("{}.{:02}", cents / 100, cents % 100),
     };
@@ -83,7 +83,7 @@ fn good_record(row: u64, random: &mut Random) -> ([String; 8], i64) {
 fn spoil(record: &mut [String; 8], nth: u64) {
     let mut set = |column: &str, value: &str| {
         let at = COLUMNS.iter().position(|name| *name == column).expect("a column of the file");
-        record[at] = value.to_owned();
+        value.clone_into(&mut record[at]);
     };
     match nth % 16 {
         0 => set("id", " "),
