@@ -53,6 +53,7 @@ test: cc nextest guests ## Run every test
 	@$(say) "documentation tests"
 	cargo test --release --workspace --doc --quiet
 	$(say) "tests"
+	cargo build --release --workspace --bins
 	cargo nextest run --workspace --cargo-profile release --profile $(profile)
 
 .PHONY: lint

@@ -1,1 +1,3 @@
 mod rooms;
+mod run;
+mod support;

@@ -71,6 +71,8 @@ struct Records {
     record: ByteRecord,
     /// A record behind one that looked like the sentinel.
     ahead: Option<ByteRecord>,
+    /// The sentinel was seen: callers may ask again.
+    ended: bool,
     /// The last record's number and the line in which it begins.
     count: u64,
     line: u64,
@@ -81,11 +83,14 @@ impl Records {
         let budget = RecordBudget::default();
         let source = Budgeted::new(file.chain(Cursor::new(SENTINEL)), budget.clone());
         let reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(source);
-        Records { reader, budget, record: ByteRecord::new(), ahead: None, count: 0, line: 1 }
+        Records { reader, budget, record: ByteRecord::new(), ahead: None, ended: false, count: 0, line: 1 }
     }
 
     /// Goes to the next record. False at the end.
     fn advance(&mut self) -> Result<bool, IntakeError> {
+        if self.ended {
+            return Ok(false);
+        }
         if let Some(record) = self.ahead.take() {
             self.record = record;
         } else if !self.read()? {
@@ -95,6 +100,7 @@ impl Records {
         if self.record.len() == 1 && self.record.get(0) == Some(&SENTINEL[1..]) {
             let looks_like_it = self.record.clone();
             if !self.read()? {
+                self.ended = true;
                 return Ok(false);
             }
             self.ahead = Some(std::mem::replace(&mut self.record, looks_like_it));
@@ -221,6 +227,13 @@ mod tests {
         rows.next_row().unwrap();
         let error = rows.next_row().unwrap_err().to_string();
         assert_eq!(error, "record 2, which begins in line 3 of the file, is larger than 16 MiB: is a quote never closed?");
+    }
+
+    #[test]
+    fn the_end_stays_the_end() {
+        let mut rows = CsvRows::open(Box::new(b"a\n1\n".as_slice())).unwrap();
+        assert!(rows.next_row().unwrap().is_some());
+        assert!(rows.next_row().unwrap().is_none() && rows.next_row().unwrap().is_none());
     }
 
     #[test]

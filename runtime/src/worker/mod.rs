@@ -144,12 +144,13 @@ impl Worker {
             let recording = Arc::clone(&self.recording).acquire_owned().await;
             drop(slot);
             self.record_rest(&lease, &mut ran).await?;
-            drop(recording);
             if let Some(reason) = ran.abort {
                 self.abort(lease.batch, reason).await?;
             } else if ran.stopped {
                 self.store.give_back_lease(lease.key).await?;
             }
+            // Not before: who waits for the worker's end waits for this.
+            drop(recording);
             Ok::<(), WorkerError>(())
         };
         match worked.await {

@@ -1,160 +1,248 @@
-//! Results against the file, in one pass over all of them, record by record.
+//! Compares what a run left with what the rules say about its input. Everything is read once, side by side with the input.
 
-use std::fs::File;
-use std::io::{BufRead, BufReader, Lines};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
+use csv::StringRecord;
 use serde::Deserialize;
-use serde_json::Value;
 
-use crate::expect::{COLUMNS, Expected, expect, reject};
+use crate::ordered::{Differences, Ordered};
+use crate::results::{BAD_ROW, RESULTS, ResultLine, parse};
+use crate::rules::{ACCOUNT, COLUMNS, CURRENCY, Effect, ID, Problem, TO_ACCOUNT, Verdict, judge};
 
-/// Differences that are kept; the rest are not looked for.
-const DIFFERENCES_MAX: usize = 10;
+const POSTINGS: &str = "files/postings.csv";
+const REJECTS: &str = "files/rejects.csv";
+const FAILED: &str = "failed.csv";
+/// What it has behind the columns of the input.
+const FAILED_COLUMNS: [&str; 3] = ["rowmill_line", "rowmill_codes", "rowmill_reason"];
+const SUMMARY: &str = "summary.json";
 
-#[derive(Default)]
-pub struct Found {
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Report {
     pub rows: u64,
+    /// As the rules say.
     pub success: u64,
+    /// As the rules say.
     pub failed: u64,
+    /// As the rules say: the changes of the accounts, less the fees.
     pub balance_cents: i64,
-    pub differences: Vec<String>,
+    pub differences: Differences,
 }
 
-#[derive(Deserialize)]
-struct ResultLine {
-    line: u64,
+/// `summary.json`.
+#[derive(Debug, Deserialize)]
+struct Summary {
+    id: String,
     status: String,
-    output: Option<Value>,
-    messages: Vec<MessageLine>,
-    attempts: u64,
+    rows: u64,
+    success: u64,
+    failed: u64,
+    aborted: u64,
+    seconds: f64,
+    rows_per_second: f64,
     fuel: u64,
+    files: Vec<SummaryFile>,
 }
 
-#[derive(Deserialize)]
-struct MessageLine {
-    code: String,
+#[derive(Debug, Deserialize)]
+struct SummaryFile {
+    name: String,
+    size_bytes: u64,
 }
 
-/// A file that is read line by line; a file that is not there has none.
-struct TextLines {
-    name: &'static str,
-    lines: Option<Lines<BufReader<File>>>,
-}
-
-impl TextLines {
-    fn open(directory: &Path, name: &'static str) -> TextLines {
-        TextLines { name, lines: File::open(directory.join(name)).ok().map(|file| BufReader::with_capacity(1 << 20, file).lines()) }
-    }
-
-    fn next(&mut self) -> anyhow::Result<Option<String>> {
-        self.lines.as_mut().and_then(Iterator::next).transpose().with_context(|| format!("cannot read {}", self.name))
-    }
-
-    fn expect_line(&mut self, expected: &str, found: &mut Found) -> anyhow::Result<()> {
-        let line = self.next()?;
-        found.differ(line.as_deref() == Some(expected), || format!("{}: expected {expected:?}, found {line:?}", self.name));
-        Ok(())
-    }
-
-    fn expect_end(&mut self, found: &mut Found) -> anyhow::Result<()> {
-        let line = self.next()?;
-        found.differ(line.is_none(), || format!("{}: expected its end, found {line:?}", self.name));
-        Ok(())
-    }
-}
-
-impl Found {
-    fn differ(&mut self, same: bool, say: impl FnOnce() -> String) {
-        if !same && self.differences.len() < DIFFERENCES_MAX {
-            self.differences.push(say());
-        }
-    }
-}
-
-pub fn check(file: &Path, directory: &Path) -> anyhow::Result<Found> {
-    let mut found = Found::default();
+/// Compares the results in `directory` with the transactions in `file`.
+///
+/// # Errors
+/// When something cannot be read. A file that is missing in the directory is a difference, not an error.
+pub fn check(file: &Path, directory: &Path) -> anyhow::Result<Report> {
+    ensure!(directory.is_dir(), "{} is not a directory", directory.display());
     let mut reader = csv::ReaderBuilder::new().flexible(true).from_path(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let mut results = TextLines::open(directory, "results.ndjson");
-    let mut postings = TextLines::open(directory, "files/postings.csv");
-    let mut rejects = TextLines::open(directory, "files/rejects.csv");
-    let mut failed = csv::ReaderBuilder::new().flexible(true).from_path(directory.join("failed.csv")).ok().map(csv::Reader::into_records);
-    let mut fuel = 0;
-    let mut record = csv::StringRecord::new();
-    while found.differences.len() < DIFFERENCES_MAX && reader.read_record(&mut record)? {
-        found.rows += 1;
-        let line = found.rows;
-        let Some(result) = results.next()? else {
-            found.differ(false, || format!("results.ndjson ends before line {line}"));
-            break;
+    let header = reader.headers().with_context(|| format!("cannot read the header of {}", file.display()))?;
+    ensure!(header.iter().eq(COLUMNS), "{} does not have the columns {}", file.display(), COLUMNS.join(","));
+
+    let mut checker = Checker::open(directory)?;
+    let mut record = StringRecord::new();
+    while reader.read_record(&mut record).with_context(|| format!("cannot read {}", file.display()))? {
+        checker.check_row(&record)?;
+    }
+    checker.finish(directory)
+}
+
+struct Checker {
+    results: Ordered<ResultLine>,
+    postings: Ordered<StringRecord>,
+    rejects: Ordered<StringRecord>,
+    failed: Ordered<StringRecord>,
+    /// Of the results together.
+    fuel: u64,
+    /// How many rows wrote to `rejects.csv`.
+    rejected: u64,
+    report: Report,
+}
+
+impl Checker {
+    fn open(directory: &Path) -> anyhow::Result<Self> {
+        let mut report = Report::default();
+        let mut csv = |name, line_column, header: &[&str]| Ordered::open_csv(directory, name, line_column, header, &mut report.differences);
+        let (postings, rejects) = (csv(POSTINGS, 0, &[])?, csv(REJECTS, 0, &[])?);
+        let failed = csv(FAILED, COLUMNS.len(), &[&COLUMNS[..], &FAILED_COLUMNS].concat())?;
+        let results = Ordered::open_lines(directory, RESULTS, parse)?;
+        Ok(Self { results, postings, rejects, failed, fuel: 0, rejected: 0, report })
+    }
+
+    fn check_row(&mut self, record: &StringRecord) -> anyhow::Result<()> {
+        let fields: Vec<&str> = record.iter().collect();
+        self.report.rows += 1;
+        let line = self.report.rows;
+        let verdict = judge(&fields);
+        if let Some(result) = self.results.expect(line, &mut self.report.differences)? {
+            self.fuel = self.fuel.saturating_add(result.fuel());
+            result.compare(&fields, &verdict, &mut self.report.differences);
+        }
+        match verdict {
+            Verdict::Good(effect) => self.check_posted(line, &fields, &effect),
+            Verdict::Bad(problems) => self.check_rejected(line, &fields, &problems),
+            Verdict::Ragged => self.check_failed(line, &fields, &BTreeSet::from([BAD_ROW])),
+        }
+    }
+
+    fn check_posted(&mut self, line: u64, fields: &[&str], effect: &Effect) -> anyhow::Result<()> {
+        self.report.success += 1;
+        self.report.balance_cents += effect.change_cents - effect.fee_cents;
+        let change = Some((fields[ACCOUNT], effect.change_cents));
+        let counter = effect.counter_cents.map(|cents| (fields[TO_ACCOUNT], cents));
+        let differences = &mut self.report.differences;
+        for (account, cents) in change.into_iter().chain(counter) {
+            let Some(found) = self.postings.expect(line, differences)? else { continue };
+            let expected = [&line.to_string(), fields[ID], account, &cents.to_string(), fields[CURRENCY]];
+            if !found.iter().eq(expected) {
+                differences.add(format!("{POSTINGS}: line {line}: expected {expected:?}, found {found:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_rejected(&mut self, line: u64, fields: &[&str], problems: &[Problem]) -> anyhow::Result<()> {
+        self.rejected += 1;
+        let codes: BTreeSet<&str> = problems.iter().map(|problem| problem.code).collect();
+        if let Some(found) = self.rejects.expect(line, &mut self.report.differences)? {
+            let right = found.len() == 3 && found[1] == *fields[ID] && same_codes(&found[2], &codes);
+            if !right {
+                self.report.differences.add(format!("{REJECTS}: line {line}: expected id {:?} and codes {codes:?}, found {found:?}", fields[ID]));
+            }
+        }
+        self.check_failed(line, fields, &codes)
+    }
+
+    /// A failed row is listed with its own fields, then line, codes and reason, then what fields it has too many.
+    fn check_failed(&mut self, line: u64, fields: &[&str], codes: &BTreeSet<&str>) -> anyhow::Result<()> {
+        self.report.failed += 1;
+        let Some(found) = self.failed.expect(line, &mut self.report.differences)? else { return Ok(()) };
+        let own = (0..COLUMNS.len()).map(|column| fields.get(column).copied().unwrap_or_default());
+        let surplus = fields.iter().skip(COLUMNS.len()).copied();
+        let added = COLUMNS.len() + FAILED_COLUMNS.len();
+        let right = found.len() >= added
+            && found.iter().take(COLUMNS.len()).eq(own)
+            && same_codes(&found[COLUMNS.len() + 1], codes)
+            && !found[COLUMNS.len() + 2].is_empty()
+            && found.iter().skip(added).eq(surplus);
+        if !right {
+            self.report.differences.add(format!("{FAILED}: line {line}: expected {fields:?} with codes {codes:?} and a reason, found {found:?}"));
+        }
+        Ok(())
+    }
+
+    fn finish(mut self, directory: &Path) -> anyhow::Result<Report> {
+        let differences = &mut self.report.differences;
+        self.results.finish(differences)?;
+        self.postings.finish(differences)?;
+        self.rejects.finish(differences)?;
+        self.failed.finish(differences)?;
+        let mut names = Vec::new();
+        if self.report.success > 0 {
+            names.push("postings.csv");
+        }
+        if self.rejected > 0 {
+            names.push("rejects.csv");
+        }
+        let sizes = file_sizes(&directory.join("files"))?;
+        if !sizes.keys().eq(&names) {
+            differences.add(format!("files: expected {names:?}, found {:?}", sizes.keys()));
+        }
+        self.check_summary(directory, &sizes)?;
+        Ok(self.report)
+    }
+
+    fn check_summary(&mut self, directory: &Path, sizes: &BTreeMap<String, u64>) -> anyhow::Result<()> {
+        let Report { rows, success, failed, .. } = self.report;
+        let differences = &mut self.report.differences;
+        let Some(text) = read_if_there(&directory.join(SUMMARY))? else {
+            differences.add(format!("{SUMMARY}: missing"));
+            return Ok(());
         };
-        let result: ResultLine = serde_json::from_str(&result).with_context(|| format!("results.ndjson, line {line}"))?;
-        found.differ(result.line == line, || format!("results.ndjson: expected line {line}, found line {}", result.line));
-        fuel += result.fuel;
-        let codes: Vec<&str> = result.messages.iter().map(|message| message.code.as_str()).collect();
-        let expected = if record.len() == COLUMNS.len() { expect(line, &record) } else { Expected::Bad(vec!["bad_row"]) };
-        match expected {
-            Expected::Good { change_cents, fee_cents, postings: lines } => {
-                found.success += 1;
-                found.balance_cents += change_cents;
-                let output = serde_json::json!({"id": &record[0], "type": &record[2], "account": &record[3], "change_cents": change_cents, "fee_cents": fee_cents});
-                let same = result.status == "success" && result.output.as_ref() == Some(&output) && codes.is_empty() && result.attempts >= 1;
-                found.differ(same, || {
-                    format!("line {line}: expected success with {output}, found {} with {:?}, {codes:?}", result.status, result.output)
-                });
-                for posting in lines {
-                    postings.expect_line(&posting, &mut found)?;
-                }
+        let summary: Summary = match serde_json::from_str(&text) {
+            Ok(summary) => summary,
+            Err(error) => {
+                differences.add(format!("{SUMMARY}: {error}"));
+                return Ok(());
             }
-            Expected::Bad(expected) => {
-                found.failed += 1;
-                let same = result.status == "failed" && codes == expected;
-                found.differ(same, || format!("line {line}: expected failed with {expected:?}, found {} with {codes:?}", result.status));
-                if expected != ["bad_row"] {
-                    rejects.expect_line(&reject(line, &record[0], &expected), &mut found)?;
-                }
-                check_failed_row(line, &record, &codes, failed.as_mut().and_then(Iterator::next).transpose()?.as_ref(), &mut found);
+        };
+        let counts = [
+            ("rows", rows, summary.rows),
+            ("success", success, summary.success),
+            ("failed", failed, summary.failed),
+            ("aborted", 0, summary.aborted),
+            ("fuel", self.fuel, summary.fuel),
+        ];
+        for (name, expected, found) in counts {
+            if expected != found {
+                differences.add(format!("{SUMMARY}: {name}: expected {expected}, found {found}"));
             }
         }
-    }
-    if found.differences.len() < DIFFERENCES_MAX {
-        for lines in [&mut results, &mut postings, &mut rejects] {
-            lines.expect_end(&mut found)?;
+        let status = if failed > 0 { "failed" } else { "success" };
+        if summary.status != status {
+            differences.add(format!("{SUMMARY}: status: expected {status}, found {}", summary.status));
         }
-        let surplus = failed.as_mut().and_then(Iterator::next).is_some();
-        found.differ(!surplus, || "failed.csv has more rows than failed".to_owned());
-        check_summary(directory, fuel, &mut found)?;
-        check_known(file, &mut found)?;
+        if summary.id.is_empty() || summary.seconds < 0.0 || summary.rows_per_second < 0.0 {
+            differences.add(format!("{SUMMARY}: an id, seconds and a rate were expected: {}", text.trim()));
+        }
+        let listed: BTreeMap<String, u64> = summary.files.iter().map(|file| (file.name.clone(), file.size_bytes)).collect();
+        if listed != *sizes || listed.len() != summary.files.len() {
+            differences.add(format!("{SUMMARY}: files: expected {sizes:?}, found {:?}", summary.files));
+        }
+        Ok(())
     }
-    Ok(found)
 }
 
-/// The record as it was, then line and codes (and a reason, of whatever words).
-fn check_failed_row(line: u64, record: &csv::StringRecord, codes: &[&str], failed: Option<&csv::StringRecord>, found: &mut Found) {
-    let Some(failed) = failed else { return found.differ(false, || format!("failed.csv lacks line {line}")) };
-    let kept = record.iter().take(COLUMNS.len()).eq(failed.iter().take(record.len().min(COLUMNS.len())));
-    let told = failed.get(COLUMNS.len()) == Some(&line.to_string()) && failed.get(COLUMNS.len() + 1) == Some(&codes.join(";"));
-    let reason = failed.get(COLUMNS.len() + 2).is_some_and(|reason| !reason.is_empty());
-    found.differ(kept && told && reason, || format!("failed.csv: expected line {line} as it was, with {codes:?}, found {failed:?}"));
+fn same_codes(joined: &str, codes: &BTreeSet<&str>) -> bool {
+    joined.split(';').count() == codes.len() && joined.split(';').collect::<BTreeSet<_>>() == *codes
 }
 
-fn check_summary(directory: &Path, fuel: u64, found: &mut Found) -> anyhow::Result<()> {
-    let summary: Value = serde_json::from_slice(&std::fs::read(directory.join("summary.json")).context("cannot read summary.json")?)?;
-    let status = if found.failed > 0 { "failed" } else { "success" };
-    let expected =
-        serde_json::json!({"status": status, "rows": found.rows, "success": found.success, "failed": found.failed, "aborted": 0, "fuel": fuel});
-    for (name, value) in expected.as_object().into_iter().flatten() {
-        found.differ(&summary[name] == value, || format!("summary.json: {name} should be {value}, and is {}", summary[name]));
+fn read_if_there(path: &Path) -> anyhow::Result<Option<String>> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("cannot read {}", path.display())),
     }
-    Ok(())
 }
 
-/// What the generator knew, when it made the file.
-fn check_known(file: &Path, found: &mut Found) -> anyhow::Result<()> {
-    let Ok(known) = std::fs::read(format!("{}.expected.json", file.display())) else { return Ok(()) };
-    let known: Value = serde_json::from_slice(&known)?;
-    let own = serde_json::json!({"rows": found.rows, "good": found.success, "bad": found.failed, "balance_cents": found.balance_cents});
-    found.differ(known == own, || format!("the file was made with {known}, and has {own}"));
-    Ok(())
+/// Names and sizes of the files in a directory; none when it is not there.
+fn file_sizes(directory: &Path) -> anyhow::Result<BTreeMap<String, u64>> {
+    let entries = match std::fs::read_dir(directory) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(error).with_context(|| format!("cannot read {}", directory.display())),
+    };
+    let mut sizes = BTreeMap::new();
+    for entry in entries {
+        let entry = entry?;
+        sizes.insert(entry.file_name().to_string_lossy().into_owned(), entry.metadata()?.len());
+    }
+    Ok(sizes)
 }
+
+#[cfg(test)]
+mod tests;

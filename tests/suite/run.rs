@@ -1,0 +1,248 @@
+//! `rowmill run` as a process.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::support::{ended, results, rowmill, summary, target};
+
+fn directory_with(file: &str, content: &[u8]) -> TempDir {
+    let directory = TempDir::new().unwrap();
+    fs::write(directory.path().join(file), content).unwrap();
+    directory
+}
+
+fn message(result: &Value) -> (&str, Vec<&str>) {
+    let message = &result["messages"][0];
+    let values = message["values"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    (message["code"].as_str().unwrap_or(""), values)
+}
+
+#[test]
+fn each_misbehaving_row_fails_alone_and_says_which_limit_fired() {
+    let deeds = ["ok", "loop", "ok", "hog", "ok", "panic", "ok", "recurse", "ok", "bad-json", "ok", "huge-output", "ok", "bad-file-name", "ok"];
+    let rows: String = deeds.iter().map(|deed| format!("{{\"do\":\"{deed}\"}}\n")).collect();
+    let directory = directory_with("rows.ndjson", rows.as_bytes());
+    let run = &mut rowmill(directory.path(), "misbehaving");
+    let (status, _) = ended(run.args(["--input", "rows.ndjson", "--fuel", "500000000", "--memory", "16MiB"]));
+    assert_eq!(status, 1);
+    let results = results(directory.path());
+    assert_eq!(results.len(), deeds.len());
+    for (deed, result) in deeds.iter().zip(&results) {
+        let status = if *deed == "ok" { "success" } else { "failed" };
+        assert_eq!(result["status"], status, "{deed}: {result}");
+    }
+    assert_eq!(message(&results[1]), ("out_of_fuel", vec!["500000000", "500000000"]));
+    let (code, values) = message(&results[3]);
+    assert_eq!((code, values[1]), ("memory", "16777216"));
+    assert!(values[0].parse::<u64>().unwrap() > 16_777_216);
+    let (code, values) = message(&results[5]);
+    assert_eq!(code, "trap");
+    assert!(values[0].contains("panicked at ") && values[0].contains("lib.rs:"), "{values:?}");
+    assert_eq!(message(&results[7]).0, "trap");
+    assert!(message(&results[7]).1[0].contains("stack"), "{}", results[7]);
+    for at in [9, 11, 13] {
+        assert_eq!(message(&results[at]).0, "bad_output", "{}", results[at]);
+    }
+    // The reasons are beside the rows, ready to be corrected.
+    let failed = fs::read_to_string(directory.path().join("out/failed.ndjson")).unwrap();
+    let first: Value = serde_json::from_str(failed.lines().next().unwrap()).unwrap();
+    assert_eq!(first["input"], json!({"do": "loop"}));
+    assert_eq!(first["rowmill"]["reason"], "ran out of fuel: used 500000000, the limit is 500000000");
+}
+
+#[test]
+fn a_row_that_does_not_end_in_time_is_stopped_in_a_loop_and_asleep() {
+    let directory = directory_with("rows.ndjson", b"{\"do\":\"loop\"}\n{\"do\":\"ok\"}\n");
+    let endless = ["--input", "rows.ndjson", "--timeout", "300ms", "--fuel", "1000000000000000"];
+    assert_eq!(ended(rowmill(directory.path(), "misbehaving").args(endless)).0, 1);
+    let ended_rows = results(directory.path());
+    assert_eq!(message(&ended_rows[0]), ("deadline", vec!["300"]));
+    assert_eq!(ended_rows[1]["status"], "success");
+    let directory = directory_with("rows.ndjson", b"{}\n");
+    assert_eq!(ended(rowmill(directory.path(), "sleeper").args(endless)).0, 1);
+    assert_eq!(message(&results(directory.path())[0]), ("deadline", vec!["300"]));
+}
+
+#[test]
+fn a_processor_that_cannot_start_fails_its_rows_and_says_why() {
+    let directory = directory_with("rows.ndjson", b"{}\n{}\n");
+    assert_eq!(ended(rowmill(directory.path(), "misbehaving-init").args(["--input", "rows.ndjson"])).0, 1);
+    for result in results(directory.path()) {
+        let (code, values) = message(&result);
+        assert_eq!(code, "configerror");
+        assert!(values[0].starts_with("init: was stopped by a trap: panicked at "), "{values:?}");
+    }
+}
+
+#[test]
+fn a_huge_log_is_cut_with_a_mark_and_the_row_goes_on() {
+    let directory = directory_with("rows.ndjson", b"{\"do\":\"huge-log\",\"n\":1000}\n");
+    assert_eq!(ended(rowmill(directory.path(), "misbehaving").args(["--input", "rows.ndjson"])).0, 0);
+    let log = results(directory.path())[0]["log"].as_str().unwrap().to_owned();
+    assert!(log.len() < 8_400 && log.contains("more bytes; the limit is 8192 bytes per row]"), "{} bytes", log.len());
+}
+
+#[test]
+fn retries_count_their_attempts_and_end_with_them() {
+    let directory = directory_with("rows.ndjson", b"{\"do\":\"retry\"}\n{\"do\":\"retry-forever\"}\n");
+    assert_eq!(ended(rowmill(directory.path(), "misbehaving").args(["--input", "rows.ndjson", "--attempts", "3"])).0, 1);
+    let results = results(directory.path());
+    assert_eq!((&results[0]["status"], &results[0]["attempts"]), (&json!("success"), &json!(3)));
+    assert_eq!((message(&results[1]).0, &results[1]["attempts"]), ("attempts_exhausted", &json!(3)));
+}
+
+#[test]
+fn an_abort_ends_the_batch_and_keeps_the_rows_that_were_not_run() {
+    let mut rows = "{\"do\":\"abort\"}\n".to_owned();
+    rows.push_str(&"{\"do\":\"ok\"}\n".repeat(20_000));
+    let directory = directory_with("rows.ndjson", rows.as_bytes());
+    assert_eq!(ended(rowmill(directory.path(), "misbehaving").args(["--input", "rows.ndjson"])).0, 1);
+    let summary = summary(directory.path());
+    assert_eq!((&summary["status"], &summary["rows"]), (&json!("aborted"), &json!(20_001)));
+    let results = results(directory.path());
+    let ended = |status: &str| results.iter().filter(|result| result["status"] == status).count();
+    assert_eq!(json!([ended("success"), ended("failed"), ended("aborted")]), json!([summary["success"], summary["failed"], summary["aborted"]]));
+    assert_eq!(results[0]["status"], "aborted");
+    let failed = fs::read_to_string(directory.path().join("out/failed.ndjson")).unwrap();
+    assert_eq!(failed.lines().count(), ended("aborted"));
+}
+
+#[test]
+fn a_ragged_record_fails_alone_and_the_corrected_list_of_failed_rows_runs() {
+    let header = "id,date,type,account,to_account,amount,currency,memo\n";
+    let good = "T1,2026-01-31,deposit,DE0123456789,,10.00,EUR,\"a, \"\"b\"\"\"\n";
+    let directory = directory_with("in.csv", format!("\u{feff}{header}{good}T2,2026-01-31,deposit\n").as_bytes());
+    assert_eq!(ended(rowmill(directory.path(), "bank-transactions").args(["--input", "in.csv"])).0, 1);
+    let all = results(directory.path());
+    assert_eq!(all[0]["output"]["change_cents"], 1_000);
+    assert_eq!(message(&all[1]), ("bad_row", vec!["record 2 (line 3 of the file) has 3 fields, but the header has 8"]));
+    let failed = fs::read_to_string(directory.path().join("out/failed.csv")).unwrap();
+    assert!(failed.contains("\nT2,2026-01-31,deposit,,,,,,2,bad_row,"), "{failed}");
+    let corrected = failed.replace("deposit,,,,,,2", "deposit,DE0123456789,,5,EUR,,2");
+    let directory = directory_with("failed.csv", corrected.as_bytes());
+    assert_eq!(ended(rowmill(directory.path(), "bank-transactions").args(["--input", "failed.csv"])).0, 0);
+    assert_eq!(results(directory.path())[0]["output"]["change_cents"], 500);
+}
+
+#[test]
+fn a_slow_query_answers_on_stdout_and_leaves_its_file() {
+    let directory = TempDir::new().unwrap();
+    let query = r#"{"account":"DE0123456789","from":"2026-01-01","to":"2026-01-31","opening_cents":100,
+        "transactions":[{"date":"2026-01-05","amount_cents":250,"memo":"pay"}]}"#;
+    let output = rowmill(directory.path(), "account-statement").args(["--query", query]).output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(answer.is_object());
+    assert!(fs::read_to_string(directory.path().join("out/files/statement.txt")).unwrap().contains("pay"));
+}
+
+#[test]
+fn json_prints_the_summary_on_stdout_and_nothing_else() {
+    let directory = directory_with("rows.ndjson", b"{\"do\":\"ok\"}\n");
+    let output = rowmill(directory.path(), "misbehaving").args(["--input", "rows.ndjson", "--json"]).output().unwrap();
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed, summary(directory.path()));
+}
+
+#[test]
+fn what_cannot_run_gets_a_sentence_and_status_2_and_leaves_nothing() {
+    let cases: [(&str, &[u8], &str); 7] = [
+        ("empty.csv", b"", "it is empty"),
+        ("header.csv", b"a,b\n", "it has a header and no record"),
+        ("latin.csv", b"a\n\xe4\n", "it is not UTF-8: line 2"),
+        ("names.csv", b"a,a\n1,2\n", "columns 1 and 2 of its header are both named \"a\""),
+        ("quote.csv", b"a\n\"1\n", "has a quote that is never closed"),
+        ("rows.txt", b"1\n", "say --format csv or --format ndjson"),
+        ("blank.ndjson", b"\n\n", "it has no line with a value"),
+    ];
+    for (name, content, sentence) in cases {
+        let directory = directory_with(name, content);
+        let (status, stderr) = ended(rowmill(directory.path(), "misbehaving").args(["--input", name]));
+        assert_eq!(status, 2, "{name}: {stderr}");
+        assert!(stderr.contains(sentence), "{name}: {stderr}");
+        assert!(!directory.path().join("out").exists(), "{name} left its output directory");
+    }
+    let directory = directory_with("rows.ndjson", b"1\n");
+    let refused = |arguments: &[&str]| {
+        let (status, stderr) = ended(rowmill(directory.path(), "misbehaving").args(arguments));
+        assert_eq!(status, 2, "{arguments:?}: {stderr}");
+        stderr
+    };
+    assert!(refused(&["--input", "none.csv"]).contains("cannot read none.csv: No such file"));
+    assert!(refused(&["--input", "rows.ndjson", "--context", "{nope"]).contains("--context: not valid JSON"));
+    assert!(refused(&["--query", "{}"]).contains("is a processor of rows"));
+    assert!(refused(&["--input", "rows.ndjson", "--resume"]).contains("there is no run in out to go on with"));
+}
+
+#[test]
+fn a_file_that_is_no_processor_is_refused_with_what_was_found() {
+    let cases: [(&[u8], &str); 4] = [
+        (b"<!doctype html><html></html>", "this is not a WebAssembly file: it begins with the text \"<!doctype html>"),
+        (b"", "this is not a WebAssembly file: it is empty"),
+        (b"\0asm\x01\0\0\0", "this is a core module that does not carry its WIT"),
+        (b"\0asm\x0d\0\x01\0", "this component is no processor"),
+    ];
+    for (content, sentence) in cases {
+        let directory = directory_with("p.wasm", content);
+        fs::write(directory.path().join("rows.ndjson"), "1\n").unwrap();
+        let mut command = Command::new(target().join("release/rowmill"));
+        command.current_dir(directory.path()).env("ROWMILL_CACHE_DIR", target().join("test-cache"));
+        let (status, stderr) = ended(command.args(["run", "--processor", "p.wasm", "--input", "rows.ndjson"]));
+        assert_eq!(status, 2);
+        assert!(stderr.contains(sentence), "{stderr}");
+    }
+}
+
+#[test]
+fn a_directory_that_holds_another_run_is_refused() {
+    let directory = directory_with("rows.ndjson", b"{\"do\":\"ok\"}\n");
+    assert_eq!(ended(rowmill(directory.path(), "misbehaving").args(["--input", "rows.ndjson"])).0, 0);
+    let (status, stderr) = ended(rowmill(directory.path(), "misbehaving").args(["--input", "rows.ndjson"]));
+    assert_eq!(status, 2);
+    assert!(stderr.contains("out holds another run"), "{stderr}");
+    assert_eq!(ended(rowmill(directory.path(), "misbehaving").args(["--input", "rows.ndjson", "--resume"])).0, 0);
+}
+
+/// Makes transactions, begins a run, and waits until it has released its batch.
+fn begin_large_run(directory: &Path) -> std::process::Child {
+    let rows = Command::new(target().join("release/transactions")).args(["generate", "--rows", "200000", "in.csv"]).current_dir(directory).output();
+    assert!(rows.unwrap().status.success());
+    let run = rowmill(directory, "bank-transactions").args(["--input", "in.csv"]).stderr(Stdio::null()).spawn().unwrap();
+    let manifest = directory.join("out/.rowmill/run.json");
+    while !manifest.exists() {
+        std::thread::yield_now();
+    }
+    run
+}
+
+fn check_large_run(directory: &Path) -> Vec<Value> {
+    assert_eq!(ended(rowmill(directory, "bank-transactions").args(["--input", "in.csv", "--resume"])).0, 1);
+    let check = Command::new(target().join("release/transactions")).args(["check", "in.csv", "out"]).current_dir(directory).output().unwrap();
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
+    results(directory)
+}
+
+#[test]
+fn a_killed_run_goes_on_and_only_the_leases_that_ran_are_run_again() {
+    let directory = TempDir::new().unwrap();
+    let mut run = begin_large_run(directory.path());
+    run.kill().unwrap();
+    run.wait().unwrap();
+    let again = check_large_run(directory.path()).iter().filter(|result| result["attempts"] != 1).count();
+    // Twice as many slots as cores, and as many leases again whose results wait to be recorded.
+    let slots = std::thread::available_parallelism().unwrap().get() * 2;
+    assert!(again <= 2 * slots * 5_000, "{again} rows were run again");
+}
+
+#[test]
+fn a_run_that_is_asked_to_stop_runs_no_row_twice() {
+    let directory = TempDir::new().unwrap();
+    let mut run = begin_large_run(directory.path());
+    assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
+    assert_eq!(run.wait().unwrap().code(), Some(143));
+    assert!(check_large_run(directory.path()).iter().all(|result| result["attempts"] == 1));
+}
