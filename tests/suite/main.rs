@@ -1,3 +1,4 @@
+mod conformance;
 mod rooms;
 mod run;
 mod support;
