@@ -12,7 +12,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
     };
     ended.unwrap_or_else(|error| {
-        eprintln!("rowmill: {error:#}");
+        rowmill::cli::say_error(&error);
         ExitCode::from(EXIT_CANNOT_RUN)
     })
 }

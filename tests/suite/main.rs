@@ -1,4 +1,5 @@
 mod conformance;
 mod rooms;
 mod run;
+mod sandbox;
 mod support;

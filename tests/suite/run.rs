@@ -149,6 +149,16 @@ fn json_prints_the_summary_on_stdout_and_nothing_else() {
 }
 
 #[test]
+fn a_run_goes_on_when_nobody_listens_any_more() {
+    let directory = directory_with("rows.ndjson", b"{\"do\":\"ok\"}\n");
+    let command = &mut rowmill(directory.path(), "misbehaving");
+    let mut run = command.args(["--input", "rows.ndjson", "--json"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop((run.stdout.take(), run.stderr.take()));
+    assert_eq!(run.wait().unwrap().code(), Some(0));
+    assert_eq!(summary(directory.path())["status"], "success");
+}
+
+#[test]
 fn what_cannot_run_gets_a_sentence_and_status_2_and_leaves_nothing() {
     let cases: [(&str, &[u8], &str); 7] = [
         ("empty.csv", b"", "it is empty"),

@@ -1,5 +1,9 @@
 //! What the tests share: the guests, the program as a process, and its results.
 
+pub mod guests;
+pub mod sessions;
+pub mod wat;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 

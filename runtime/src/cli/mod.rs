@@ -1,9 +1,18 @@
 //! The command line. stdout is data, everything else goes to stderr.
 
+/// Says something to the one who waits. stderr may be closed while the work goes on (`2>&1 | head`), where `eprintln!` panics.
+macro_rules! say {
+    ($($text:tt)*) => {{
+        use std::io::Write;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod progress;
 pub mod run;
 mod signals;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
@@ -30,5 +39,19 @@ pub enum Command {
 /// Logs go to stderr; `ROWMILL_LOG` chooses which, as in `ROWMILL_LOG=debug` or `ROWMILL_LOG=rowmill::worker=trace`.
 pub fn start_log() {
     let filter = EnvFilter::try_from_env("ROWMILL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).log_internal_errors(false).init();
+}
+
+/// Says why the program could not run.
+pub fn say_error(error: &anyhow::Error) {
+    say!("rowmill: {error:#}");
+}
+
+/// Prints data. Whoever reads it may have enough of it: that is no failure of the run.
+fn print_data(line: &str) -> anyhow::Result<()> {
+    use std::io::{ErrorKind, Write};
+    match writeln!(std::io::stdout(), "{line}") {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
+        _ => Ok(()),
+    }
 }

@@ -56,7 +56,7 @@ pub(super) async fn show(mut progress: watch::Receiver<Progress>) {
             bar.set_message(details(&now, &rate));
         } else if last_line.elapsed() >= LINE_EVERY {
             last_line = Instant::now();
-            eprintln!("{} of {} rows{}", HumanCount(now.counts.success + now.counts.failed), HumanCount(now.counts.rows), details(&now, &rate));
+            say!("{} of {} rows{}", HumanCount(now.counts.success + now.counts.failed), HumanCount(now.counts.rows), details(&now, &rate));
         }
         if now.done {
             break;

@@ -32,7 +32,7 @@ impl Stop {
                 _ = terminate.recv() => SIGTERM,
             };
             if self.asked.is_cancelled() {
-                eprintln!("rowmill: stopped at once; rows that were running will be run again");
+                say!("rowmill: stopped at once; rows that were running will be run again");
                 std::process::exit(i32::from(128 + number));
             }
             self.signal.store(number, Ordering::Release);

@@ -12,6 +12,10 @@ use crate::model::{Answer, Ending, JsonText, Limits, Message, Piece};
 
 /// Frames of a trap that are shown.
 const FRAMES_MAX: usize = 8;
+/// A longer name of a function is cut: the guest chose it.
+const FRAME_BYTES_MAX: usize = 300;
+/// A longer reason of a failure is cut, with a mark: it is stored with each row that it ends.
+const REASON_BYTES_MAX: usize = 8 << 10;
 /// A file name's length at most, in characters.
 const FILE_NAME_MAX: usize = 128;
 /// Frames that lead from a panic to its trap, and say nothing about the guest.
@@ -35,10 +39,25 @@ pub(super) fn ending_of_return(returned: Result<types::Outcome, types::Failure>,
 
 pub(super) fn ending_of_failure(failure: types::Failure) -> Ending {
     match failure {
-        types::Failure::Permanent(reason) => Ending::Permanent { reason },
-        types::Failure::Retry(hint) => Ending::Retry { reason: hint.reason, after: hint.after_ms.map(Duration::from_millis) },
-        types::Failure::AbortBatch(reason) => Ending::AbortBatch { reason },
+        types::Failure::Permanent(reason) => Ending::Permanent { reason: cut(reason) },
+        types::Failure::Retry(hint) => Ending::Retry { reason: cut(hint.reason), after: hint.after_ms.map(Duration::from_millis) },
+        types::Failure::AbortBatch(reason) => Ending::AbortBatch { reason: cut(reason) },
     }
+}
+
+/// What a guest's `init` returned instead of success.
+pub(super) fn ending_of_init(reason: String) -> Ending {
+    Ending::CannotStart { reason: format!("init: {}", cut(reason)) }
+}
+
+fn cut(mut reason: String) -> String {
+    let kept = reason.floor_char_boundary(REASON_BYTES_MAX);
+    if kept < reason.len() {
+        let more = reason.len() - kept;
+        reason.truncate(kept);
+        reason.push_str(&format!(" [cut: {more} more bytes]"));
+    }
+    reason
 }
 
 fn check_answer(outcome: types::Outcome, limits: &Limits) -> Result<Answer, String> {
@@ -113,7 +132,11 @@ fn with_last_words(text: &str, log: &RowLog) -> String {
 fn frames_of(backtrace: &WasmBacktrace) -> Vec<String> {
     let named = backtrace.frames().iter().filter_map(|frame| frame.func_name()).map(|name| format!("{:#}", rustc_demangle::demangle(name)));
     let own = |name: &String| !PANIC_FRAMES.iter().any(|prefix| name.trim_start_matches('<').starts_with(prefix));
-    named.filter(own).take(FRAMES_MAX).collect()
+    let short = |mut name: String| {
+        name.truncate(name.floor_char_boundary(FRAME_BYTES_MAX));
+        name
+    };
+    named.filter(own).take(FRAMES_MAX).map(short).collect()
 }
 
 #[cfg(test)]

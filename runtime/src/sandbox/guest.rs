@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::ResourceTable;
-use wasmtime::{Engine, Store};
+use wasmtime::{CallHook, Engine, Store, StoreContextMut};
 use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::bindings::{host, types};
@@ -15,6 +15,10 @@ use crate::model::Limits;
 
 /// Fuel between two looks at the deadline: about a millisecond.
 const YIELD_INTERVAL: u64 = 1_000_000;
+/// After this time a guest that makes the host work yields, too: what the host does for it costs next to no fuel.
+const TURN: Duration = Duration::from_millis(1);
+/// So many returns from the host pass between two looks at the clock. Each memory.copy is one.
+const RETURNS_PER_LOOK: u32 = 16;
 /// What a guest may make the host allocate while values are passed, in wasmtime's unit of about a byte.
 const HOSTCALL_FUEL: usize = 16 << 20;
 /// Open handles of one instance.
@@ -35,6 +39,15 @@ pub(super) struct GuestState {
     pub(super) deadline: Instant,
     cancel: CancellationToken,
     progress: Option<ProgressSink>,
+    turn: Turn,
+}
+
+/// How long the guest has had its thread, as far as the host has looked.
+struct Turn {
+    since: Instant,
+    returns: u32,
+    /// It yields at its next look at the fuel.
+    over: bool,
 }
 
 /// A store with all limits in place: a start function runs before anyone can set them.
@@ -56,12 +69,40 @@ pub(super) fn make_store(
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES_MAX);
     let limiter = MemoryLimiter::new(limits.memory_bytes);
-    let mut store = Store::new(engine, GuestState { wasi, table, limiter, log, deadline: Instant::now(), cancel, progress });
+    let now = Instant::now();
+    let turn = Turn { since: now, returns: 0, over: false };
+    let mut store = Store::new(engine, GuestState { wasi, table, limiter, log, deadline: now, cancel, progress, turn });
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_FUEL);
     store.set_fuel(0)?;
     store.fuel_async_yield_interval(Some(YIELD_INTERVAL))?;
+    store.call_hook(take_turns);
     Ok(store)
+}
+
+/// Fuel counts the guest's instructions and not what the host does for it: passing a text of 16 MiB takes milliseconds and costs a handful. So between two
+/// yields by fuel could be minutes, in which nobody looks at the deadline. Where time has passed when the host returns, the guest gets so little fuel at a time
+/// that it yields when it next looks, which is before it can repeat the call. The fuel as a whole stays the same.
+fn take_turns(mut store: StoreContextMut<'_, GuestState>, hook: CallHook) -> wasmtime::Result<()> {
+    if !matches!(hook, CallHook::ReturningFromHost) {
+        return Ok(());
+    }
+    let turn = &mut store.data_mut().turn;
+    turn.returns = turn.returns.wrapping_add(1);
+    if !turn.returns.is_multiple_of(RETURNS_PER_LOOK) {
+        return Ok(());
+    }
+    let now = Instant::now();
+    let over = now - turn.since > TURN;
+    let was_over = std::mem::replace(&mut turn.over, over);
+    if over {
+        turn.since = now;
+    }
+    match (was_over, over) {
+        (_, true) => store.fuel_async_yield_interval(Some(1)),
+        (true, false) => store.fuel_async_yield_interval(Some(YIELD_INTERVAL)),
+        (false, false) => Ok(()),
+    }
 }
 
 impl WasiView for GuestState {
@@ -86,8 +127,7 @@ impl host::Host for GuestState {
 
     fn progress(&mut self, percent: u8, mut text: String) {
         if let Some(sink) = &self.progress {
-            let end = (0..=PROGRESS_TEXT_BYTES.min(text.len())).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-            text.truncate(end);
+            text.truncate(text.floor_char_boundary(PROGRESS_TEXT_BYTES));
             sink(percent.min(100), text);
         }
     }

@@ -1,15 +1,17 @@
 //! Checks an uploaded processor and makes it ready to be instantiated.
 
+use futures_util::FutureExt;
 use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
 use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use super::LoadError;
 use super::bindings::{batch, slow_query};
 use super::cache::CompiledCache;
-use super::guest::GuestState;
+use super::guest::{GuestState, make_store};
 use super::lift::to_component;
-use crate::model::ProcessorKind;
+use crate::model::{Limits, ProcessorKind};
 
 const BATCH: &str = "rowmill:jobs/batch@0.1.0";
 const SLOW_QUERY: &str = "rowmill:jobs/slow-query@0.1.0";
@@ -55,7 +57,7 @@ pub(super) fn load(engine: &Engine, linker: &Linker<GuestState>, cache: &Compile
     let component = match cache.load(engine, &digest) {
         Some(component) => component,
         None => {
-            let component = Component::new(engine, to_component(wasm)?).map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
+            let component = Component::new(engine, to_component(engine, wasm)?).map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
             cache.save(&digest, &component);
             component
         }
@@ -64,6 +66,7 @@ pub(super) fn load(engine: &Engine, linker: &Linker<GuestState>, cache: &Compile
     check_imports(engine, &component)?;
     let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
     let pre: InstancePre<GuestState> = linker.instantiate_pre(&component).map_err(mismatch)?;
+    check_exports(engine, &pre, kind).map_err(mismatch)?;
     let world = match kind {
         ProcessorKind::Batch => World::Batch(batch::BatchProcessorPre::new(pre).map_err(mismatch)?),
         ProcessorKind::SlowQuery => World::SlowQuery(slow_query::SlowQueryProcessorPre::new(pre).map_err(mismatch)?),
@@ -86,6 +89,18 @@ fn check_imports(engine: &Engine, component: &Component) -> Result<(), LoadError
     let allowed = |name: &str| OURS.contains(&name) || (WASI.iter().any(|part| name.starts_with(part)) && name.contains("@0.2."));
     let refused: Vec<String> = component.component_type().imports(engine).map(|(name, _)| name.to_owned()).filter(|name| !allowed(name)).collect();
     if refused.is_empty() { Ok(()) } else { Err(LoadError::UnknownImport { imports: refused.join(", ") }) }
+}
+
+/// Whether the functions have the types that they should have, as far as that can be seen now: wasmtime compares them when it has an instance. It gets no
+/// fuel, so that none of the guest's code is run; when it needs some to start, a mismatch shows when its first row is run.
+fn check_exports(engine: &Engine, pre: &InstancePre<GuestState>, kind: ProcessorKind) -> wasmtime::Result<()> {
+    let limits = Limits { memory_bytes: u64::MAX, ..Limits::default() };
+    let mut store = make_store(engine, &limits, CancellationToken::new(), None)?;
+    let Some(Ok(instance)) = pre.instantiate_async(&mut store).now_or_never() else { return Ok(()) };
+    match kind {
+        ProcessorKind::Batch => batch::BatchProcessor::new(&mut store, &instance).map(drop),
+        ProcessorKind::SlowQuery => slow_query::SlowQueryProcessor::new(&mut store, &instance).map(drop),
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {

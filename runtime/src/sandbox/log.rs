@@ -91,27 +91,16 @@ impl Buffer {
     fn push(&mut self, text: &str) {
         // Once something was cut nothing more is kept, so that the mark stands where the text ends.
         let free = if self.cut_bytes > 0 { 0 } else { self.limit_bytes.saturating_sub(self.text.len()) };
-        let kept = floor_char_boundary(text, free);
+        let kept = text.floor_char_boundary(free);
         self.text.push_str(&text[..kept]);
         self.cut_bytes += (text.len() - kept) as u64;
     }
 }
 
-fn floor_char_boundary(text: &str, at_most: usize) -> usize {
-    if at_most >= text.len() {
-        return text.len();
-    }
-    (0..=at_most).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0)
-}
-
 /// Appends and keeps the end.
 fn push_tail(tail: &mut String, text: &str) {
-    let from = text.len().saturating_sub(LAST_WORDS_BYTES);
-    let from = (from..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
-    tail.push_str(&text[from..]);
-    let surplus = tail.len().saturating_sub(LAST_WORDS_BYTES);
-    let surplus = (surplus..=tail.len()).find(|&at| tail.is_char_boundary(at)).unwrap_or(tail.len());
-    tail.drain(..surplus);
+    tail.push_str(&text[text.ceil_char_boundary(text.len().saturating_sub(LAST_WORDS_BYTES))..]);
+    tail.drain(..tail.ceil_char_boundary(tail.len().saturating_sub(LAST_WORDS_BYTES)));
 }
 
 /// A guest's stdout or stderr. It takes everything and never blocks; what is over the limit is counted and dropped.

@@ -4,10 +4,10 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
-use wasmtime::Store;
+use wasmtime::{Store, Trap};
 
 use super::bindings::{batch, slow_query, types};
-use super::ending::{ending_of_error, ending_of_failure, ending_of_return};
+use super::ending::{ending_of_error, ending_of_failure, ending_of_init, ending_of_return};
 use super::guest::{GuestState, ProgressSink, make_store};
 use super::load::{Processor, World};
 use crate::model::{Batch, BatchStatus, Ending, LeasedRow, Limits, RowRun};
@@ -100,6 +100,7 @@ impl Session {
                 guard(call, deadline, &self.spec.cancel).await
             }
         };
+        let returned = within_fuel(&live.store, returned);
         let fuel = used(&live.store, allowance);
         let log = live.store.data().log.clone();
         let ending = match returned {
@@ -147,7 +148,7 @@ impl Session {
                 guard(guest.rowmill_jobs_slow_query().call_mark_done(&mut live.store, summary), deadline, &self.spec.cancel).await
             }
         };
-        match returned {
+        match within_fuel(&live.store, returned) {
             Guarded::Returned(Ok(Ok(()))) => Ok(()),
             Guarded::Returned(Ok(Err(failure))) => Err(ending_of_failure(failure)),
             stopped => {
@@ -228,7 +229,7 @@ async fn start_in(
             (Guest::SlowQuery(guest), init)
         }
     };
-    started("init", init, store, allowance)?.map_err(|reason| Ending::CannotStart { reason: format!("init: {reason}") })?;
+    started("init", init, store, allowance)?.map_err(ending_of_init)?;
     if let (Guest::Batch(guest), Some(info)) = (&guest, begin) {
         let begun = guard(guest.rowmill_jobs_batch().call_begin(&mut *store, info), deadline, cancel).await;
         started("begin", begun, store, allowance)?.map_err(ending_of_failure)?;
@@ -238,7 +239,7 @@ async fn start_in(
 
 /// What a part of the start returned, or why there is no instance.
 fn started<T>(part: &str, end: Guarded<T>, store: &Store<GuestState>, allowance: Allowance) -> Result<T, Ending> {
-    match end {
+    match within_fuel(store, end) {
         Guarded::Returned(Ok(value)) => Ok(value),
         stopped => match stopped_ending(stopped, store, allowance) {
             Ending::Cancelled => Err(Ending::Cancelled),
@@ -248,13 +249,29 @@ fn started<T>(part: &str, end: Guarded<T>, store: &Store<GuestState>, allowance:
 }
 
 /// Gives the next call its fuel and its time.
+///
+/// One unit more than it may use: a guest looks at its fuel at loop heads and calls only, and returns from a last stretch that cost too much without having
+/// looked. That the spare unit is gone tells.
 fn arm(store: &mut Store<GuestState>, allowance: Allowance) {
-    store.set_fuel(allowance.fuel).expect("the engine meters fuel");
+    store.set_fuel(allowance.fuel.saturating_add(1)).expect("the engine meters fuel");
     store.data_mut().deadline = Instant::now() + allowance.timeout;
 }
 
+fn fuel_left(store: &Store<GuestState>) -> u64 {
+    store.get_fuel().expect("the engine meters fuel")
+}
+
+/// Fuel used since the store was armed. What was used over the limit is not told apart from the limit.
 fn used(store: &Store<GuestState>, allowance: Allowance) -> u64 {
-    allowance.fuel.saturating_sub(store.get_fuel().expect("the engine meters fuel"))
+    allowance.fuel.saturating_add(1).saturating_sub(fuel_left(store)).min(allowance.fuel)
+}
+
+/// A call that used more than its fuel ends the same way whether or not it returned before it looked.
+fn within_fuel<T>(store: &Store<GuestState>, end: Guarded<T>) -> Guarded<T> {
+    match end {
+        Guarded::Returned(Ok(_)) if fuel_left(store) == 0 => Guarded::Returned(Err(Trap::OutOfFuel.into())),
+        end => end,
+    }
 }
 
 /// Why a call did not return a value.

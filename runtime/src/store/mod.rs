@@ -65,13 +65,14 @@ pub struct Recorded {
 /// What an abort did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Aborted {
+    /// `Aborted`; or, when nothing was changed, what the batch is: still `Inprog` when its files are to be joined.
     pub status: BatchStatus,
     pub counts: BatchCounts,
-    /// False when the batch was final before; then nothing was changed.
+    /// False when the batch was aborted or had all its outcomes before; then nothing was changed.
     pub changed: bool,
 }
 
-/// A place in the results of a batch: the next page begins after it.
+/// A place in the results of a batch: the next page begins after it. One from [`RowPieces`] is good for the next pieces only, since `line` may be 0 there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResultCursor {
     pub line: u32,
@@ -86,13 +87,18 @@ pub struct RowPieces {
     pub pieces: Vec<(usize, String)>,
 }
 
-/// Batches, rows, leases, outcomes. Every method is one transaction: it does all or nothing.
+/// Batches, rows, leases, outcomes. Every method is one transaction: it does all or nothing. Texts come back as they were given, whatever characters
+/// they hold, NUL among them.
+///
+/// Time is the store's clock. A lease, of rows or to finish a batch, lives while its end lies ahead; from that moment on it is *lost*, as it is when it was
+/// taken over, given back, or recorded to its end, and when its batch was aborted. A lost lease never revives, and nothing changes by its key.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Submits a batch with its first rows.
     ///
     /// # Errors
-    /// `Invalid`: no rows without `hold`; a line that is 0 in a batch, or a slow query that is not one row with line 0; an id that exists.
+    /// `Invalid`: no rows without `hold`; a line that is 0 in a batch, or a slow query that is not one row with line 0, or is held; no attempts; an id that
+    /// exists.
     async fn submit_batch(&self, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError>;
 
     /// Appends rows to a held batch. Returns how many it has now.
@@ -107,7 +113,8 @@ pub trait Store: Send + Sync + 'static {
     /// `NotFound`; `WrongStatus` when it is past `queued`; `Invalid` when it has no rows.
     async fn release_batch(&self, id: BatchId) -> Result<u64, StoreError>;
 
-    /// Aborts a batch: rows without an outcome are aborted from this moment on, and nothing more is recorded for them. A final batch is left as it is.
+    /// Aborts a batch: rows without an outcome are aborted from this moment on, and nothing more is recorded for them. A batch that has all its outcomes is
+    /// left as it is, though its files may not be joined yet.
     ///
     /// # Errors
     /// `NotFound`.
@@ -125,7 +132,9 @@ pub trait Store: Send + Sync + 'static {
     /// `NotFound`.
     async fn read_batch(&self, id: BatchId) -> Result<Batch, StoreError>;
 
-    /// Leases rows: first those whose lease ended without being recorded, then retries that are due, then fresh rows of the oldest batch.
+    /// Leases rows: first those whose lease ended without being recorded, then retries that are due, then fresh rows of the oldest batch. A lease holds rows
+    /// of one batch, at most `rows_max`; a larger one that ended gives its first rows, and the rest waits for the next claim. A lease that ended by the clock
+    /// counts as a crash and an attempt of its rows; after two crashes its rows are leased one by one.
     async fn claim_leases(&self, request: &ClaimRequest) -> Result<Vec<Lease>, StoreError>;
 
     /// The next rows of a lease that are not recorded yet, in order: all of them, or fewer when they are large.
@@ -137,20 +146,21 @@ pub trait Store: Send + Sync + 'static {
     /// Lets leases live for `ttl` from now. Returns those that were lost.
     async fn renew_leases(&self, leases: &[LeaseKey], ttl: Duration) -> Result<Vec<LeaseKey>, StoreError>;
 
-    /// Records the next results of a lease, in order of their rows and without a gap. `took` is the time that running them took, for the size of further
-    /// leases. The lease ends with its last row.
+    /// Records the next results of a lease, in order of their rows and without a gap; none is fine, and changes nothing. `took` is the time that running them
+    /// took, for the size of further leases. The lease ends with its last row.
     ///
     /// # Errors
-    /// `LeaseLost`; `TooManyFiles`; `Invalid` for results that are not the lease's next rows.
+    /// `LeaseLost`; `Invalid` for results that are not the lease's next rows, or that end a row as `Aborted`; `TooManyFiles`.
     async fn record_results(&self, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError>;
 
     /// Gives the rows of a lease that are not recorded back, to be claimed at once. It does not count as a crash. A lost lease is left alone.
     async fn give_back_lease(&self, lease: LeaseKey) -> Result<(), StoreError>;
 
-    /// When the next retry is due or the next lease ends, if there is one: a claim before that finds nothing new.
+    /// When the next retry is due or the next lease ends, whether of rows or to finish a batch: of what no claim finds now, nothing comes before that. Zero
+    /// when such a thing waits already, or a batch is to be finished; none when there is nothing but fresh rows.
     async fn next_due(&self) -> Result<Option<Duration>, StoreError>;
 
-    /// Leases a batch that is to be finished, if there is one.
+    /// Leases the oldest batch that is to be finished and that nobody finishes now, if there is one.
     async fn claim_finish(&self, worker: &str, ttl: Duration) -> Result<Option<FinishLease>, StoreError>;
 
     /// Lets a finish lease live for `ttl` from now.
@@ -159,13 +169,13 @@ pub trait Store: Send + Sync + 'static {
     /// `LeaseLost`.
     async fn renew_finish(&self, lease: &FinishLease, ttl: Duration) -> Result<(), StoreError>;
 
-    /// Gives a finish lease back, to be claimed at once. It does not count as an attempt.
+    /// Gives a finish lease back, to be claimed at once. It does not count as an attempt. A lost lease is left alone.
     async fn give_back_finish(&self, lease: &FinishLease) -> Result<(), StoreError>;
 
-    /// Ends the step `Join`: the files and the status of the batch are final.
+    /// Ends the step `Join`: the files and the status of the batch are final. A file that is not among these is none of the batch's.
     ///
     /// # Errors
-    /// `LeaseLost`.
+    /// `LeaseLost`; `Invalid` for a file that no row wrote to.
     async fn record_files(&self, lease: &FinishLease, files: &[OutputFile]) -> Result<(), StoreError>;
 
     /// Ends the step `Mark`, with the error that `mark-done` returned.
@@ -174,7 +184,8 @@ pub trait Store: Send + Sync + 'static {
     /// `LeaseLost`.
     async fn record_mark_done(&self, lease: &FinishLease, error: Option<&str>) -> Result<(), StoreError>;
 
-    /// Outcomes in line order, at most `limit`, after `after`. A page of large rows is shorter; the end is an empty page.
+    /// All rows with their outcomes, as far as they have one, in line order, at most `limit`, after `after`. Rows of the same line come in the order of their
+    /// numbers. A page of large rows is shorter; the end is an empty page.
     ///
     /// # Errors
     /// `NotFound`.

@@ -1,136 +1,240 @@
-//! Batches end.
+//! Batches are finished: joined, then marked, then done.
 
-use std::sync::Arc;
-use std::time::Duration;
+use rowmill::model::{BatchId, BatchStatus, BatchStep, FinishLease, RowStatus};
 
-use rowmill::model::{BatchStatus, BatchStep, OutputFile, RowResult, RowStatus};
-use rowmill::store::{FILES_PER_BATCH_MAX, ResultCursor, StoreError};
-use tokio::sync::Barrier;
+use super::build::{MILLISECOND, SECOND, TTL, counts, outcome, query, row, rows, success};
+use super::kit::{Kit, START, file, is_lost};
 
-use super::support::{Fresh, TTL, new_batch, result, rows, with_piece};
-
-pub async fn counts_equal_outcomes_and_the_last_record_says_so(fresh: Fresh) {
-    let id = fresh.submit(3).await;
-    let lease = fresh.claim_one(3).await;
-    for (row_no, status) in [(1, RowStatus::Success), (2, RowStatus::Failed), (3, RowStatus::Success)] {
-        let recorded = fresh.store.record_results(lease.key, &[result(row_no, 1, status)], Duration::ZERO).await.unwrap();
-        assert_eq!(recorded.last, row_no == 3);
-        assert_eq!(recorded.counts.success + recorded.counts.failed, u64::from(row_no));
-    }
-    let batch = fresh.store.read_batch(id).await.unwrap();
-    assert_eq!((batch.counts.success, batch.counts.failed, batch.fuel, batch.step), (2, 1, 21, BatchStep::Join));
-    assert_eq!(batch.status, BatchStatus::Inprog);
+/// A batch that waits to be joined.
+async fn to_be_joined(kit: &Kit) -> BatchId {
+    let id = kit.submit(1).await;
+    kit.run_rows().await;
+    id
 }
 
-pub async fn two_last_records_at_once_finish_a_batch_once(fresh: Fresh) {
-    for _ in 0..50 {
-        fresh.submit(2).await;
-        let leases = fresh.claim(2, 1).await;
-        let barrier = Arc::new(Barrier::new(2));
-        let tasks: Vec<_> = (1..)
-            .zip(leases)
-            .map(|(row_no, lease)| {
-                let (store, barrier) = (Arc::clone(&fresh.store), Arc::clone(&barrier));
-                tokio::spawn(async move {
-                    barrier.wait().await;
-                    store.record_results(lease.key, &[result(row_no, 1, RowStatus::Success)], Duration::ZERO).await.unwrap().last
-                })
-            })
-            .collect();
-        let mut last = 0;
-        for task in tasks {
-            last += u32::from(task.await.unwrap());
+async fn step(kit: &Kit, id: BatchId) -> (BatchStep, BatchStatus) {
+    let batch = kit.batch(id).await;
+    (batch.step, batch.status)
+}
+
+pub async fn a_batch_is_joined_then_marked_then_done(kit: Kit) {
+    let id = to_be_joined(&kit).await;
+    assert_eq!(step(&kit, id).await, (BatchStep::Join, BatchStatus::Inprog));
+    let join = kit.claim_finish().await;
+    assert_eq!((join.batch, join.step, join.attempt), (id, BatchStep::Join, 1));
+    assert_eq!(kit.batch(id).await.finished_at, None);
+    kit.pass(SECOND);
+    kit.store.record_files(&join, &[]).await.unwrap();
+    assert_eq!(step(&kit, id).await, (BatchStep::Mark, BatchStatus::Success));
+    assert_eq!(kit.batch(id).await.finished_at, Some(START.after(SECOND)));
+
+    kit.pass(SECOND);
+    let mark = kit.claim_finish().await;
+    assert_eq!((mark.batch, mark.step, mark.attempt), (id, BatchStep::Mark, 1));
+    kit.store.record_mark_done(&mark, None).await.unwrap();
+    assert_eq!(step(&kit, id).await, (BatchStep::Done, BatchStatus::Success));
+    let batch = kit.batch(id).await;
+    assert_eq!((batch.finished_at, batch.mark_error), (Some(START.after(SECOND)), None));
+    assert_eq!(kit.try_claim_finish().await, None);
+}
+
+pub async fn a_batch_with_rows_left_is_not_finished(kit: Kit) {
+    kit.hold(1).await;
+    kit.submit(2).await;
+    assert_eq!(kit.try_claim_finish().await, None);
+    let lease = kit.claim_rows(2).await;
+    assert_eq!(kit.try_claim_finish().await, None);
+    let rows = kit.read(&lease).await;
+    kit.record(&lease, &[success(&rows[0])]).await;
+    assert_eq!(kit.try_claim_finish().await, None);
+    kit.go_silent();
+    assert_eq!(kit.try_claim_finish().await, None);
+}
+
+pub async fn one_worker_at_a_time_finishes_a_batch(kit: Kit) {
+    let id = to_be_joined(&kit).await;
+    let join = kit.claim_finish().await;
+    assert_eq!(kit.try_claim_finish().await, None);
+    kit.store.record_files(&join, &[]).await.unwrap();
+    kit.claim_finish().await;
+    assert_eq!(kit.try_claim_finish().await, None);
+    assert_eq!(step(&kit, id).await, (BatchStep::Mark, BatchStatus::Success));
+}
+
+pub async fn several_batches_are_finished_side_by_side_the_oldest_first(kit: Kit) {
+    let ids = [to_be_joined(&kit).await, to_be_joined(&kit).await, to_be_joined(&kit).await];
+    let leases = [kit.claim_finish().await, kit.claim_finish().await, kit.claim_finish().await];
+    assert_eq!(leases.map(|lease| lease.batch), ids);
+    kit.store.record_files(&leases[2], &[]).await.unwrap();
+    let mark = kit.claim_finish().await;
+    assert_eq!((mark.batch, mark.step), (ids[2], BatchStep::Mark));
+    assert_eq!(kit.try_claim_finish().await, None);
+}
+
+/// A record by this lease is refused, and changes nothing.
+async fn opens_nothing(kit: &Kit, lease: &FinishLease) {
+    let before = kit.view(lease.batch).await;
+    is_lost(kit.store.renew_finish(lease, TTL * 100).await);
+    is_lost(kit.store.record_files(lease, &[file("a.txt", "elsewhere")]).await);
+    is_lost(kit.store.record_mark_done(lease, Some("elsewhere")).await);
+    kit.store.give_back_finish(lease).await.unwrap();
+    assert_eq!(kit.view(lease.batch).await, before);
+}
+
+pub async fn a_finish_lease_that_ended_is_taken_over(kit: Kit) {
+    let id = to_be_joined(&kit).await;
+    for wanted in [BatchStep::Join, BatchStep::Mark] {
+        let first = kit.claim_finish().await;
+        kit.pass(TTL - MILLISECOND);
+        assert_eq!(kit.try_claim_finish().await, None);
+        kit.pass(MILLISECOND);
+        let second = kit.claim_finish().await;
+        assert_eq!((second.batch, second.step, second.attempt), (id, wanted, 2));
+        opens_nothing(&kit, &first).await;
+        assert_eq!(kit.try_claim_finish().await, None, "the old one gave the lease of the new one back");
+        kit.go_silent();
+        let third = kit.claim_finish().await;
+        assert_eq!((third.step, third.attempt), (wanted, 3));
+        match wanted {
+            BatchStep::Join => kit.store.record_files(&third, &[]).await.unwrap(),
+            _ => kit.store.record_mark_done(&third, None).await.unwrap(),
         }
-        assert_eq!(last, 1);
+        for old in [first, second, third] {
+            opens_nothing(&kit, &old).await;
+        }
     }
+    assert_eq!(step(&kit, id).await, (BatchStep::Done, BatchStatus::Success));
 }
 
-pub async fn an_abort_keeps_what_was_recorded_and_refuses_the_rest(fresh: Fresh) {
-    let id = fresh.submit(4).await;
-    let lease = fresh.claim_one(3).await;
-    fresh.store.record_results(lease.key, &[result(1, 1, RowStatus::Success)], Duration::ZERO).await.unwrap();
-    let aborted = fresh.store.abort_batch(id, Some("why".to_owned())).await.unwrap();
-    assert!(aborted.changed);
-    assert_eq!((aborted.status, aborted.counts.success, aborted.counts.aborted), (BatchStatus::Aborted, 1, 3));
-    let late = fresh.store.record_results(lease.key, &[result(2, 1, RowStatus::Success)], Duration::ZERO).await;
-    assert!(matches!(late, Err(StoreError::LeaseLost)));
-    assert!(fresh.claim(5, 5).await.is_empty());
-    let statuses: Vec<_> = fresh.store.read_results(id, None, 10).await.unwrap().into_iter().map(|row| row.status.unwrap()).collect();
-    assert_eq!(statuses, [RowStatus::Success, RowStatus::Aborted, RowStatus::Aborted, RowStatus::Aborted]);
+pub async fn a_finish_lease_that_ended_records_nothing(kit: Kit) {
+    let id = to_be_joined(&kit).await;
+    let lease = kit.claim_finish().await;
+    kit.go_silent();
+    let before = kit.view(id).await;
+    is_lost(kit.store.renew_finish(&lease, TTL).await);
+    is_lost(kit.store.record_files(&lease, &[]).await);
+    assert_eq!(kit.view(id).await, before);
+    let lease = kit.claim_finish().await;
+    kit.store.record_files(&lease, &[]).await.unwrap();
+    let lease = kit.claim_finish().await;
+    kit.go_silent();
+    is_lost(kit.store.record_mark_done(&lease, None).await);
+    assert_eq!(step(&kit, id).await.0, BatchStep::Mark);
 }
 
-pub async fn a_final_batch_is_not_aborted(fresh: Fresh) {
-    let id = fresh.submit(1).await;
-    let lease = fresh.claim_one(1).await;
-    fresh.record_all(&lease).await;
-    let finish = fresh.store.claim_finish("w", TTL).await.unwrap().unwrap();
-    fresh.store.record_files(&finish, &[]).await.unwrap();
-    let aborted = fresh.store.abort_batch(id, None).await.unwrap();
-    assert_eq!((aborted.changed, aborted.status), (false, BatchStatus::Success));
+/// Like a lease of rows: who comes back too late does not undo the count of its crash.
+pub async fn a_lost_finish_lease_is_not_given_back(kit: Kit) {
+    to_be_joined(&kit).await;
+    let lease = kit.claim_finish().await;
+    kit.go_silent();
+    kit.store.give_back_finish(&lease).await.unwrap();
+    assert_eq!(kit.claim_finish().await.attempt, 2);
 }
 
-pub async fn each_step_has_one_winner_and_is_taken_over_when_it_ends(fresh: Fresh) {
-    let id = fresh.submit(1).await;
-    let lease = fresh.claim_one(1).await;
-    fresh.store.record_results(lease.key, &[with_piece(1, "a.txt")], Duration::ZERO).await.unwrap();
-    let first = fresh.store.claim_finish("w", TTL).await.unwrap().unwrap();
-    assert_eq!((first.step, first.attempt), (BatchStep::Join, 1));
-    assert!(fresh.store.claim_finish("x", TTL).await.unwrap().is_none());
-    fresh.clock.advance(TTL);
-    let second = fresh.store.claim_finish("x", TTL).await.unwrap().unwrap();
+pub async fn a_finish_lease_that_is_renewed_lives_on(kit: Kit) {
+    to_be_joined(&kit).await;
+    let lease = kit.claim_finish().await;
+    for _ in 0..4 {
+        kit.pass(TTL - MILLISECOND);
+        kit.store.renew_finish(&lease, TTL).await.unwrap();
+    }
+    kit.pass(TTL - MILLISECOND);
+    assert_eq!(kit.try_claim_finish().await, None);
+    kit.store.record_files(&lease, &[]).await.unwrap();
+}
+
+pub async fn a_finish_lease_given_back_is_no_attempt(kit: Kit) {
+    to_be_joined(&kit).await;
+    for _ in 0..3 {
+        let lease = kit.claim_finish().await;
+        assert_eq!(lease.attempt, 1);
+        kit.store.give_back_finish(&lease).await.unwrap();
+        opens_nothing(&kit, &lease).await;
+    }
+    kit.claim_finish().await;
+    kit.go_silent();
+    let second = kit.claim_finish().await;
     assert_eq!(second.attempt, 2);
-    assert!(matches!(fresh.store.record_files(&first, &[]).await, Err(StoreError::LeaseLost)));
-    assert!(matches!(fresh.store.renew_finish(&first, TTL).await, Err(StoreError::LeaseLost)));
-    let file = OutputFile { name: "a.txt".to_owned(), object: "o".to_owned(), size_bytes: 2 };
-    fresh.store.record_files(&second, std::slice::from_ref(&file)).await.unwrap();
-    let batch = fresh.store.read_batch(id).await.unwrap();
-    assert_eq!((batch.status, batch.step, batch.files), (BatchStatus::Success, BatchStep::Mark, vec![file]));
-    let mark = fresh.store.claim_finish("w", TTL).await.unwrap().unwrap();
-    assert_eq!((mark.step, mark.attempt), (BatchStep::Mark, 1));
-    fresh.store.record_mark_done(&mark, Some("no")).await.unwrap();
-    assert!(matches!(fresh.store.record_mark_done(&mark, None).await, Err(StoreError::LeaseLost)));
-    let batch = fresh.store.read_batch(id).await.unwrap();
-    assert_eq!((batch.step, batch.mark_error.as_deref()), (BatchStep::Done, Some("no")));
-    assert!(fresh.store.claim_finish("w", TTL).await.unwrap().is_none());
+    kit.store.give_back_finish(&second).await.unwrap();
+    assert_eq!(kit.claim_finish().await.attempt, 2);
 }
 
-pub async fn results_are_in_line_order_whatever_came_first(fresh: Fresh) {
-    let batch = new_batch(true);
-    let id = batch.id;
-    fresh.store.submit_batch(batch, rows([5, 9])).await.unwrap();
-    fresh.store.append_rows(id, rows([7, 5, 1])).await.unwrap();
-    fresh.store.release_batch(id).await.unwrap();
-    let lease = fresh.claim_one(5).await;
-    let results: Vec<RowResult> = (1..=5).map(|row_no| with_piece(row_no, "f")).collect();
-    fresh.store.record_results(lease.key, &results, Duration::ZERO).await.unwrap();
-    for limit in 1..=6 {
-        let (mut lines, mut pieces, mut after) = (Vec::new(), Vec::new(), None);
-        loop {
-            let page = fresh.store.read_results(id, after, limit).await.unwrap();
-            let Some(last) = page.last() else { break };
-            after = Some(ResultCursor { line: last.line, row_no: last.row_no });
-            lines.extend(page.iter().map(|row| (row.line, row.row_no)));
+pub async fn a_lease_for_one_step_does_not_end_the_other(kit: Kit) {
+    let id = to_be_joined(&kit).await;
+    let join = kit.claim_finish().await;
+    is_lost(kit.store.record_mark_done(&join, Some("not yet")).await);
+    assert_eq!((kit.batch(id).await.mark_error, step(&kit, id).await.0), (None, BatchStep::Join));
+    kit.store.record_files(&join, &[]).await.unwrap();
+    let mark = kit.claim_finish().await;
+    let before = kit.view(id).await;
+    is_lost(kit.store.record_files(&mark, &[file("a.txt", "again")]).await);
+    is_lost(kit.store.record_files(&join, &[]).await);
+    assert_eq!(kit.view(id).await, before);
+    kit.store.record_mark_done(&mark, None).await.unwrap();
+}
+
+pub async fn a_lease_of_one_batch_does_not_finish_another(kit: Kit) {
+    let (first, second) = (to_be_joined(&kit).await, to_be_joined(&kit).await);
+    let (of_first, of_second) = (kit.claim_finish().await, kit.claim_finish().await);
+    opens_nothing(&kit, &FinishLease { batch: second, ..of_first }).await;
+    opens_nothing(&kit, &FinishLease { batch: first, ..of_second }).await;
+    kit.store.record_files(&of_first, &[]).await.unwrap();
+    kit.store.record_files(&of_second, &[]).await.unwrap();
+}
+
+pub async fn a_batch_ends_as_the_worst_of_its_rows(kit: Kit) {
+    let cases = [
+        (&[RowStatus::Success, RowStatus::Success][..], false, BatchStatus::Success),
+        (&[RowStatus::Success, RowStatus::Failed], false, BatchStatus::Failed),
+        (&[RowStatus::Failed, RowStatus::Failed], false, BatchStatus::Failed),
+        (&[RowStatus::Success], true, BatchStatus::Aborted),
+        (&[RowStatus::Failed], true, BatchStatus::Aborted),
+        (&[], true, BatchStatus::Aborted),
+    ];
+    for (statuses, abort, wanted) in cases {
+        let id = kit.submit(2).await;
+        let lease = kit.claim_rows(2).await;
+        let rows = kit.read(&lease).await;
+        kit.record(&lease, &rows.iter().zip(statuses).map(|(row, status)| outcome(row, *status)).collect::<Vec<_>>()).await;
+        if abort {
+            kit.abort(id).await;
         }
-        after = None;
-        loop {
-            let page = fresh.store.read_pieces(id, after, limit).await.unwrap();
-            let Some(last) = page.last() else { break };
-            after = Some(last.at);
-            pieces.extend(page.into_iter().flat_map(|row| row.pieces).map(|(_, text)| text));
-        }
-        assert_eq!(lines, [(1, 5), (5, 1), (5, 4), (7, 3), (9, 2)]);
-        assert_eq!(pieces, ["5", "1", "4", "3", "2"]);
+        kit.finish_all().await;
+        let batch = kit.batch(id).await;
+        assert_eq!((batch.status, batch.step), (wanted, BatchStep::Done), "{statuses:?}, {abort}");
+        let counted = batch.counts.success + batch.counts.failed + batch.counts.aborted;
+        assert_eq!((counted, batch.counts.rows), (2, 2));
+        assert_eq!(batch.counts.success, statuses.iter().filter(|status| **status == RowStatus::Success).count() as u64);
     }
 }
 
-pub async fn a_batch_has_only_so_many_output_files(fresh: Fresh) {
-    let count = u32::try_from(FILES_PER_BATCH_MAX).unwrap() + 1;
-    let id = fresh.submit(count).await;
-    let lease = fresh.claim_one(count).await;
-    let results: Vec<RowResult> = (1..=count).map(|row_no| with_piece(row_no, &format!("f{row_no}"))).collect();
-    let refused = fresh.store.record_results(lease.key, &results, Duration::ZERO).await;
-    let Err(StoreError::TooManyFiles { allowed }) = refused else { panic!("{refused:?}") };
-    assert_eq!(allowed.len(), FILES_PER_BATCH_MAX);
-    assert!(fresh.store.list_file_names(id).await.unwrap().is_empty());
-    assert_eq!(fresh.store.read_batch(id).await.unwrap().counts.success, 0);
+pub async fn the_error_of_mark_done_can_be_seen(kit: Kit) {
+    let id = to_be_joined(&kit).await;
+    kit.store.record_files(&kit.claim_finish().await, &[]).await.unwrap();
+    kit.store.record_mark_done(&kit.claim_finish().await, Some("the mail server is away")).await.unwrap();
+    let batch = kit.batch(id).await;
+    assert_eq!((batch.status, batch.mark_error.as_deref()), (BatchStatus::Success, Some("the mail server is away")));
+}
+
+pub async fn a_slow_query_is_finished_like_a_batch(kit: Kit) {
+    let new = query();
+    kit.store.submit_batch(new.clone(), vec![row(0)]).await.unwrap();
+    kit.run_rows().await;
+    kit.finish_all().await;
+    assert_eq!(step(&kit, new.id).await, (BatchStep::Done, BatchStatus::Success));
+    assert_eq!(kit.counts(new.id).await, counts(1, 1, 0, 0));
+}
+
+pub async fn a_finished_batch_stays_as_it_is(kit: Kit) {
+    let id = to_be_joined(&kit).await;
+    kit.finish_all().await;
+    let before = kit.view(id).await;
+    kit.submit(2).await;
+    kit.store.append_rows(id, rows(1)).await.unwrap_err();
+    kit.run_rows().await;
+    kit.finish_all().await;
+    kit.go_silent();
+    assert_eq!(kit.try_claim_finish().await, None);
+    kit.claim_nothing().await;
+    assert_eq!(kit.view(id).await, before);
 }

@@ -1,31 +1,238 @@
-//! What every store must do. A further store needs one line: `for_store!(name, fresh)`.
+//! What every store must do. A store joins with a file like `sqlite.rs`: a [`kit::Harness`] that makes fresh ones, and the line `conformance!(…)`, which
+//! makes every test below for it. A test that is missing in the list is an unused function, which `make lint` refuses.
+//!
+//! Time is a clock that the tests move: nothing waits, and nothing is tried again.
 
+mod build;
+mod kit;
+mod random;
+mod stages;
+
+mod abort;
+mod claim;
+mod due;
+mod files;
 mod finish;
+mod hold;
 mod leases;
-mod support;
+mod record;
+mod results;
+mod retries;
+mod schedules;
+mod sizing;
+mod submit;
+mod takeover;
+mod texts;
+mod workers;
 
-/// Makes every test for one store, from an async function that makes a fresh [`support::Fresh`].
-macro_rules! for_store {
-    ($store:ident, $fresh:path) => {
-        mod $store {
-            for_store!(@leases $fresh; a_batch_needs_rows_unless_it_is_held, appended_rows_are_run_only_after_the_release,
-                claims_cover_every_row_once, a_stale_lease_cannot_record, a_lease_that_was_taken_over_opens_nothing_to_its_old_owner,
-                rows_of_a_lease_that_was_given_back_are_at_their_first_attempt, after_two_crashes_rows_are_leased_one_by_one,
-                results_must_be_the_next_rows_of_the_lease, a_retry_waits_until_it_is_due_and_counts_its_attempt,
-                a_claim_never_gives_more_leases_than_were_asked_for, large_rows_are_read_in_parts);
-            for_store!(@finish $fresh; counts_equal_outcomes_and_the_last_record_says_so, two_last_records_at_once_finish_a_batch_once,
-                an_abort_keeps_what_was_recorded_and_refuses_the_rest, a_final_batch_is_not_aborted, each_step_has_one_winner_and_is_taken_over_when_it_ends,
-                results_are_in_line_order_whatever_came_first, a_batch_has_only_so_many_output_files);
-        }
-    };
-    (@$part:ident $fresh:path; $($test:ident),+ $(,)?) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $test() {
-                crate::conformance::$part::$test($fresh().await).await;
+mod sqlite;
+
+/// The tests by subject, each a sentence about stores.
+macro_rules! conformance {
+    ($harness:ty) => {
+        $crate::conformance::tests_of! { $harness;
+            submit {
+                a_batch_comes_back_as_it_was_submitted
+                an_op_is_stored_in_lower_case
+                a_batch_without_rows_must_be_held
+                a_line_of_a_batch_is_one_or_more
+                a_slow_query_is_one_row_with_line_zero
+                an_id_is_taken_only_once
+                a_row_is_tried_once_at_least
+                rows_are_numbered_from_one_in_the_order_they_came_in
+                a_line_may_be_as_large_as_it_gets
+                a_rejected_row_is_leased_with_its_reason
+                many_batches_live_side_by_side
+                what_was_never_submitted_is_not_found
+                what_was_committed_is_there_after_a_crash
             }
-        )+
+            hold {
+                rows_are_appended_while_a_batch_is_held
+                rows_of_two_held_batches_do_not_mix
+                only_a_held_batch_takes_rows
+                a_batch_past_queued_cannot_be_released
+                only_a_held_batch_can_be_discarded
+                a_slow_query_is_never_held
+                a_released_batch_is_queued_with_all_its_rows
+                releasing_a_queued_batch_changes_nothing
+                an_empty_batch_cannot_be_released
+                a_discarded_batch_is_gone_with_its_rows
+            }
+            claim {
+                a_claim_takes_the_next_rows_in_order
+                leased_rows_come_as_they_were_submitted
+                many_claims_cover_every_row_exactly_once
+                claims_at_the_same_moment_never_overlap
+                a_claim_gives_no_more_leases_than_asked_for
+                a_claim_of_no_rows_still_gives_one
+                an_empty_store_has_nothing_to_claim
+                held_batches_are_not_claimed
+                the_oldest_batch_is_claimed_first
+                the_first_claim_starts_a_batch
+            }
+            sizing {
+                the_first_leases_of_a_batch_are_small
+                fast_rows_make_leases_as_large_as_allowed
+                slow_rows_make_small_leases
+                rows_slower_than_the_target_come_one_by_one
+                rows_that_become_slower_make_smaller_leases
+                a_few_rows_of_unknown_speed_spread_over_all_slots
+                the_last_rows_of_a_batch_spread_over_all_slots
+                a_worker_with_larger_targets_gets_larger_leases
+                a_record_of_nothing_says_nothing_about_speed
+            }
+            leases {
+                large_rows_come_in_parts
+                a_row_of_any_size_comes_alone_at_least
+                only_rows_without_an_outcome_are_read
+                a_key_that_was_never_given_opens_nothing
+                a_lease_lives_until_its_time_and_no_longer
+                a_lease_that_is_renewed_lives_on
+                a_renewal_counts_from_now
+                a_renewal_names_the_leases_that_were_lost
+                a_lease_given_back_can_be_claimed_at_once_and_counts_no_crash
+                a_lease_given_back_keeps_the_crashes_it_had
+                a_lost_lease_is_not_given_back
+                leases_that_ended_are_claimed_before_fresh_rows
+                a_lease_is_no_larger_than_asked_for_whoever_held_it_before
+                a_worker_without_a_name_holds_its_leases_like_any_other
+                a_lease_may_live_as_long_as_time_goes
+            }
+            takeover {
+                a_stale_lease_cannot_record
+                the_old_key_of_a_lease_that_was_taken_over_opens_nothing
+                a_takeover_counts_a_crash_and_an_attempt
+                a_takeover_holds_only_what_was_not_recorded
+                after_two_crashes_the_rows_of_a_lease_are_leased_one_by_one
+                the_row_that_kills_workers_is_found
+                a_lease_that_was_split_can_be_given_back
+                one_claim_takes_over_as_many_leases_as_it_asks_for
+                a_lease_that_ended_does_not_revive
+            }
+            record {
+                results_are_recorded_in_parts
+                an_outcome_comes_back_as_it_was_recorded
+                a_lease_ends_with_its_last_row
+                a_lease_records_its_next_rows_and_no_others
+                a_row_ends_with_success_or_failed_and_nothing_else
+                a_record_of_nothing_changes_nothing
+                only_the_last_record_of_a_batch_is_the_last
+                a_batch_is_not_over_while_rows_were_never_claimed
+                a_record_touches_no_other_batch
+                fuel_of_all_records_is_summed_up
+                large_leases_are_recorded_at_once
+            }
+            retries {
+                a_retry_is_claimed_when_it_is_due_and_not_before
+                each_retry_is_another_attempt
+                a_batch_does_not_end_while_a_retry_waits
+                a_leased_row_carries_its_input_when_it_is_retried
+                retries_of_one_lease_may_come_due_at_different_times
+                a_lease_of_retries_is_no_larger_than_asked_for
+                a_few_retries_spread_over_all_slots
+                retries_that_are_due_come_before_fresh_rows
+                retries_of_several_batches_never_share_a_lease
+                retries_are_recorded_in_parts
+                a_lease_of_retries_records_its_next_rows_and_no_others
+                a_crash_while_a_retry_runs_is_an_attempt
+                a_retry_given_back_is_the_same_attempt
+                after_two_crashes_retries_are_leased_one_by_one
+                the_retries_of_an_aborted_batch_vanish
+                a_slow_query_is_retried_like_a_row
+            }
+            abort {
+                a_batch_is_aborted_at_every_stage_before_its_last_outcome
+                a_batch_with_all_its_outcomes_is_not_changed_by_an_abort
+                the_first_reason_of_an_abort_stays
+                an_empty_held_batch_can_be_aborted
+                nothing_is_recorded_after_an_abort
+                rows_without_an_outcome_are_aborted_with_their_batch
+                an_aborted_batch_is_finished_like_any_other
+                an_abort_touches_no_other_batch
+                of_an_abort_and_the_last_record_at_the_same_moment_one_wins
+            }
+            finish {
+                a_batch_is_joined_then_marked_then_done
+                a_batch_with_rows_left_is_not_finished
+                one_worker_at_a_time_finishes_a_batch
+                several_batches_are_finished_side_by_side_the_oldest_first
+                a_finish_lease_that_ended_is_taken_over
+                a_finish_lease_that_ended_records_nothing
+                a_lost_finish_lease_is_not_given_back
+                a_finish_lease_that_is_renewed_lives_on
+                a_finish_lease_given_back_is_no_attempt
+                a_lease_for_one_step_does_not_end_the_other
+                a_lease_of_one_batch_does_not_finish_another
+                a_batch_ends_as_the_worst_of_its_rows
+                the_error_of_mark_done_can_be_seen
+                a_slow_query_is_finished_like_a_batch
+                a_finished_batch_stays_as_it_is
+            }
+            files {
+                a_name_is_listed_once_however_many_rows_write_to_it
+                names_belong_to_their_batch
+                names_differ_in_every_letter
+                a_batch_has_only_so_many_files
+                the_files_of_several_rows_are_limited_together
+                a_lost_lease_is_not_told_about_files
+                files_can_be_seen_once_they_were_joined
+                files_of_an_aborted_batch_can_be_seen_too
+                only_files_of_the_batch_are_recorded
+                the_order_of_names_and_pieces_is_the_same_for_each_attempt_to_join
+            }
+            results {
+                results_come_in_line_order_whatever_the_page
+                rows_of_the_same_line_keep_the_order_they_came_in
+                lines_that_stop_growing_in_a_later_append_are_sorted_too
+                a_cursor_stays_good_when_lines_stop_growing
+                a_page_of_nothing_and_a_page_past_the_end_are_empty
+                a_row_has_no_status_before_it_has_an_outcome
+                a_page_of_large_rows_is_shorter
+                pieces_come_in_line_order_whatever_the_page
+                a_page_of_large_pieces_is_shorter
+                a_retry_leaves_no_result_behind
+            }
+            texts {
+                every_text_comes_back_as_it_was_given
+                a_nul_is_a_character_like_any_other
+                a_text_may_have_a_mebibyte
+                json_is_kept_to_the_letter
+                a_text_that_is_absent_is_not_an_empty_one
+                a_row_may_be_several_mebibytes
+            }
+            due {
+                nothing_is_due_when_nothing_is_leased_or_retried
+                a_lease_is_due_when_it_ends
+                a_retry_is_due_at_its_time
+                a_batch_to_be_finished_is_due_at_once_or_when_its_lease_ends
+                the_first_of_many_is_due
+                what_an_abort_removes_is_not_due
+            }
+            workers {
+                two_last_records_at_the_same_moment_end_a_batch_once
+                counts_are_right_after_many_records_at_the_same_moment
+                one_lease_recorded_twice_at_the_same_moment_counts_once
+                a_takeover_and_a_late_record_at_the_same_moment_record_once
+                of_many_claims_at_the_same_moment_one_finishes_each_step
+                many_workers_record_each_row_once_and_finish_each_batch_once
+            }
+            schedules {
+                random_schedules_keep_every_promise
+                a_store_that_breaks_a_promise_is_caught
+            }
+        }
     };
 }
 
-for_store!(sqlite, crate::conformance::support::sqlite);
+macro_rules! tests_of {
+    ($harness:ty; $($subject:ident { $($test:ident)* })*) => {
+        $($(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                $crate::conformance::$subject::$test($crate::conformance::kit::Kit::fresh::<$harness>().await).await;
+            }
+        )*)*
+    };
+}
+
+use {conformance, tests_of};

@@ -82,7 +82,7 @@ impl RunDirectory {
             return Ok(Opened::Started(manifest));
         }
         if self.out.join(STATE).exists() {
-            eprintln!("the input was not read to its end: it is read anew");
+            say!("the input was not read to its end: it is read anew");
             self.remove_state()?;
             return Ok(Opened::Nothing);
         }

@@ -15,7 +15,7 @@ pub use self::args::RunArgs;
 use self::directory::{Manifest, Opened, RunDirectory};
 use super::progress;
 use super::signals::Stop;
-use super::{EXIT_SOME_FAILED, EXIT_SUCCESS};
+use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
 use crate::blobs::Blobs;
 use crate::export::{Summary, export_batch};
 use crate::model::{Batch, BatchStatus, BatchStep, Limits, ProcessorKind, SystemClock, without_controls};
@@ -52,7 +52,7 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
     let opened = if args.resume { directory.resume(&processor.digest)? } else { directory.check_free()? };
     let manifest = match opened {
         Opened::Finished(summary) => {
-            eprintln!("this run is finished already");
+            say!("this run is finished already");
             return report(args, &directory, &summary, None);
         }
         Opened::Started(manifest) => Some(manifest),
@@ -63,7 +63,7 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
         None => match feed::submit(source, args, &processor, &directory, stop).await? {
             Some(fed) => fed,
             None => {
-                eprintln!("stopped while the input was read; nothing was run");
+                say!("stopped while the input was read; nothing was run");
                 return Ok(ExitCode::from(stop.exit_status()));
             }
         },
@@ -72,7 +72,7 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
     let batch = work(Arc::clone(&store), &blobs, processor, args.limits(), settings, &manifest, stop).await;
     let batch = batch.with_context(|| format!("what was done is kept: {}", args.how_to_resume()))?;
     if batch.step != BatchStep::Done {
-        eprintln!("stopped after {} of {} rows; to go on: {}", batch.counts.success + batch.counts.failed, batch.counts.rows, args.how_to_resume());
+        say!("stopped after {} of {} rows; to go on: {}", batch.counts.success + batch.counts.failed, batch.counts.rows, args.how_to_resume());
         return Ok(ExitCode::from(stop.exit_status()));
     }
     let summary = export_batch(&*store, &blobs, &batch, manifest.format, &manifest.header, directory.out()).await?;
@@ -126,7 +126,7 @@ async fn work(
         tokio::spawn(async move {
             tokio::select! {
                 () = progress::show(following) => {}
-                () = stop.asked() => eprintln!("stopping: rows that are running come to their end; once more to stop at once"),
+                () = stop.asked() => { say!("stopping: rows that are running come to their end; once more to stop at once"); }
             }
             worker.drain();
         })
@@ -139,9 +139,9 @@ async fn work(
 
 fn report(args: &RunArgs, directory: &RunDirectory, summary: &Summary, answer: Option<String>) -> anyhow::Result<ExitCode> {
     if args.json {
-        println!("{}", serde_json::to_string(summary)?);
+        print_data(&serde_json::to_string(summary)?)?;
     } else {
-        eprintln!(
+        say!(
             "{}: {} rows, {} success, {} failed, {} aborted",
             summary.status.as_str(),
             summary.rows,
@@ -149,16 +149,16 @@ fn report(args: &RunArgs, directory: &RunDirectory, summary: &Summary, answer: O
             summary.failed,
             summary.aborted
         );
-        eprintln!("{:.1} s, {} rows/s, fuel {}", summary.seconds, summary.rows_per_second, summary.fuel);
+        say!("{:.1} s, {} rows/s, fuel {}", summary.seconds, summary.rows_per_second, summary.fuel);
         if let Some(reason) = &summary.abort_reason {
-            eprintln!("aborted: {}", without_controls(reason));
+            say!("aborted: {}", without_controls(reason));
         }
         if let Some(error) = &summary.mark_error {
-            eprintln!("mark-done failed: {}", without_controls(error));
+            say!("mark-done failed: {}", without_controls(error));
         }
-        eprintln!("results are in {}", directory.out().display());
+        say!("results are in {}", directory.out().display());
         if let Some(answer) = answer {
-            println!("{answer}");
+            print_data(&answer)?;
         }
     }
     match summary.status {

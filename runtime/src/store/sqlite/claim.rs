@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::SqliteConnection;
 
-use super::{SqliteStore, count, failed, fetch_page, new_token, small};
+use super::{SqliteStore, count, failed, fetch_page, length, new_token, small};
 use crate::model::{BatchId, ClaimRequest, Lease, LeaseKey, LeasedRow, Timestamp};
 use crate::store::StoreError;
 use crate::store::sizing::{LeaseSizing, lease_rows};
@@ -40,67 +40,100 @@ struct EndedLease {
     lease_id: i64,
     batch_key: i64,
     batch_id: String,
-    /// Empty when it was given back.
-    worker: String,
+    /// False when it was given back.
+    held: bool,
     retries: bool,
     next_row: i64,
     last_row: i64,
     crashes: i64,
 }
 
-/// A lease that was given back, or whose owner went silent.
+/// A lease that was given back, or whose owner went silent; its first rows, when it has more than this worker may get.
 async fn take_over(db: &mut SqliteConnection, request: &ClaimRequest, now: Timestamp) -> Result<Option<Lease>, StoreError> {
     let taking_over = failed("take a lease over");
-    let free: Option<EndedLease> = sqlx::query_as(
-        "SELECT l.lease_id, l.batch_key, b.batch_id, l.worker, l.retries, l.next_row, l.last_row, l.crashes
+    let ended: Option<EndedLease> = sqlx::query_as(
+        "SELECT l.lease_id, l.batch_key, b.batch_id, l.token <> 0 AS held, l.retries, l.next_row, l.last_row, l.crashes
          FROM leases l JOIN batches b USING (batch_key) WHERE l.expires_at <= ? ORDER BY l.expires_at, l.lease_id LIMIT 1",
     )
     .bind(now.0)
     .fetch_optional(&mut *db)
     .await
     .map_err(taking_over)?;
-    let Some(EndedLease { lease_id, batch_key: key, batch_id, worker, retries, next_row: first, last_row: last, crashes }) = free else {
-        return Ok(None);
-    };
-    let crashed = !worker.is_empty();
-    let crashes = crashes + i64::from(crashed);
-    let split = crashes >= SPLIT_CRASHES;
-    let (mut last, mut rows) = (last, last - first + 1);
-    if retries {
-        if crashed {
-            sqlx::query("UPDATE retries SET attempt = attempt + 1 WHERE lease_id = ?").bind(lease_id).execute(&mut *db).await.map_err(taking_over)?;
-        }
-        if split {
-            sqlx::query("UPDATE retries SET lease_id = NULL WHERE lease_id = ?1 AND row_no > (SELECT min(row_no) FROM retries WHERE lease_id = ?1)")
-                .bind(lease_id)
-                .execute(&mut *db)
-                .await
-                .map_err(taking_over)?;
-        }
-        rows = sqlx::query_scalar("SELECT count(*) FROM retries WHERE lease_id = ?").bind(lease_id).fetch_one(&mut *db).await.map_err(taking_over)?;
-    } else if split && last > first {
-        sqlx::query("INSERT INTO leases (batch_key, token, worker, next_row, last_row, crashes, expires_at) VALUES (?, 0, '', ?, ?, ?, 0)")
-            .bind(key)
-            .bind(first + 1)
-            .bind(last)
-            .bind(crashes)
+    let Some(ended) = ended else { return Ok(None) };
+    let crashes = ended.crashes + i64::from(ended.held);
+    if ended.retries && ended.held {
+        sqlx::query("UPDATE retries SET attempt = attempt + 1 WHERE lease_id = ?")
+            .bind(ended.lease_id)
             .execute(&mut *db)
             .await
             .map_err(taking_over)?;
-        (last, rows) = (first, 1);
+    }
+    let rows_max = if crashes >= SPLIT_CRASHES { 1 } else { i64::from(request.rows_max.max(1)) };
+    if let Some(rest) = find_rest(db, &ended, rows_max).await? {
+        let (lease_id, token) = split_off(db, request, now, &ended, crashes, rest).await?;
+        return lease(lease_id, token, &ended.batch_id, rows_max, crashes).map(Some);
     }
     let token = new_token();
-    sqlx::query("UPDATE leases SET token = ?, worker = ?, last_row = ?, crashes = ?, expires_at = ? WHERE lease_id = ?")
+    sqlx::query("UPDATE leases SET token = ?, worker = ?, crashes = ?, expires_at = ? WHERE lease_id = ?")
         .bind(token)
         .bind(&request.worker)
-        .bind(last)
         .bind(crashes)
         .bind(now.after(request.ttl).0)
-        .bind(lease_id)
+        .bind(ended.lease_id)
         .execute(&mut *db)
         .await
         .map_err(taking_over)?;
-    lease(lease_id, token, &batch_id, rows, crashes).map(Some)
+    let rows = if ended.retries {
+        sqlx::query_scalar("SELECT count(*) FROM retries WHERE lease_id = ?").bind(ended.lease_id).fetch_one(db).await.map_err(taking_over)?
+    } else {
+        ended.last_row - ended.next_row + 1
+    };
+    lease(ended.lease_id, token, &ended.batch_id, rows, crashes).map(Some)
+}
+
+/// The first row beyond so many of a lease, if it has more.
+async fn find_rest(db: &mut SqliteConnection, ended: &EndedLease, rows_max: i64) -> Result<Option<i64>, StoreError> {
+    if !ended.retries {
+        let rest = ended.next_row + rows_max;
+        return Ok((rest <= ended.last_row).then_some(rest));
+    }
+    sqlx::query_scalar("SELECT row_no FROM retries WHERE lease_id = ? ORDER BY row_no LIMIT 1 OFFSET ?")
+        .bind(ended.lease_id)
+        .bind(rows_max)
+        .fetch_optional(db)
+        .await
+        .map_err(failed("split a lease"))
+}
+
+/// Makes a lease of the rows before `rest`. The others stay behind in the old one, which is nobody's now and keeps its crashes.
+async fn split_off(
+    db: &mut SqliteConnection,
+    request: &ClaimRequest,
+    now: Timestamp,
+    ended: &EndedLease,
+    crashes: i64,
+    rest: i64,
+) -> Result<(i64, i64), StoreError> {
+    let splitting = failed("split a lease");
+    let (rows, next_row) = if ended.retries { ((0, 0), 0) } else { ((ended.next_row, rest - 1), rest) };
+    let (lease_id, token) = insert_lease(db, request, now, ended.batch_key, ended.retries, rows, crashes).await?;
+    sqlx::query("UPDATE leases SET token = 0, worker = '', next_row = ?, crashes = ?, expires_at = 0 WHERE lease_id = ?")
+        .bind(next_row)
+        .bind(crashes)
+        .bind(ended.lease_id)
+        .execute(&mut *db)
+        .await
+        .map_err(splitting)?;
+    if ended.retries {
+        sqlx::query("UPDATE retries SET lease_id = ? WHERE lease_id = ? AND row_no < ?")
+            .bind(lease_id)
+            .bind(ended.lease_id)
+            .bind(rest)
+            .execute(db)
+            .await
+            .map_err(splitting)?;
+    }
+    Ok((lease_id, token))
 }
 
 /// Retries that are due, of one batch.
@@ -124,7 +157,7 @@ async fn lease_retries(db: &mut SqliteConnection, request: &ClaimRequest, now: T
             .await
             .map_err(leasing)?;
     let rows = size(request, row_micros, waiting);
-    let (lease_id, token) = insert_lease(db, request, now, key, true, (0, 0)).await?;
+    let (lease_id, token) = insert_lease(db, request, now, key, true, (0, 0), 0).await?;
     sqlx::query(
         "UPDATE retries SET lease_id = ?1 WHERE batch_key = ?2 AND row_no IN
          (SELECT row_no FROM retries WHERE batch_key = ?2 AND lease_id IS NULL AND due_at <= ?3 ORDER BY due_at, row_no LIMIT ?4)",
@@ -159,7 +192,7 @@ async fn lease_fresh_rows(db: &mut SqliteConnection, request: &ClaimRequest, now
         .execute(&mut *db)
         .await
         .map_err(leasing)?;
-    let (lease_id, token) = insert_lease(db, request, now, key, false, (first, first + rows - 1)).await?;
+    let (lease_id, token) = insert_lease(db, request, now, key, false, (first, first + rows - 1), 0).await?;
     lease(lease_id, token, &batch_id, rows, 0).map(Some)
 }
 
@@ -175,15 +208,18 @@ async fn insert_lease(
     key: i64,
     retries: bool,
     (first, last): (i64, i64),
+    crashes: i64,
 ) -> Result<(i64, i64), StoreError> {
     let token = new_token();
-    let inserted = sqlx::query("INSERT INTO leases (batch_key, token, worker, retries, next_row, last_row, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?)")
+    let insert = "INSERT INTO leases (batch_key, token, worker, retries, next_row, last_row, crashes, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    let inserted = sqlx::query(insert)
         .bind(key)
         .bind(token)
         .bind(&request.worker)
         .bind(retries)
         .bind(first)
         .bind(last)
+        .bind(crashes)
         .bind(now.after(request.ttl).0)
         .execute(db)
         .await
@@ -223,7 +259,7 @@ pub(super) async fn read_leased_rows(store: &SqliteStore, lease: LeaseKey) -> Re
             .bind(last)
     }
     .fetch(&mut *db);
-    let rows = fetch_page(rows, |row: &(i64, i64, String, Option<String>, i64)| row.2.len()).await.map_err(reading)?;
+    let rows = fetch_page(rows, |row: &(i64, i64, String, Option<String>, i64)| row.2.len() + length(row.3.as_ref())).await.map_err(reading)?;
     let leased =
         |(row_no, line, input, rejected, attempt)| LeasedRow { row_no: small(row_no), line: small(line), input, attempt: small(attempt), rejected };
     Ok(rows.into_iter().map(leased).collect())
@@ -251,7 +287,7 @@ pub(super) async fn renew_leases(store: &SqliteStore, leases: &[LeaseKey], ttl: 
 }
 
 pub(super) async fn give_back_lease(store: &SqliteStore, lease: LeaseKey) -> Result<(), StoreError> {
-    // Without a worker's name it does not count as a crash when it is taken over.
+    // Without a token it does not count as a crash when it is taken over.
     sqlx::query("UPDATE leases SET token = 0, worker = '', expires_at = 0 WHERE lease_id = ? AND token = ? AND expires_at > ?")
         .bind(lease.id)
         .bind(lease.token)

@@ -75,10 +75,11 @@ pub(super) async fn renew_finish(store: &SqliteStore, lease: &FinishLease, ttl: 
 pub(super) async fn give_back_finish(store: &SqliteStore, lease: &FinishLease) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE batches SET finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL, finish_attempt = finish_attempt - 1
-         WHERE batch_id = ? AND finish_token = ?",
+         WHERE batch_id = ? AND finish_token = ? AND finish_expires_at > ?",
     )
     .bind(lease.batch.to_string())
     .bind(lease.token)
+    .bind(store.now().0)
     .execute(&store.writer)
     .await
     .map_err(failed("give the lease of a batch to finish back"))?;
@@ -103,7 +104,7 @@ pub(super) async fn record_files(store: &SqliteStore, lease: &FinishLease, files
     .map_err(recording)?;
     ensure_held(&hit)?;
     for file in files {
-        sqlx::query("UPDATE output_files SET object = ?, size_bytes = ? WHERE batch_key = ? AND name = ?")
+        let hit = sqlx::query("UPDATE output_files SET object = ?, size_bytes = ? WHERE batch_key = ? AND name = ?")
             .bind(&file.object)
             .bind(signed(file.size_bytes))
             .bind(key)
@@ -111,6 +112,9 @@ pub(super) async fn record_files(store: &SqliteStore, lease: &FinishLease, files
             .execute(&mut *db)
             .await
             .map_err(recording)?;
+        if hit.rows_affected() != 1 {
+            return Err(StoreError::Invalid(format!("batch {} has no output file {:?}", lease.batch, file.name)));
+        }
     }
     db.commit().await.map_err(failed("commit output files"))
 }

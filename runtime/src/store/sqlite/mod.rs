@@ -68,8 +68,7 @@ impl SqliteStore {
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(opening)?;
         sqlx::migrate!("../migrations/sqlite").run(&writer).await.map_err(failed("migrate its database"))?;
         // Nobody else has the store open, so whoever held a lease is gone.
-        for end in ["UPDATE leases SET expires_at = 0 WHERE worker <> ''", "UPDATE batches SET finish_expires_at = 0 WHERE finish_token IS NOT NULL"]
-        {
+        for end in ["UPDATE leases SET expires_at = 0 WHERE token <> 0", "UPDATE batches SET finish_expires_at = 0 WHERE finish_token IS NOT NULL"] {
             sqlx::query(end).execute(&writer).await.map_err(opening)?;
         }
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await.map_err(opening)?;
@@ -107,9 +106,9 @@ fn failed<E: std::error::Error + Send + Sync + 'static>(doing: &'static str) -> 
     move |source| StoreError::Failed { doing, source: Box::new(source) }
 }
 
-/// A value that no owner of a lease had before.
+/// A value that no owner of a lease had before, and never 0, which stands for no owner.
 fn new_token() -> i64 {
-    // The low half of a UUIDv7 is random, but for two bits.
+    // The low half of a UUIDv7 is random, but for its first two bits, which are 10.
     i64::from_ne_bytes(Uuid::now_v7().as_u64_pair().1.to_ne_bytes())
 }
 
@@ -124,6 +123,11 @@ async fn fetch_page<T>(mut rows: BoxStream<'_, Result<T, sqlx::Error>>, weigh: i
         page.push(row);
     }
     Ok(page)
+}
+
+/// What a text weighs in a page.
+fn length(text: Option<&String>) -> usize {
+    text.map_or(0, String::len)
 }
 
 /// A count from the database, where CHECK constraints keep it from being negative.

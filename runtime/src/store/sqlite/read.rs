@@ -2,7 +2,7 @@
 
 use sqlx::SqliteConnection;
 
-use super::{SqliteStore, count, failed, fetch_page, find_batch, kind_of, small, status_of, step_of};
+use super::{SqliteStore, count, failed, fetch_page, find_batch, kind_of, length, small, status_of, step_of};
 use crate::model::{Batch, BatchCounts, BatchId, BatchStatus, JsonText, OutputFile, RecordedOutcome, RowStatus, Timestamp};
 use crate::store::{ResultCursor, RowPieces, StoreError};
 
@@ -100,6 +100,12 @@ struct ResultRow {
     log: Option<String>,
 }
 
+impl ResultRow {
+    fn weight(&self) -> usize {
+        self.input.len() + length(self.output.as_ref()) + length(self.messages.as_ref()) + length(self.log.as_ref())
+    }
+}
+
 pub(super) async fn read_results(
     store: &SqliteStore,
     id: BatchId,
@@ -119,7 +125,7 @@ pub(super) async fn read_results(
     };
     let (line, row_no) = position(after);
     let rows = sqlx::query_as(select).bind(key).bind(line).bind(row_no).bind(i64::from(limit)).fetch(&mut *db);
-    let rows = fetch_page(rows, |row: &ResultRow| row.input.len() + row.output.as_ref().map_or(0, String::len)).await.map_err(reading)?;
+    let rows = fetch_page(rows, ResultRow::weight).await.map_err(reading)?;
     rows.into_iter().map(|row| recorded(row, status)).collect()
 }
 

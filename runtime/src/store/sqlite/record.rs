@@ -25,12 +25,17 @@ pub(super) async fn record_results(store: &SqliteStore, lease: LeaseKey, results
             .await
             .map_err(failed("look up a lease"))?;
     let (key, retries, first, last) = held.ok_or(StoreError::LeaseLost)?;
+    if retries {
+        ensure_next_retries(&mut db, lease, results).await?;
+    } else {
+        ensure_next_rows(results, first..=last)?;
+    }
     let files = FileNumbers::assign(&mut db, key, results).await?;
     insert_outcomes(&mut db, key, results, &files).await?;
     if retries {
         record_retried(&mut db, key, lease, results, now).await?;
     } else {
-        move_mark(&mut db, lease, (first, last), results).await?;
+        move_mark(&mut db, lease, first + row_count(results), last).await?;
         for (row_no, attempt, due_at) in again(results, now) {
             sqlx::query("INSERT INTO retries (batch_key, row_no, attempt, due_at) VALUES (?, ?, ?, ?)")
                 .bind(key)
@@ -54,13 +59,39 @@ fn again(results: &[RowResult], now: Timestamp) -> impl Iterator<Item = (i64, i6
     })
 }
 
-/// Moves a range lease forward; it goes when its last row is recorded.
-async fn move_mark(db: &mut SqliteConnection, lease: LeaseKey, (first, last): (i64, i64), results: &[RowResult]) -> Result<(), StoreError> {
-    let next = first + i64::try_from(results.len()).unwrap_or(i64::MAX);
-    let in_order = results.iter().zip(first..).all(|(result, row_no)| i64::from(result.row_no) == row_no);
-    if !in_order || next > last + 1 {
-        return Err(StoreError::Invalid(format!("the results are not the next rows of the lease, which holds {first} to {last}")));
+/// How many results there are, as rows are numbered.
+fn row_count(results: &[RowResult]) -> i64 {
+    i64::try_from(results.len()).unwrap_or(i64::MAX)
+}
+
+/// Results are those of the lease's next rows, in order, and each says how its row ended.
+fn ensure_next_rows(results: &[RowResult], next: impl IntoIterator<Item = i64>) -> Result<(), StoreError> {
+    let mut next = next.into_iter();
+    for result in results {
+        let wanted = next.next();
+        if wanted != Some(i64::from(result.row_no)) {
+            let wanted = wanted.map_or("the lease has no more rows".to_owned(), |row_no| format!("the lease's next is {row_no}"));
+            return Err(StoreError::Invalid(format!("a result is of row {}, but {wanted}", result.row_no)));
+        }
+        if matches!(result.verdict, Verdict::Final { status: RowStatus::Aborted, .. }) {
+            return Err(StoreError::Invalid(format!("row {} was to be recorded as aborted, which only a batch can be", result.row_no)));
+        }
     }
+    Ok(())
+}
+
+async fn ensure_next_retries(db: &mut SqliteConnection, lease: LeaseKey, results: &[RowResult]) -> Result<(), StoreError> {
+    let next: Vec<i64> = sqlx::query_scalar("SELECT row_no FROM retries WHERE lease_id = ? ORDER BY row_no LIMIT ?")
+        .bind(lease.id)
+        .bind(row_count(results))
+        .fetch_all(db)
+        .await
+        .map_err(failed("look up the rows of a lease"))?;
+    ensure_next_rows(results, next)
+}
+
+/// Moves a range lease forward; it goes when its last row is recorded.
+async fn move_mark(db: &mut SqliteConnection, lease: LeaseKey, next: i64, last: i64) -> Result<(), StoreError> {
     let move_on = if next > last { "DELETE FROM leases WHERE lease_id = ?1" } else { "UPDATE leases SET next_row = ?2 WHERE lease_id = ?1" };
     sqlx::query(move_on).bind(lease.id).bind(next).execute(db).await.map_err(failed("move a lease"))?;
     Ok(())
@@ -104,10 +135,10 @@ async fn count_outcomes(db: &mut SqliteConnection, key: i64, results: &[RowResul
     };
     let (success, failures) = (ended(RowStatus::Success), ended(RowStatus::Failed));
     let fuel: u64 = results.iter().map(|result| result.fuel).sum();
-    let row_micros = i64::try_from(took.as_micros() / (results.len().max(1) as u128)).unwrap_or(i64::MAX).max(1);
+    let row_micros = (!results.is_empty()).then(|| i64::try_from(took.as_micros() / results.len() as u128).unwrap_or(i64::MAX).max(1));
     let (rows, success, failures, last): (i64, i64, i64, bool) = sqlx::query_as(
         "UPDATE batches SET success = success + ?2, failed = failed + ?3, fuel = fuel + ?4,
-            row_micros = coalesce((row_micros * (?6 - 1) + ?5) / ?6, ?5),
+            row_micros = coalesce((row_micros * (?6 - 1) + ?5) / ?6, ?5, row_micros),
             step = CASE WHEN success + failed + ?2 + ?3 = row_count THEN 'join' ELSE step END
          WHERE batch_key = ?1 AND status = 'inprog' AND step = 'rows'
          RETURNING row_count, success, failed, step = 'join'",

@@ -16,6 +16,9 @@ pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec
     if batch.kind == ProcessorKind::SlowQuery && (rows.len() != 1 || batch.hold) {
         return Err(StoreError::Invalid("a slow query has exactly one input and is never held".to_owned()));
     }
+    if batch.attempts_max == 0 {
+        return Err(StoreError::Invalid("a row is tried once at least, but attempts_max is 0".to_owned()));
+    }
     let mut db = store.begin().await?;
     let inserted = sqlx::query(
         "INSERT INTO batches (batch_id, app, op, kind, processor_version, processor_digest, context, attempts_max, status, submitted_at)

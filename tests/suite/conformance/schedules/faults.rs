@@ -1,0 +1,267 @@
+//! Stores that break a promise on purpose: a suite that finds nothing wrong with them proves nothing.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rowmill::model::{
+    Batch, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, RecordedOutcome, RowResult,
+    RowStatus, Verdict,
+};
+use rowmill::store::{Aborted, Recorded, ResultCursor, RowPieces, Store, StoreError};
+
+use super::{Kit, Schedule};
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Fault {
+    None,
+    AcceptsStaleLeases,
+    AcceptsStaleFinishLeases,
+    CountsOneTooMany,
+    DropsAResult,
+    DropsPieces,
+    FinishesTwice,
+    ForgetsRetries,
+    GivesMoreLeasesThanAskedFor,
+    HidesCrashes,
+    IgnoresAborts,
+    KeepsWhatIsGivenBack,
+    LeasesRowsTwice,
+    LosesResults,
+    NeverSaysLast,
+    RenewsForEver,
+    RetriesAtOnce,
+    SaysLastTwice,
+    ShowsAbortedRowsAsSuccess,
+    SortsByRow,
+    SleepsTooLong,
+}
+
+const FAULTS: &[Fault] = &[
+    Fault::AcceptsStaleLeases,
+    Fault::AcceptsStaleFinishLeases,
+    Fault::CountsOneTooMany,
+    Fault::DropsAResult,
+    Fault::DropsPieces,
+    Fault::FinishesTwice,
+    Fault::ForgetsRetries,
+    Fault::GivesMoreLeasesThanAskedFor,
+    Fault::HidesCrashes,
+    Fault::IgnoresAborts,
+    Fault::KeepsWhatIsGivenBack,
+    Fault::LeasesRowsTwice,
+    Fault::LosesResults,
+    Fault::NeverSaysLast,
+    Fault::RenewsForEver,
+    Fault::RetriesAtOnce,
+    Fault::SaysLastTwice,
+    Fault::ShowsAbortedRowsAsSuccess,
+    Fault::SortsByRow,
+    Fault::SleepsTooLong,
+];
+
+/// Within so many schedules each fault must show.
+const SEEDS: u64 = 40;
+
+pub async fn a_store_that_breaks_a_promise_is_caught(kit: Kit) {
+    let mut missed = Vec::new();
+    for fault in FAULTS {
+        let mut seeds = 0..SEEDS;
+        let caught = loop {
+            let Some(seed) = seeds.next() else { break None };
+            if let Err(error) = run(&kit, *fault, seed).await {
+                break Some((seed, error));
+            }
+        };
+        match caught {
+            Some((seed, error)) => println!("{fault:?}: caught by seed {seed}: {}", error.root_cause()),
+            None => missed.push(fault),
+        }
+    }
+    assert!(missed.is_empty(), "not caught: {missed:?}");
+    // And it is the fault that was caught.
+    for seed in 0..5 {
+        run(&kit, Fault::None, seed).await.unwrap();
+    }
+}
+
+async fn run(kit: &Kit, fault: Fault, seed: u64) -> anyhow::Result<()> {
+    let Kit { store, clock, .. } = &kit.another().await;
+    let faulty = Faulty { store: store.clone(), fault, seen: Mutex::default() };
+    Schedule::run(Arc::new(faulty), clock.clone(), seed).await
+}
+
+/// A good store, and what is wrong with it.
+struct Faulty {
+    store: Arc<dyn Store>,
+    fault: Fault,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Default)]
+struct Seen {
+    leases: HashMap<i64, LeaseKey>,
+    finishes: HashMap<BatchId, FinishLease>,
+}
+
+impl Faulty {
+    fn has(&self, fault: Fault) -> bool {
+        self.fault == fault
+    }
+
+    /// The key that opens the lease now, whatever the key is.
+    fn key(&self, key: LeaseKey) -> LeaseKey {
+        let newest = self.seen.lock().unwrap().leases.get(&key.id).copied();
+        newest.filter(|_| self.has(Fault::AcceptsStaleLeases)).unwrap_or(key)
+    }
+
+    fn finish(&self, lease: &FinishLease) -> FinishLease {
+        let newest = self.seen.lock().unwrap().finishes.get(&lease.batch).copied();
+        newest.filter(|_| self.has(Fault::AcceptsStaleFinishLeases)).unwrap_or(*lease)
+    }
+}
+
+#[async_trait]
+impl Store for Faulty {
+    async fn submit_batch(&self, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
+        self.store.submit_batch(batch, rows).await
+    }
+
+    async fn append_rows(&self, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
+        self.store.append_rows(id, rows).await
+    }
+
+    async fn release_batch(&self, id: BatchId) -> Result<u64, StoreError> {
+        self.store.release_batch(id).await
+    }
+
+    async fn abort_batch(&self, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
+        let Batch { status, mut counts, .. } = self.store.read_batch(id).await?;
+        if !self.has(Fault::IgnoresAborts) || status.is_final() {
+            return self.store.abort_batch(id, reason).await;
+        }
+        counts.aborted = counts.rows - counts.success - counts.failed;
+        Ok(Aborted { status: BatchStatus::Aborted, counts, changed: counts.aborted > 0 })
+    }
+
+    async fn discard_batch(&self, id: BatchId) -> Result<(), StoreError> {
+        self.store.discard_batch(id).await
+    }
+
+    async fn read_batch(&self, id: BatchId) -> Result<Batch, StoreError> {
+        let mut batch = self.store.read_batch(id).await?;
+        if self.has(Fault::CountsOneTooMany) && batch.counts.success > 2 {
+            batch.counts.success += 1;
+        }
+        Ok(batch)
+    }
+
+    async fn claim_leases(&self, request: &ClaimRequest) -> Result<Vec<Lease>, StoreError> {
+        let more = u32::from(self.has(Fault::GivesMoreLeasesThanAskedFor));
+        let mut leases = self.store.claim_leases(&ClaimRequest { leases_max: request.leases_max + more, ..request.clone() }).await?;
+        if self.has(Fault::LeasesRowsTwice) && leases.len() == 2 {
+            leases[1] = leases[0];
+        }
+        for lease in &mut leases {
+            if self.has(Fault::HidesCrashes) {
+                lease.crashes = 0;
+            }
+            self.seen.lock().unwrap().leases.insert(lease.key.id, lease.key);
+        }
+        Ok(leases)
+    }
+
+    async fn read_leased_rows(&self, lease: LeaseKey) -> Result<Vec<LeasedRow>, StoreError> {
+        self.store.read_leased_rows(self.key(lease)).await
+    }
+
+    async fn renew_leases(&self, leases: &[LeaseKey], ttl: Duration) -> Result<Vec<LeaseKey>, StoreError> {
+        let factor = if self.has(Fault::RenewsForEver) { 1_000 } else { 1 };
+        self.store.renew_leases(leases, ttl * factor).await
+    }
+
+    async fn record_results(&self, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
+        let mut results = results.to_vec();
+        if self.has(Fault::DropsAResult) && results.len() > 2 {
+            results.pop();
+        }
+        for result in &mut results {
+            match &mut result.verdict {
+                Verdict::Retry { after } if self.has(Fault::RetriesAtOnce) => *after = Duration::ZERO,
+                Verdict::Final { pieces, .. } if self.has(Fault::DropsPieces) => pieces.clear(),
+                Verdict::Retry { .. } if self.has(Fault::ForgetsRetries) => {
+                    result.verdict = Verdict::Final { status: RowStatus::Success, output: None, messages: Vec::new(), pieces: Vec::new() };
+                }
+                _ => {}
+            }
+        }
+        let mut recorded = self.store.record_results(self.key(lease), &results, took).await?;
+        if self.has(Fault::NeverSaysLast) {
+            recorded.last = false;
+        } else if self.has(Fault::SaysLastTwice) {
+            recorded.last |= recorded.counts.success + recorded.counts.failed + 1 == recorded.counts.rows;
+        }
+        Ok(recorded)
+    }
+
+    async fn give_back_lease(&self, lease: LeaseKey) -> Result<(), StoreError> {
+        if self.has(Fault::KeepsWhatIsGivenBack) { Ok(()) } else { self.store.give_back_lease(lease).await }
+    }
+
+    async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
+        let due = self.store.next_due().await?;
+        Ok(due.map(|due| if self.has(Fault::SleepsTooLong) { due + due / 8 } else { due }))
+    }
+
+    async fn claim_finish(&self, worker: &str, ttl: Duration) -> Result<Option<FinishLease>, StoreError> {
+        let claimed = self.store.claim_finish(worker, ttl).await?;
+        let mut seen = self.seen.lock().unwrap();
+        if let Some(lease) = claimed {
+            seen.finishes.insert(lease.batch, lease);
+        } else if self.has(Fault::FinishesTwice) {
+            return Ok(seen.finishes.values().next().copied());
+        }
+        Ok(claimed)
+    }
+
+    async fn renew_finish(&self, lease: &FinishLease, ttl: Duration) -> Result<(), StoreError> {
+        self.store.renew_finish(&self.finish(lease), ttl).await
+    }
+
+    async fn give_back_finish(&self, lease: &FinishLease) -> Result<(), StoreError> {
+        self.store.give_back_finish(&self.finish(lease)).await
+    }
+
+    async fn record_files(&self, lease: &FinishLease, files: &[OutputFile]) -> Result<(), StoreError> {
+        self.store.record_files(&self.finish(lease), files).await
+    }
+
+    async fn record_mark_done(&self, lease: &FinishLease, error: Option<&str>) -> Result<(), StoreError> {
+        self.store.record_mark_done(&self.finish(lease), error).await
+    }
+
+    async fn read_results(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError> {
+        let mut page = self.store.read_results(id, after, limit).await?;
+        if self.has(Fault::LosesResults) && page.len() > 3 {
+            page.remove(1);
+        }
+        if self.has(Fault::SortsByRow) {
+            page.sort_by_key(|row| row.row_no);
+        }
+        for row in &mut page {
+            if self.has(Fault::ShowsAbortedRowsAsSuccess) && row.status == Some(RowStatus::Aborted) {
+                row.status = Some(RowStatus::Success);
+            }
+        }
+        Ok(page)
+    }
+
+    async fn list_file_names(&self, id: BatchId) -> Result<Vec<String>, StoreError> {
+        self.store.list_file_names(id).await
+    }
+
+    async fn read_pieces(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError> {
+        self.store.read_pieces(id, after, limit).await
+    }
+}

@@ -1,0 +1,11 @@
+//! Guests in the sandbox, as the library has it: each way to misbehave has an end of its own, with its numbers.
+
+mod cache;
+mod endings;
+mod fuel;
+mod isolation;
+mod load;
+mod memory;
+mod start;
+mod time;
+mod wasi;

@@ -1,0 +1,103 @@
+//! Compiled code on disk. To load it is to run it.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use rowmill::sandbox::Sandbox;
+use tempfile::TempDir;
+
+use crate::support::guests;
+use crate::support::sessions::{limits, output, run_one};
+use crate::support::wat::{Wat, answer};
+
+#[test]
+fn a_cache_that_others_can_write_to_is_refused() {
+    let directory = TempDir::new().unwrap();
+    let open = |mode| {
+        fs::set_permissions(directory.path(), Permissions::from_mode(mode)).unwrap();
+        Sandbox::new(2, directory.path()).map(|_| ()).map_err(|error| format!("{:#}", anyhow::Error::from(error)))
+    };
+    for mode in [0o770, 0o720, 0o702, 0o777] {
+        let told = open(mode).unwrap_err().replace(directory.path().to_str().unwrap(), "DIR");
+        assert_eq!(
+            told,
+            "the directory for compiled processors, DIR, cannot be used: \
+             DIR can be written by others, so code in it cannot be trusted: chmod 700 it, or choose another"
+        );
+    }
+    for mode in [0o700, 0o755] {
+        assert_eq!(open(mode), Ok(()));
+    }
+}
+
+#[test]
+fn a_cache_that_is_made_is_for_its_user_only() {
+    let directory = TempDir::new().unwrap();
+    let place = directory.path().join("not/there/yet");
+    Sandbox::new(2, &place).unwrap();
+    for made in ["not", "not/there", "not/there/yet"] {
+        assert_eq!(fs::metadata(directory.path().join(made)).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+    let file = directory.path().join("file");
+    fs::write(&file, "").unwrap();
+    assert!(Sandbox::new(2, &file).is_err());
+}
+
+/// The one file of compiled code in a cache.
+fn compiled(cache: &Path) -> PathBuf {
+    let files: Vec<_> = fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+    assert_eq!(files.len(), 1, "{files:?}");
+    files[0].clone()
+}
+
+#[tokio::test]
+async fn compiled_code_is_used_again_and_damaged_code_is_compiled_again_and_not_run() {
+    let cache = TempDir::new().unwrap();
+    let module = Wat::batch().body("process-row", &answer(2_000, 2)).fields("(data (i32.const 2000) \"42\")").module();
+    let load = || Sandbox::new(2, cache.path()).unwrap().load(&module).unwrap();
+    load();
+    let file = compiled(cache.path());
+    let good = fs::read(&file).unwrap();
+    let written = fs::metadata(&file).unwrap().modified().unwrap();
+    assert_eq!(output(&run_one(&load(), limits(), "{}").await), "42");
+    assert_eq!(fs::metadata(&file).unwrap().modified().unwrap(), written, "it was compiled again");
+    let flipped = |at: usize| {
+        let mut damaged = good.clone();
+        damaged[at] ^= 1;
+        damaged
+    };
+    let mut damages =
+        vec![Vec::new(), good[..10].to_vec(), good[..good.len() / 2].to_vec(), good[..good.len() - 1].to_vec(), b"<html>".repeat(1_000)];
+    damages.extend((0..good.len()).step_by(good.len() / 50).map(flipped));
+    damages.push(good.iter().copied().chain([0]).collect());
+    for damaged in damages {
+        fs::write(&file, &damaged).unwrap();
+        assert_eq!(output(&run_one(&load(), limits(), "{}").await), "42");
+        assert!(fs::read(compiled(cache.path())).unwrap() == good, "the damaged file was used");
+    }
+}
+
+#[test]
+fn a_cache_that_cannot_be_written_costs_time_and_nothing_else() {
+    let cache = TempDir::new().unwrap();
+    let sandbox = Sandbox::new(2, cache.path()).unwrap();
+    fs::remove_dir(cache.path()).unwrap();
+    assert!(sandbox.load(&Wat::batch().module()).is_ok());
+    assert!(!cache.path().exists());
+}
+
+#[test]
+fn many_threads_that_load_the_same_file_at_once_all_get_it() {
+    let cache = TempDir::new().unwrap();
+    let module = guests::read("bank-transactions");
+    let sandbox = Sandbox::new(2, cache.path()).unwrap();
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| sandbox.load(&module).unwrap());
+        }
+    });
+    let good = fs::read(compiled(cache.path())).unwrap();
+    assert!(good.len() > 100_000);
+    Sandbox::new(2, cache.path()).unwrap().load(&module).unwrap();
+}

@@ -1,0 +1,113 @@
+//! Rows through the sandbox, as the worker does it, without a store.
+
+use std::time::Duration;
+
+use rowmill::model::{Batch, BatchCounts, BatchId, BatchStatus, BatchStep, Ending, JsonText, LeasedRow, Limits, ProcessorKind, RowRun, Timestamp};
+use rowmill::sandbox::{Processor, Sandbox, Session, SessionSpec};
+use tokio_util::sync::CancellationToken;
+
+use super::guests;
+
+/// Far more time than any test takes: what is to be shown is another limit.
+pub const NO_DEADLINE: Duration = Duration::from_secs(3_600);
+
+pub fn sandbox() -> Sandbox {
+    Sandbox::new(8, &guests::cache()).unwrap()
+}
+
+pub fn processor(wasm: &[u8]) -> Processor {
+    sandbox().load(wasm).unwrap()
+}
+
+pub fn limits() -> Limits {
+    Limits { timeout: NO_DEADLINE, ..Limits::default() }
+}
+
+pub fn batch(kind: ProcessorKind, op: &str, context: &str) -> Batch {
+    Batch {
+        id: BatchId::generate(),
+        app: "tests".to_owned(),
+        op: op.to_owned(),
+        kind,
+        processor_version: 1,
+        processor_digest: String::new(),
+        context: JsonText::check(context).unwrap(),
+        attempts_max: 3,
+        status: BatchStatus::Inprog,
+        step: BatchStep::Rows,
+        counts: BatchCounts::default(),
+        fuel: 0,
+        abort_reason: None,
+        mark_error: None,
+        submitted_at: Timestamp(0),
+        started_at: None,
+        finished_at: None,
+        files: Vec::new(),
+    }
+}
+
+pub fn spec(batch: Batch, limits: Limits) -> SessionSpec {
+    SessionSpec { batch, limits, cancel: CancellationToken::new(), progress: None }
+}
+
+/// A session of a batch with the context `{}`.
+pub fn session(processor: &Processor, limits: Limits) -> Session {
+    session_with(processor, limits, "op", "{}")
+}
+
+pub fn session_with(processor: &Processor, limits: Limits, op: &str, context: &str) -> Session {
+    Session::new(processor.clone(), spec(batch(processor.kind(), op, context), limits))
+}
+
+pub fn row(line: u32, input: &str) -> LeasedRow {
+    LeasedRow { row_no: line, line, input: input.to_owned(), attempt: 1, rejected: None }
+}
+
+/// Runs inputs through one session, and closes it.
+pub async fn run_in(mut session: Session, inputs: &[&str]) -> Vec<RowRun> {
+    let mut runs = Vec::new();
+    for (line, input) in (1..).zip(inputs) {
+        runs.push(session.run_row(&row(line, input)).await);
+    }
+    session.close().await;
+    runs
+}
+
+/// Runs one input in a session of its own.
+pub async fn run_one(processor: &Processor, limits: Limits, input: &str) -> RowRun {
+    run_in(session(processor, limits), &[input]).await.remove(0)
+}
+
+/// What a row that succeeded returned.
+#[track_caller]
+pub fn output(run: &RowRun) -> &str {
+    match &run.ending {
+        Ending::Succeeded(answer) => answer.output.as_deref().unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The text of a trap, and its frames.
+#[track_caller]
+pub fn trap(run: &RowRun) -> (&str, &[String]) {
+    match &run.ending {
+        Ending::Trap { text, frames } => (text, frames),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+pub fn bad_output(run: &RowRun) -> &str {
+    match &run.ending {
+        Ending::BadOutput { reason } => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+pub fn cannot_start(run: &RowRun) -> &str {
+    match &run.ending {
+        Ending::CannotStart { reason } => reason,
+        other => panic!("{other:?}"),
+    }
+}
