@@ -71,7 +71,9 @@ impl SqliteStore {
         for end in ["UPDATE leases SET expires_at = 0 WHERE token <> 0", "UPDATE batches SET finish_expires_at = 0 WHERE finish_token IS NOT NULL"] {
             sqlx::query(end).execute(&writer).await.map_err(opening)?;
         }
-        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options.read_only(true)).await.map_err(opening)?;
+        // Readers go through rows once, in order, and need no cache to speak of.
+        let options = options.read_only(true).pragma("cache_size", "-2048");
+        let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await.map_err(opening)?;
         Ok(SqliteStore { writer, readers, clock, _lock: lock })
     }
 
