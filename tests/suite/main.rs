@@ -1,4 +1,6 @@
 mod conformance;
+mod help;
+mod readme;
 mod rooms;
 mod run;
 mod sandbox;

@@ -81,6 +81,9 @@ fn details(now: &Progress, rate: &Rate) -> String {
             details.push_str(&format!(", {} left", HumanDuration(Duration::from_secs(left / per_second))));
         }
     }
+    if left == 0 && now.counts.rows > 0 && !now.done {
+        details.push_str(", joining output files");
+    }
     if let Some((percent, text)) = &now.said {
         details.push_str(&format!(", {percent}% {}", without_controls(text)));
     }
