@@ -1,3 +1,7 @@
+//! Rowmill: a job runtime that runs WebAssembly processors over rows, in a sandbox.
+//!
+//! ARCHITECTURE.md says what each room does, and what it must not know.
+
 pub mod blobs;
 pub mod cli;
 pub mod export;

@@ -1,1 +1,3 @@
+//! What the tests and the generator of transactions share.
 
+pub mod random;

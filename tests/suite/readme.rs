@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::support::{ended, target};
+use crate::support::{ended, guests, target};
 
 /// The first block of a language behind a heading.
 fn block<'a>(text: &'a str, heading: &str, language: &str) -> &'a str {
@@ -24,7 +24,7 @@ fn the_processor_of_the_readme_is_built_and_run_in_its_words() {
     let shell = |commands: &str, from: &Path| {
         let mut bash = Command::new("bash");
         bash.args(["-euc", commands]).current_dir(from).env("CARGO_TARGET_DIR", target().join("readme"));
-        ended(bash.env("ROWMILL_CACHE_DIR", target().join("test-cache")))
+        ended(bash.env("ROWMILL_CACHE_DIR", guests::cache()))
     };
     let heading = "## Your own processor in ten minutes";
     let (status, stderr) = shell(block(&readme, heading, "sh"), directory.path());

@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::support::{ended, results, rowmill, summary, target};
+use crate::support::{ended, guests, results, rowmill, summary, target};
 
 fn directory_with(file: &str, content: &[u8]) -> TempDir {
     let directory = TempDir::new().unwrap();
@@ -200,7 +200,7 @@ fn a_file_that_is_no_processor_is_refused_with_what_was_found() {
         let directory = directory_with("p.wasm", content);
         fs::write(directory.path().join("rows.ndjson"), "1\n").unwrap();
         let mut command = Command::new(target().join("release/rowmill"));
-        command.current_dir(directory.path()).env("ROWMILL_CACHE_DIR", target().join("test-cache"));
+        command.current_dir(directory.path()).env("ROWMILL_CACHE_DIR", guests::cache());
         let (status, stderr) = ended(command.args(["run", "--processor", "p.wasm", "--input", "rows.ndjson"]));
         assert_eq!(status, 2);
         assert!(stderr.contains(sentence), "{stderr}");
@@ -217,23 +217,56 @@ fn a_directory_that_holds_another_run_is_refused() {
     assert_eq!(ended(rowmill(directory.path(), "misbehaving").args(["--input", "rows.ndjson", "--resume"])).0, 0);
 }
 
-/// Makes transactions, begins a run, and waits until it has released its batch.
+/// Bytes that a run's store takes at the moment.
+fn store_bytes(directory: &Path) -> u64 {
+    let size = |name: &str| fs::metadata(directory.join("out/.rowmill").join(name)).map_or(0, |file| file.len());
+    size("store.sqlite") + size("store.sqlite-wal")
+}
+
+/// Makes transactions, begins a run, and waits until it has recorded some of them: its store grows behind the input.
 fn begin_large_run(directory: &Path) -> std::process::Child {
     let rows = Command::new(target().join("release/transactions")).args(["generate", "--rows", "200000", "in.csv"]).current_dir(directory).output();
     assert!(rows.unwrap().status.success());
-    let run = rowmill(directory, "bank-transactions").args(["--input", "in.csv"]).stderr(Stdio::null()).spawn().unwrap();
+    let mut run = rowmill(directory, "bank-transactions").args(["--input", "in.csv"]).stderr(Stdio::null()).spawn().unwrap();
     let manifest = directory.join("out/.rowmill/run.json");
-    while !manifest.exists() {
-        std::thread::yield_now();
-    }
+    let mut wait_until = |reached: &dyn Fn() -> bool| {
+        while !reached() {
+            assert!(run.try_wait().unwrap().is_none(), "the run ended before it was stopped");
+            std::thread::yield_now();
+        }
+    };
+    wait_until(&|| manifest.exists());
+    let submitted = store_bytes(directory);
+    wait_until(&|| store_bytes(directory) > submitted + (1 << 20));
     run
 }
 
+fn signal(name: &str, process: &std::process::Child) {
+    assert!(Command::new("kill").args([name, &process.id().to_string()]).status().unwrap().success());
+}
+
+/// Goes on with a run whose input has gone away meanwhile, and checks what it leaves.
 fn check_large_run(directory: &Path) -> Vec<Value> {
+    let (input, away) = (directory.join("in.csv"), directory.join("away.csv"));
+    fs::rename(&input, &away).unwrap();
     assert_eq!(ended(rowmill(directory, "bank-transactions").args(["--input", "in.csv", "--resume"])).0, 1);
+    fs::rename(&away, &input).unwrap();
     let check = Command::new(target().join("release/transactions")).args(["check", "in.csv", "out"]).current_dir(directory).output().unwrap();
     assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
     results(directory)
+}
+
+#[test]
+fn a_second_process_is_kept_out_of_a_run() {
+    let directory = TempDir::new().unwrap();
+    let mut run = begin_large_run(directory.path());
+    // So that it cannot end before the second one has looked.
+    signal("-STOP", &run);
+    let (status, stderr) = ended(rowmill(directory.path(), "bank-transactions").args(["--input", "in.csv", "--resume"]));
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert_eq!(status, 2);
+    assert!(stderr.contains("cannot use out: another process works on it"), "{stderr}");
 }
 
 #[test]
@@ -252,7 +285,7 @@ fn a_killed_run_goes_on_and_only_the_leases_that_ran_are_run_again() {
 fn a_run_that_is_asked_to_stop_runs_no_row_twice() {
     let directory = TempDir::new().unwrap();
     let mut run = begin_large_run(directory.path());
-    assert!(Command::new("kill").args(["-TERM", &run.id().to_string()]).status().unwrap().success());
+    signal("-TERM", &run);
     assert_eq!(run.wait().unwrap().code(), Some(143));
     assert!(check_large_run(directory.path()).iter().all(|result| result["attempts"] == 1));
 }

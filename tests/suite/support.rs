@@ -15,20 +15,13 @@ pub fn target() -> PathBuf {
     std::env::current_exe().unwrap().ancestors().nth(3).unwrap().to_owned()
 }
 
-/// A compiled guest.
-pub fn guest(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../target/guests/{name}.wasm"));
-    assert!(path.exists(), "{} is missing: run `make guests`", path.display());
-    path
-}
-
 /// `rowmill run` with a guest, and results in `directory/out`.
 pub fn rowmill(directory: &Path, guest_name: &str) -> Command {
     let program = target().join("release/rowmill");
     assert!(program.exists(), "{} is missing: run `cargo build --release --workspace --bins`", program.display());
     let mut command = Command::new(program);
-    command.current_dir(directory).env("ROWMILL_CACHE_DIR", target().join("test-cache")).arg("run");
-    command.arg("--processor").arg(guest(guest_name)).args(["--out", "out"]);
+    command.current_dir(directory).env("ROWMILL_CACHE_DIR", guests::cache()).arg("run");
+    command.arg("--processor").arg(guests::path(guest_name)).args(["--out", "out"]);
     command
 }
 

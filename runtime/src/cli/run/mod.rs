@@ -47,7 +47,6 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
     let settings = args.settings();
     let processor = load_processor(args, settings.slots)?;
-    let source = args.source(processor.kind())?;
     let directory = RunDirectory::new(args.out_directory());
     let opened = if args.resume { directory.resume(&processor.digest)? } else { directory.check_free()? };
     let manifest = match opened {
@@ -60,7 +59,7 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
     };
     let (store, manifest) = match manifest {
         Some(manifest) => (directory.open_store().await?, manifest),
-        None => match feed::submit(source, args, &processor, &directory, stop).await? {
+        None => match feed::submit(args.source(processor.kind())?, args, &processor, &directory, stop).await? {
             Some(fed) => fed,
             None => {
                 say!("stopped while the input was read; nothing was run");

@@ -5,8 +5,8 @@ use std::io::Write;
 use anyhow::Context;
 use serde::Serialize;
 
-use crate::random::Random;
 use crate::rules::{ACCOUNT, AMOUNT, COLUMNS, CURRENCY, DATE, ID, MEMO, TO_ACCOUNT, TYPE, effect};
+use rowmill_tests::random::Random;
 
 /// What a right run over the file comes to.
 #[derive(Debug, PartialEq, Eq, Serialize)]

@@ -6,7 +6,6 @@
 mod check;
 mod generate;
 mod ordered;
-mod random;
 mod results;
 mod rules;
 
