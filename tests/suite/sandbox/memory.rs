@@ -1,7 +1,7 @@
 //! Memory: one limit over everything that an instance has.
 
 use rowmill::model::{Ending, Limits};
-use rowmill::sandbox::MEMORY_MAX_BYTES;
+use rowmill::model::Limits;
 
 use crate::support::sessions::{cannot_start, limits, output, processor, run_in, run_one, sandbox, session, trap};
 use crate::support::wat::{Wat, with_another_module};
