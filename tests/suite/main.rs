@@ -4,4 +4,5 @@ mod readme;
 mod rooms;
 mod run;
 mod sandbox;
+mod servers;
 mod support;
