@@ -1,3 +1,4 @@
+mod config;
 mod conformance;
 mod help;
 mod readme;
@@ -5,4 +6,5 @@ mod rooms;
 mod run;
 mod sandbox;
 mod servers;
+mod status;
 mod support;

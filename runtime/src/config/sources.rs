@@ -81,8 +81,9 @@ pub(super) struct Layer {
 impl Layer {
     fn of_file(directory: &Path, path: &Path) -> Result<Layer, ConfigError> {
         let text = std::fs::read_to_string(directory.join(path)).map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
-        let data =
-            Toml::string(&text).data().map_err(|error| ConfigError::NotToml { path: path.to_owned(), reason: without_excerpt(&error.to_string()) })?;
+        let data = Toml::string(&text)
+            .data()
+            .map_err(|error| ConfigError::NotToml { path: path.to_owned(), reason: without_excerpt(&error.to_string()) })?;
         let settings: Dict = data.into_values().flatten().collect();
         let shown = path.display().to_string();
         let place = |section: &str, key: Option<&str>| match line_of(&text, section, key) {
