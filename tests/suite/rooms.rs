@@ -184,7 +184,10 @@ fn a_planted_violation_is_found() {
         ("store/sqlite/mod.rs", "mod tests { use super::super::super::api; }"),
         ("cli/run.rs", "let c = 'a'; crate::worker::claim::claim_rows(c);"),
         ("cli/run.rs", "use crate::{cli::{table, progress}, worker::{Worker, claim::{self}}};"),
-        ("dashboard.rs", "use crate::*;"),
+        ("cli/run.rs", "use crate::*;"),
+        ("export.rs", "use crate::config::Config;"),
+        ("config/mod.rs", "use crate::store::Store;"),
+        ("store/redis.rs", "use redis::Client;"),
         ("worker/summarise.rs", "let quoted = '\"'; use crate::cli;"),
         ("status.rs", "fn f() { vec![rowmill::store::rows()]; }"),
     ];

@@ -86,7 +86,7 @@ const STATES: [(BatchStatus, u64, u64); 8] = [
 async fn an_older_state_never_takes_the_place_of_a_newer_one() {
     let redis = Redis::start().unwrap();
     let reader = board(&redis.url());
-    for newer in 0..STATES.len() {
+    for (newer, newest) in STATES.iter().enumerate() {
         let id = BatchId::generate();
         let state = |at: usize| snapshot(id, STATES[at].0, STATES[at].1, STATES[at].2);
         let here = board(&redis.url());
@@ -100,7 +100,7 @@ async fn an_older_state_never_takes_the_place_of_a_newer_one() {
             other.flush(SOON).await;
         }
         here.flush(SOON).await;
-        assert_eq!(reader.read(id).await, Some(state(newer)), "{:?}", STATES[newer]);
+        assert_eq!(reader.read(id).await, Some(state(newer)), "{newest:?}");
     }
     let id = BatchId::generate();
     let here = board(&redis.url());
@@ -239,7 +239,8 @@ async fn a_hundred_thousand_states_do_not_pile_up() {
     let id = BatchId::generate();
     for success in 0..100_000 {
         here.publish(snapshot(id, BatchStatus::Inprog, 100_000, success));
-        assert!(here.pending() <= 1);
+        // One waits, and the one before it may be on its way.
+        assert!(here.pending() <= 2);
         if success % 1_000 == 0 {
             tokio::task::yield_now().await;
         }
@@ -261,7 +262,7 @@ async fn states_of_many_batches_do_not_pile_up_while_redis_is_down() {
         here.publish(snapshot(BatchId::generate(), BatchStatus::Inprog, 10, 1));
         here.publish(done(BatchId::generate()));
     }
-    assert!(here.pending() <= 20_000, "{} wait", here.pending());
+    assert!(here.pending() <= 40_000, "{} wait", here.pending());
 }
 
 #[tokio::test]

@@ -168,7 +168,10 @@ fn insert(settings: &mut Dict, setting: &Setting, value: &str) {
 }
 
 fn unknown(name: &str, place: String) -> ConfigError {
-    ConfigError::UnknownKey { key: name.to_owned(), place, nearest: nearest(name, SETTINGS.iter().map(Setting::name)) }
+    // A key without its section is near to that of any section.
+    let by_key = SETTINGS.iter().find(|setting| setting.key == name).map(Setting::name);
+    let nearest = by_key.unwrap_or_else(|| nearest(name, SETTINGS.iter().map(Setting::name)));
+    ConfigError::UnknownKey { key: name.to_owned(), place, nearest }
 }
 
 fn nearest(name: &str, among: impl Iterator<Item = String>) -> String {

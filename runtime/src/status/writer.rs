@@ -98,7 +98,7 @@ impl Writer {
 
     pub fn pending(&self) -> usize {
         let waiting = self.waiting();
-        waiting.running.len() + waiting.finals.len()
+        waiting.running.len() + waiting.finals.len() + waiting.under_way
     }
 
     /// Comes back when everything was written or given up.
@@ -163,7 +163,8 @@ impl Writer {
         };
         let count = taken.len();
         let mut taken = taken.into_iter().peekable();
-        while taken.peek().is_some() {
+        let mut failed = Vec::new();
+        while failed.is_empty() && taken.peek().is_some() {
             let (mut part, mut bytes) = (Vec::new(), 0);
             while part.len() < PIPELINE_STATES && bytes < PIPELINE_BYTES {
                 let Some(next) = taken.next() else { break };
@@ -171,19 +172,19 @@ impl Writer {
                 part.push(next);
             }
             if !self.write(part.iter().map(|(snapshot, _)| snapshot)).await {
-                // What was not written is tried again, unless there is a newer one by now. What no write was tried for keeps its tries.
-                let mut waiting = self.waiting();
-                let tried = part.into_iter().map(|(snapshot, tries)| (snapshot, tries + 1));
-                for (snapshot, tries) in tried.chain(taken) {
-                    let overtaken = waiting.finals.get(&snapshot.id).is_some_and(|(newer, _)| newer.age() >= snapshot.age());
-                    if tries < TRIES_MAX && !overtaken {
-                        waiting.put_final(snapshot, tries);
-                    }
-                }
-                break;
+                failed = part;
             }
         }
-        self.wrote(count);
+        self.wrote(count, |waiting| {
+            // What was not written is tried again, unless there is a newer one by now. What no write was tried for keeps its tries.
+            let tried = failed.into_iter().map(|(snapshot, tries)| (snapshot, tries + 1));
+            for (snapshot, tries) in tried.chain(taken) {
+                let overtaken = waiting.finals.get(&snapshot.id).is_some_and(|(newer, _)| newer.age() >= snapshot.age());
+                if tries < TRIES_MAX && !overtaken {
+                    waiting.put_final(snapshot, tries);
+                }
+            }
+        });
     }
 
     async fn write_running(&self) {
@@ -193,18 +194,28 @@ impl Writer {
             waiting.under_way += taken.len();
             taken
         };
+        let mut done = 0;
         for part in taken.chunks(PIPELINE_STATES) {
-            // What was not written is no loss: the next state comes soon.
             if !self.write(part.iter()).await {
                 break;
             }
+            done += part.len();
         }
-        self.wrote(taken.len());
+        self.wrote(taken.len(), |waiting| {
+            for snapshot in taken.into_iter().skip(done) {
+                let overtaken = waiting.running.contains_key(&snapshot.id) || waiting.finals.contains_key(&snapshot.id);
+                if !overtaken && waiting.running.len() < WAITING_MAX {
+                    waiting.running.insert(snapshot.id, snapshot);
+                }
+            }
+        });
     }
 
-    fn wrote(&self, count: usize) {
+    /// What was under way was written, or goes back to what waits.
+    fn wrote(&self, count: usize, put_back: impl FnOnce(&mut Waiting)) {
         let mut waiting = self.waiting();
         waiting.under_way -= count;
+        put_back(&mut waiting);
         drop(waiting);
         self.written.notify_waiters();
     }
