@@ -224,7 +224,7 @@ impl Kit {
     }
 
     pub async fn try_claim_finish(&self) -> Option<FinishLease> {
-        self.store.claim_finish("finisher", TTL).await.unwrap()
+        self.store.claim_finish("finisher", None, TTL).await.unwrap()
     }
 
     /// Takes all batches that wait for it through their last steps, without files.

@@ -25,6 +25,7 @@ mod takeover;
 mod texts;
 mod workers;
 
+mod postgres;
 mod sqlite;
 
 /// The tests by subject, each a sentence about stores.
