@@ -15,12 +15,18 @@ profile := $(if $(CI),ci,default)
 # The advisory database is fetched within this time, or the check is left out with a warning.
 advisory_seconds := 120
 
+# With the PostgreSQL server that tests share; it ends with the tests.
+nextest = $(target)/release/with-servers -- cargo nextest run --workspace --cargo-profile release --profile $(profile)
+# The server that speaks S3 in tests. This version builds with our compiler.
+s3_server := s3s-fs --version 0.14.1
+
 say = printf '==> %s\n'
-apt_install = $(if $(filter 0,$(shell id -u)),,sudo) sh -c 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$$@" >/dev/null' sh
+as_root = $(if $(filter 0,$(shell id -u)),,sudo)
+apt_install = $(as_root) sh -c 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$$@" >/dev/null' sh
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 .PHONY: demo
 demo: cc ## Validate 100,000 bank transactions with a sandboxed guest, and check every result
@@ -49,12 +55,17 @@ demo: cc ## Validate 100,000 bank transactions with a sandboxed guest, and check
 	done
 
 .PHONY: test
-test: cc nextest guests ## Run every test
+test: cc nextest guests servers ## Run every test
 	@$(say) "documentation tests"
 	cargo test --release --workspace --doc --quiet
 	$(say) "tests"
 	cargo build --release --workspace --bins
-	cargo nextest run --workspace --cargo-profile release --profile $(profile)
+	$(nextest)
+
+.PHONY: test-one
+test-one: cc nextest guests servers ## Run the tests with T in their name: make test-one T=name
+	@cargo build --release --workspace --bins
+	$(nextest) $(if $(T),-E 'test($(T))')
 
 .PHONY: lint
 lint: cc rust-tools deny ## Check formatting, lints, docs, the lock file, licences and advisories
@@ -105,6 +116,35 @@ nextest:
 	@if ! cargo nextest --version >/dev/null 2>&1; then
 		$(say) "installing cargo-nextest (some minutes)"
 		cargo install cargo-nextest --locked
+	fi
+
+# What tests start for themselves: PostgreSQL, PgBouncer, Redis and a server that speaks S3. Debian starts services when it installs them, unless
+# policy-rc.d says no.
+.PHONY: servers
+servers: cc ## Install the servers that tests start
+	@missing=()
+	compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null || missing+=(postgresql)
+	for program in redis-server pgbouncer psql setpriv; do
+		PATH=$$PATH:/usr/sbin command -v "$$program" >/dev/null || case $$program in
+			psql) missing+=(postgresql-client) ;;
+			setpriv) missing+=(util-linux) ;;
+			*) missing+=("$$program") ;;
+		esac
+	done
+	if [ "$${#missing[@]}" -gt 0 ]; then
+		$(say) "installing $${missing[*]} with apt-get"
+		policy=/usr/sbin/policy-rc.d
+		if [ ! -e "$$policy" ]; then
+			trap '$(as_root) rm -f "$$policy"' EXIT
+			printf '#!/bin/sh\nexit 101\n' | $(as_root) install -m 755 /dev/stdin "$$policy"
+		fi
+		$(apt_install) "$${missing[@]}"
+	fi
+	if [ ! -x $(target)/tools/bin/s3s-fs ]; then
+		$(say) "installing $(s3_server) to $(target)/tools (about a minute)"
+		# Unoptimised: it is built faster than its speed would save.
+		CARGO_PROFILE_DEV_DEBUG=0 cargo install $(s3_server) --features binary --locked --debug --quiet --root $(target)/tools --target-dir $(target)/tools/build
+		rm -rf $(target)/tools/build
 	fi
 
 .PHONY: deny

@@ -4,6 +4,7 @@
 
 pub mod blobs;
 pub mod cli;
+pub mod config;
 pub mod export;
 pub mod intake;
 pub mod model;

@@ -1,3 +1,4 @@
-//! What the tests and the generator of transactions share.
+//! What the tests and the programs that test share.
 
 pub mod random;
+pub mod servers;

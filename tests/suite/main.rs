@@ -1,7 +1,10 @@
+mod config;
 mod conformance;
 mod help;
 mod readme;
 mod rooms;
 mod run;
 mod sandbox;
+mod servers;
+mod status;
 mod support;

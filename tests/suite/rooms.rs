@@ -29,7 +29,10 @@ const RULES: &[Rule] = &[
     CrateOnlyIn("wasmtime_wasi", "sandbox"),
     CrateOnlyIn("wit_component", "sandbox"),
     CrateOnlyIn("object_store", "blobs"),
+    CrateOnlyIn("redis", "status"),
+    CrateOnlyIn("figment", "config"),
     KnowsOnly("model", &[]),
+    KnowsOnly("config", &["model"]),
     KnowsOnly("sandbox", &["model"]),
     KnowsOnly("store", &["model"]),
     KnowsOnly("blobs", &["model"]),
@@ -38,6 +41,11 @@ const RULES: &[Rule] = &[
     // The worker is claim, run, record and summarise. It does not know who asked for the work,
     KnowsOnly("worker", &["blobs", "model", "registry", "sandbox", "status", "store"]),
     // and who asks reads through the store, never through the worker. (The command line starts one.)
+    // Nobody reads the configuration but the command line: the others are given what they need.
+    NeverKnows("api", "config"),
+    NeverKnows("dashboard", "config"),
+    NeverKnows("export", "config"),
+    NeverKnows("registry", "config"),
     NeverKnows("api", "worker"),
     NeverKnows("dashboard", "worker"),
     NeverKnows("cli", "worker::claim"),

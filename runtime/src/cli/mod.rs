@@ -8,6 +8,7 @@ macro_rules! say {
     }};
 }
 
+pub mod config;
 mod progress;
 pub mod run;
 mod signals;
@@ -36,6 +37,7 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Run(Box<run::RunArgs>),
+    Config(config::ConfigCommand),
 }
 
 /// Logs go to stderr; `ROWMILL_LOG` chooses which, as in `ROWMILL_LOG=debug` or `ROWMILL_LOG=rowmill::worker=trace`.

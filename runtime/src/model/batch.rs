@@ -148,7 +148,7 @@ pub struct NewRow {
 }
 
 /// Rows of a batch by how they ended. `success + failed + aborted == rows` once the batch is final.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchCounts {
     pub rows: u64,
     pub success: u64,
@@ -187,7 +187,7 @@ pub struct Batch {
 }
 
 /// An output file of a finished batch.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutputFile {
     /// The name that the processor gave.
     pub name: String,

@@ -26,6 +26,8 @@ pub struct Limits {
 impl Limits {
     /// Starting an instance (its start function, `init`, `begin`) may use this many times the fuel and time of a row.
     pub const START_FACTOR: u32 = 10;
+    /// An instance cannot be given more memory: the sandbox reserves so much for each.
+    pub const MEMORY_MAX_BYTES: u64 = 256 << 20;
 }
 
 impl Default for Limits {

@@ -25,8 +25,8 @@ pub use guest::ProgressSink;
 pub use load::Processor;
 pub use session::{Session, SessionSpec};
 
-/// The most memory that a limit can allow to one instance, in bytes.
-pub const MEMORY_MAX_BYTES: u64 = engine::MEMORY_MAX_BYTES as u64;
+// What limits may allow, the engine has room for.
+const _: () = assert!(engine::MEMORY_MAX_BYTES as u64 == crate::model::Limits::MEMORY_MAX_BYTES);
 
 /// Loads processors. One per process; cheap to clone.
 #[derive(Clone)]

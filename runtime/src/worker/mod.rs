@@ -21,7 +21,7 @@ use self::heartbeat::HeldLeases;
 use crate::blobs::{BlobError, Blobs};
 use crate::model::{Batch, BatchId, Lease};
 use crate::registry::Registry;
-use crate::status::StatusBoard;
+use crate::status::{Snapshot, StatusBoard};
 use crate::store::{Store, StoreError};
 
 /// How a worker works.
@@ -182,6 +182,7 @@ impl Worker {
             return Ok(Arc::clone(batch));
         }
         let batch = Arc::new(self.store.read_batch(id).await?);
+        self.status.publish(Snapshot::of(&batch));
         self.batches.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&batch));
         Ok(batch)
     }

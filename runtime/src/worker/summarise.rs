@@ -8,8 +8,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::{Worker, WorkerError};
 use crate::blobs::BlobWriter;
-use crate::model::{BatchStep, Ending, FinishLease, OutputFile};
+use crate::model::{Batch, BatchStep, Ending, FinishLease, OutputFile, ProcessorKind};
 use crate::sandbox::{Session, SessionSpec};
+use crate::status::{QueryAnswer, Snapshot};
 use crate::store::StoreError;
 
 /// Rows with pieces that are read at once.
@@ -71,6 +72,9 @@ impl Worker {
 
     async fn mark_done(&self, lease: &FinishLease) -> Result<(), WorkerError> {
         let batch = self.store.read_batch(lease.batch).await?;
+        // The status, the files and the answer are final: pollers need not wait for the processor.
+        let snapshot = Snapshot::of(&batch).with_answer(self.read_answer(&batch).await?);
+        self.status.publish(snapshot.clone());
         let error = if lease.attempt > MARK_ATTEMPTS_MAX {
             Some(format!("mark-done was given up: {MARK_ATTEMPTS_MAX} workers died in it"))
         } else {
@@ -92,9 +96,17 @@ impl Worker {
             tracing::warn!(batch = %lease.batch, "mark-done failed: {error}");
         }
         self.store.record_mark_done(lease, error.as_deref()).await?;
-        self.status.publish_done(lease.batch);
+        self.status.publish(Snapshot { done: true, ..snapshot });
         self.batches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&lease.batch);
         Ok(())
+    }
+
+    async fn read_answer(&self, batch: &Batch) -> Result<Option<QueryAnswer>, StoreError> {
+        if batch.kind != ProcessorKind::SlowQuery {
+            return Ok(None);
+        }
+        let row = self.store.read_results(batch.id, None, 1).await?.pop();
+        Ok(row.map(|row| QueryAnswer { output: row.output, messages: row.messages }))
     }
 
     /// Renews a finish lease while something is done under it.

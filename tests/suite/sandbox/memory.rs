@@ -1,7 +1,6 @@
 //! Memory: one limit over everything that an instance has.
 
 use rowmill::model::{Ending, Limits};
-use rowmill::sandbox::MEMORY_MAX_BYTES;
 
 use crate::support::sessions::{cannot_start, limits, output, processor, run_in, run_one, sandbox, session, trap};
 use crate::support::wat::{Wat, with_another_module};
@@ -73,7 +72,7 @@ async fn a_memory_that_is_larger_than_the_limit_from_the_start_is_refused_with_b
 
 #[tokio::test]
 async fn a_memory_that_is_larger_than_any_limit_can_be_is_refused_when_it_is_loaded() {
-    let pages = u32::try_from(MEMORY_MAX_BYTES / PAGE).unwrap();
+    let pages = u32::try_from(Limits::MEMORY_MAX_BYTES / PAGE).unwrap();
     assert!(sandbox().load(&Wat::batch().pages(pages).module()).is_ok());
     let refused = sandbox().load(&Wat::batch().pages(pages + 1).module()).err().unwrap().to_string();
     assert!(refused.ends_with("memory has a minimum byte size of 268500992 which exceeds the limit of 0x10000000 bytes"), "{refused}");

@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use bytesize::ByteSize;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, ValueEnum};
 
+use crate::config::{parse_memory, parse_timeout};
 use crate::intake::Format;
 use crate::model::{JsonText, Limits, ProcessorKind};
-use crate::sandbox::MEMORY_MAX_BYTES;
 use crate::worker::WorkerSettings;
 
 /// Run a file, or one query, through a processor on this machine.
@@ -79,23 +78,6 @@ pub(super) enum Source {
     Query(JsonText),
 }
 
-fn parse_timeout(text: &str) -> Result<Duration, String> {
-    let span: jiff::SignedDuration = text.parse().map_err(|_| "a time looks like 500ms, 5s or 2m".to_owned())?;
-    let timeout = Duration::try_from(span).map_err(|_| "a time limit cannot be negative".to_owned())?;
-    if timeout < Duration::from_millis(1) || timeout > Duration::from_secs(24 * 60 * 60) {
-        return Err("a time limit is between 1ms and 24h".to_owned());
-    }
-    Ok(timeout)
-}
-
-fn parse_memory(text: &str) -> Result<u64, String> {
-    let bytes = text.parse::<ByteSize>().map_err(|_| "a size looks like 512KiB or 64MiB".to_owned())?.as_u64();
-    if !(64 << 10..=MEMORY_MAX_BYTES).contains(&bytes) {
-        return Err(format!("a memory limit is between 64KiB and {}MiB", MEMORY_MAX_BYTES >> 20));
-    }
-    Ok(bytes)
-}
-
 impl RunArgs {
     pub(super) fn limits(&self) -> Limits {
         Limits { fuel: self.fuel, timeout: self.timeout, memory_bytes: self.memory, ..Limits::default() }
@@ -160,19 +142,5 @@ impl RunArgs {
 
     pub(super) fn how_to_resume(&self) -> String {
         format!("run the same command with --resume (the run is in {})", self.out_directory().display())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_and_sizes_are_read_and_bounded() {
-        assert_eq!(parse_timeout("1500ms"), Ok(Duration::from_millis(1_500)));
-        assert_eq!(parse_timeout("2m"), Ok(Duration::from_secs(120)));
-        assert!(parse_timeout("0s").is_err() && parse_timeout("-1s").is_err() && parse_timeout("25h").is_err() && parse_timeout("5").is_err());
-        assert_eq!(parse_memory("64MiB"), Ok(64 << 20));
-        assert!(parse_memory("1KiB").is_err() && parse_memory("1GiB").is_err() && parse_memory("much").is_err());
     }
 }
