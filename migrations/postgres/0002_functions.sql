@@ -96,8 +96,9 @@ CREATE FUNCTION rowmill.full_apps(p_now bigint) RETURNS text[] LANGUAGE sql STAB
     WHERE r.running >= a.running_max
 $$;
 
--- Kinds and apps that have something to lease, each with what comes first by priority, then age. Jumps from app to app: the number of batches does not matter.
-CREATE FUNCTION rowmill.apps_with_work(p_now bigint) RETURNS TABLE (kind text, app text, priority int, batch_key bigint) LANGUAGE sql STABLE AS $$
+-- Kinds and apps that have something to lease (source 0: leases that ended, 1: retries that are due, 2: fresh rows), each with what comes first by priority, then age. Jumps from app to app: the number of batches does not matter.
+CREATE FUNCTION rowmill.apps_with_work(p_now bigint) RETURNS TABLE (source int, kind text, app text, priority int, batch_key bigint)
+LANGUAGE sql STABLE AS $$
     WITH RECURSIVE fresh AS (
         (SELECT b.kind, b.app, b.priority, b.batch_key FROM rowmill.batches b WHERE b.fresh
          ORDER BY b.kind, b.app, b.priority DESC, b.batch_key LIMIT 1)
@@ -112,13 +113,13 @@ CREATE FUNCTION rowmill.apps_with_work(p_now bigint) RETURNS TABLE (kind text, a
             SELECT r.kind, r.app FROM rowmill.retries r WHERE r.lease_id IS NULL AND (r.kind, r.app) > (f.kind, f.app)
             ORDER BY r.kind, r.app LIMIT 1) n
     )
-    SELECT * FROM fresh
+    SELECT 2, f.* FROM fresh f
     UNION ALL
-    SELECT a.kind, a.app, d.priority, d.batch_key FROM again a CROSS JOIN LATERAL (
+    SELECT 1, a.kind, a.app, d.priority, d.batch_key FROM again a CROSS JOIN LATERAL (
         SELECT b.priority, b.batch_key FROM rowmill.retries r JOIN rowmill.batches b USING (batch_key)
         WHERE r.lease_id IS NULL AND r.kind = a.kind AND r.app = a.app AND r.due_at <= p_now AND b.step = 'rows' ORDER BY r.due_at LIMIT 1) d
     UNION ALL
-    SELECT l.kind, l.app, b.priority, b.batch_key FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
+    SELECT 0, l.kind, l.app, b.priority, b.batch_key FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
     WHERE l.expires_at <= p_now AND b.step = 'rows'
 $$;
 
@@ -152,7 +153,7 @@ BEGIN
         SELECT w.app, w.kind, greatest(coalesce(a.served_micros, 0), virtual - p_credit) AS start, coalesce(a.weight, 1) AS weight INTO chosen
         FROM rowmill.apps_with_work(at) w LEFT JOIN rowmill.apps a USING (app)
         WHERE (p_kind IS NULL OR w.kind = p_kind) AND w.app <> ALL (rowmill.full_apps(at)) AND (w.kind || ' ' || w.app) <> ALL (passed)
-        ORDER BY start, w.priority DESC, w.batch_key LIMIT 1;
+        ORDER BY start, w.source, w.priority DESC, w.batch_key LIMIT 1;
         EXIT WHEN NOT FOUND;
         lease_id := NULL;
         cost := 0;
@@ -252,7 +253,8 @@ DECLARE
     at_once boolean;
     mean bigint := CASE WHEN cardinality(p_all) > 0 THEN greatest(p_took_micros / cardinality(p_all), 1) END;
 BEGIN
-    SELECT * INTO lease FROM rowmill.leases l WHERE l.lease_id = p_lease AND l.token = p_token AND l.expires_at > at FOR UPDATE;
+    SELECT l.* INTO lease FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
+    WHERE l.lease_id = p_lease AND l.token = p_token AND l.expires_at > at AND b.step = 'rows' FOR UPDATE OF l;
     IF NOT FOUND THEN RAISE 'the lease is lost' USING ERRCODE = 'RM001'; END IF;
     at_once := lease.kind = 'slow_query' AND cardinality(p_names) = 0;
     IF lease.retries THEN

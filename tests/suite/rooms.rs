@@ -184,7 +184,7 @@ fn a_planted_violation_is_found() {
         ("store/sqlite/mod.rs", "mod tests { use super::super::super::api; }"),
         ("cli/run.rs", "let c = 'a'; crate::worker::claim::claim_rows(c);"),
         ("cli/run.rs", "use crate::{cli::{table, progress}, worker::{Worker, claim::{self}}};"),
-        ("dashboard.rs", "use crate::*;"),
+        ("cli/table.rs", "use crate::*;"),
         ("worker/summarise.rs", "let quoted = '\"'; use crate::cli;"),
         ("status.rs", "fn f() { vec![rowmill::store::rows()]; }"),
     ];

@@ -17,8 +17,8 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::model::{
-    App, Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind,
-    ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
+    App, Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile,
+    ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
 };
 
 pub use events::StoreEvent;

@@ -13,6 +13,7 @@ pub(super) async fn claim_leases(store: &PgStore, request: &ClaimRequest) -> Res
     let mut db = store.unit().await?;
     let claimed: Vec<(i64, i64, Uuid, i32, i32)> =
         sqlx::query_as("SELECT lease_id, token, batch_id, row_count, crashes FROM rowmill.claim_leases($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+            .persistent(store.named())
             .bind(&request.worker)
             .bind(i32::try_from(request.leases_max).unwrap_or(i32::MAX))
             .bind(i32::try_from(request.rows_max).unwrap_or(i32::MAX))

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 
 use super::listen;
 use super::schema::{self, SchemaState};
@@ -51,8 +51,9 @@ impl fmt::Debug for PgSettings {
 
 impl PgSettings {
     pub(super) fn options(&self) -> Result<PgConnectOptions, StoreError> {
-        let options = PgConnectOptions::from_str(&self.url)
-            .map_err(|error| StoreError::Invalid(format!("the URL of the database cannot be read ({error}); it looks like postgres://user@host/database")))?;
+        let options = PgConnectOptions::from_str(&self.url).map_err(|error| {
+            StoreError::Invalid(format!("the URL of the database cannot be read ({error}); it looks like postgres://user@host/database"))
+        })?;
         let options = options.application_name("rowmill");
         Ok(match self.pooler {
             Pooler::None => options.options([STANDSTILL]),
@@ -127,6 +128,11 @@ impl PgStore {
         })
     }
 
+    /// Whether statements get a name, under which a connection keeps them prepared. Through a pooler the next transaction may meet another connection.
+    pub(super) fn named(&self) -> bool {
+        self.pooler == Pooler::None
+    }
+
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
         let beginning = failed("begin a transaction");
         let mut transaction = self.pool.begin().await.map_err(beginning)?;
@@ -146,7 +152,8 @@ impl Drop for PgStore {
     }
 }
 
-/// A connection for one statement. Through a pooler the statement needs a transaction around it: it is prepared and run in two steps, which could otherwise go
+/// A connection for one statement, which is to be read to its end (`execute`, `fetch_all`): it commits behind its last row, where `fetch_one` and
+/// `fetch_optional` have returned already. Through a pooler the statement needs a transaction around it: it is prepared and run in two steps, which could otherwise go
 /// to two connections.
 pub(super) enum Unit {
     Statement(PoolConnection<Postgres>),
@@ -159,6 +166,15 @@ impl Unit {
             Unit::Statement(_) => Ok(()),
             Unit::Transaction(transaction) => transaction.commit().await.map_err(failed("commit a statement")),
         }
+    }
+
+    /// Waits until a statement that failed has let go of its locks.
+    pub(super) async fn undone(self) {
+        // When the connection is lost the locks go with it.
+        let _ = match self {
+            Unit::Statement(mut connection) => connection.ping().await,
+            Unit::Transaction(transaction) => transaction.rollback().await,
+        };
     }
 }
 

@@ -17,7 +17,7 @@ use crate::store::{Aborted, StoreError, StoreEvent};
 /// records, which wait for the batch.
 pub(super) async fn abort_batch(store: &PgStore, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
     let mut db = store.unit().await?;
-    let found: Option<(String, i32, i32, i32, bool)> = sqlx::query_as(
+    let found: Vec<(String, i32, i32, i32, bool)> = sqlx::query_as(
         "WITH aborted AS (
             UPDATE rowmill.batches SET status = 'aborted', step = 'join', fresh = false, abort_reason = $2
             WHERE batch_id = $1 AND step = 'rows' AND status IN ('wait', 'queued', 'inprog')
@@ -27,13 +27,14 @@ pub(super) async fn abort_batch(store: &PgStore, id: BatchId, reason: Option<Str
          UNION ALL
          SELECT status, row_count, success, failed, false FROM rowmill.batches WHERE batch_id = $1 AND NOT EXISTS (SELECT FROM aborted)",
     )
+    .persistent(store.named())
     .bind(id.uuid())
     .bind(reason.as_deref().map(encode))
-    .fetch_optional(&mut *db)
+    .fetch_all(&mut *db)
     .await
     .map_err(failed("abort a batch"))?;
     db.done().await?;
-    let (status, rows, success, failures, changed) = found.ok_or(StoreError::NotFound(id))?;
+    let (status, rows, success, failures, changed) = found.into_iter().next().ok_or(StoreError::NotFound(id))?;
     let status = status_of(&status);
     Ok(Aborted { status, counts: counts(status, rows.into(), success.into(), failures.into()), changed })
 }
@@ -45,7 +46,7 @@ pub(super) async fn claim_finish(
     ttl: Duration,
 ) -> Result<Option<FinishLease>, StoreError> {
     let mut db = store.unit().await?;
-    let claimed: Option<(Uuid, String, i64, i32)> = sqlx::query_as(
+    let claimed: Vec<(Uuid, String, i64, i32)> = sqlx::query_as(
         "UPDATE rowmill.batches SET finish_token = rowmill.new_token(), finish_worker = $1, finish_attempt = finish_attempt + 1,
             finish_expires_at = rowmill.later(coalesce($3, rowmill.now_ms()), $2)
          WHERE batch_key = (
@@ -53,16 +54,21 @@ pub(super) async fn claim_finish(
             WHERE step IN ('join', 'mark') AND (finish_token IS NULL OR finish_expires_at <= coalesce($3, rowmill.now_ms())) AND ($4 IS NULL OR kind = $4)
             ORDER BY batch_key LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
          RETURNING batch_id, step, finish_token, finish_attempt",
-    )
+    ).persistent(store.named())
     .bind(worker)
     .bind(millis(ttl))
     .bind(store.now())
     .bind(kind.map(ProcessorKind::as_str))
-    .fetch_optional(&mut *db)
+    .fetch_all(&mut *db)
     .await
     .map_err(failed("lease a batch to finish"))?;
     db.done().await?;
-    Ok(claimed.map(|(batch, step, token, attempt)| FinishLease { batch: batch.into(), step: step_of(&step), token, attempt: small(attempt) }))
+    Ok(claimed.into_iter().next().map(|(batch, step, token, attempt)| FinishLease {
+        batch: batch.into(),
+        step: step_of(&step),
+        token,
+        attempt: small(attempt),
+    }))
 }
 
 pub(super) async fn renew_finish(store: &PgStore, lease: &FinishLease, ttl: Duration) -> Result<(), StoreError> {
@@ -71,6 +77,7 @@ pub(super) async fn renew_finish(store: &PgStore, lease: &FinishLease, ttl: Dura
         "UPDATE rowmill.batches SET finish_expires_at = rowmill.later(coalesce($3, rowmill.now_ms()), $4)
          WHERE batch_id = $1 AND finish_token = $2 AND finish_expires_at > coalesce($3, rowmill.now_ms())",
     )
+    .persistent(store.named())
     .bind(lease.batch.uuid())
     .bind(lease.token)
     .bind(store.now())
@@ -90,6 +97,7 @@ pub(super) async fn give_back_finish(store: &PgStore, lease: &FinishLease) -> Re
             WHERE batch_id = $1 AND finish_token = $2 AND finish_expires_at > coalesce($3, rowmill.now_ms()) RETURNING kind)
          SELECT pg_notify('rowmill', 'work ' || kind) FROM given",
     )
+    .persistent(store.named())
     .bind(lease.batch.uuid())
     .bind(lease.token)
     .bind(store.now())
@@ -104,13 +112,14 @@ pub(super) async fn record_files(store: &PgStore, lease: &FinishLease, files: &[
     let mut db = store.begin().await?;
     let (key, _) = find_batch(&mut db, lease.batch).await?;
     // What an abort left. Before the batch is locked: a record that holds one of these waits for the batch.
-    sqlx::query("DELETE FROM rowmill.retries WHERE batch_key = $1").bind(key).execute(&mut *db).await.map_err(recording)?;
+    sqlx::query("DELETE FROM rowmill.retries WHERE batch_key = $1").persistent(store.named()).bind(key).execute(&mut *db).await.map_err(recording)?;
     let hit = sqlx::query(
         "UPDATE rowmill.batches SET step = 'mark', finished_at = coalesce($3, rowmill.now_ms()), finish_token = NULL, finish_worker = NULL,
             finish_expires_at = NULL, finish_attempt = 0,
             status = CASE WHEN status = 'aborted' THEN status WHEN failed > 0 THEN 'failed' ELSE 'success' END
          WHERE batch_key = $1 AND step = 'join' AND finish_token = $2 AND finish_expires_at > coalesce($3, rowmill.now_ms())",
     )
+    .persistent(store.named())
     .bind(key)
     .bind(lease.token)
     .bind(store.now())
@@ -120,6 +129,7 @@ pub(super) async fn record_files(store: &PgStore, lease: &FinishLease, files: &[
     ensure_held(&hit)?;
     for file in files {
         let hit = sqlx::query("UPDATE rowmill.output_files SET object = $1, size_bytes = $2 WHERE batch_key = $3 AND name = $4")
+            .persistent(store.named())
             .bind(encode(&file.object))
             .bind(signed(file.size_bytes))
             .bind(key)
@@ -141,6 +151,7 @@ pub(super) async fn record_mark_done(store: &PgStore, lease: &FinishLease, error
         "UPDATE rowmill.batches SET step = 'done', mark_error = $4, finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL
          WHERE batch_id = $1 AND step = 'mark' AND finish_token = $2 AND finish_expires_at > coalesce($3, rowmill.now_ms())",
     )
+    .persistent(store.named())
     .bind(lease.batch.uuid())
     .bind(lease.token)
     .bind(store.now())

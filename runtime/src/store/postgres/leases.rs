@@ -29,6 +29,7 @@ pub(super) async fn read_leased_rows(store: &PgStore, lease: LeaseKey) -> Result
             WHERE p.bytes_before < $4) r
          WHERE l.lease_id = $1 AND l.token = $2 AND l.expires_at > coalesce($3, rowmill.now_ms()) AND b.step = 'rows'",
     )
+    .persistent(store.named())
     .bind(lease.id)
     .bind(lease.token)
     .bind(store.now())
@@ -62,6 +63,7 @@ pub(super) async fn renew_leases(store: &PgStore, leases: &[LeaseKey], ttl: Dura
             AND b.batch_key = l.batch_key AND b.step = 'rows'
          RETURNING l.lease_id, l.token",
     )
+    .persistent(store.named())
     .bind(ids)
     .bind(tokens)
     .bind(store.now())
@@ -82,6 +84,7 @@ pub(super) async fn give_back_lease(store: &PgStore, lease: LeaseKey) -> Result<
             WHERE lease_id = $1 AND token = $2 AND expires_at > coalesce($3, rowmill.now_ms()) RETURNING kind)
          SELECT pg_notify('rowmill', 'work ' || kind) FROM given",
     )
+    .persistent(store.named())
     .bind(lease.id)
     .bind(lease.token)
     .bind(store.now())
@@ -108,6 +111,7 @@ pub(super) async fn next_due(store: &PgStore, kind: Option<ProcessorKind>) -> Re
             UNION ALL
             SELECT min(coalesce(b.finish_expires_at, 0)) FROM rowmill.batches b WHERE b.step IN ('join', 'mark') AND ($2 IS NULL OR b.kind = $2)) d",
     )
+    .persistent(store.named())
     .bind(store.now())
     .bind(kind.map(ProcessorKind::as_str))
     .fetch_one(&mut *db)

@@ -48,6 +48,7 @@ fn micros(span: Duration) -> i64 {
 /// The key and status of a batch, by which most operations begin.
 async fn find_batch(db: &mut PgConnection, id: BatchId) -> Result<(i64, BatchStatus), StoreError> {
     let found: Option<(i64, String)> = sqlx::query_as("SELECT batch_key, status FROM rowmill.batches WHERE batch_id = $1")
+        .persistent(false)
         .bind(id.uuid())
         .fetch_optional(db)
         .await

@@ -44,7 +44,7 @@ pub(super) async fn read_batch(store: &PgStore, id: BatchId) -> Result<Batch, St
                 coalesce(array_agg(size_bytes ORDER BY name), '{}') AS file_sizes
             FROM rowmill.output_files o WHERE o.batch_key = b.batch_key AND o.object IS NOT NULL) f
          WHERE b.batch_id = $1",
-    )
+    ).persistent(store.named())
     .bind(id.uuid())
     .fetch_optional(&mut *db)
     .await
@@ -79,6 +79,7 @@ pub(super) async fn read_batch(store: &PgStore, id: BatchId) -> Result<Batch, St
 /// The batch's key and status, and whether its lines are in the order of its rows.
 async fn open_results(db: &mut PgConnection, id: BatchId) -> Result<(i64, BatchStatus, bool), StoreError> {
     let found: Option<(i64, String, bool)> = sqlx::query_as("SELECT batch_key, status, lines_ascend FROM rowmill.batches WHERE batch_id = $1")
+        .persistent(false)
         .bind(id.uuid())
         .fetch_optional(db)
         .await
@@ -87,12 +88,7 @@ async fn open_results(db: &mut PgConnection, id: BatchId) -> Result<(i64, BatchS
     Ok((key, status_of(&status), ascend))
 }
 
-pub(super) async fn read_results(
-    store: &PgStore,
-    id: BatchId,
-    after: Option<ResultCursor>,
-    limit: u32,
-) -> Result<Vec<RecordedOutcome>, StoreError> {
+pub(super) async fn read_results(store: &PgStore, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError> {
     let mut db = store.unit().await?;
     // The status first: what is read after it is as new or newer, and nothing changes after an abort.
     let (key, status, ascend) = open_results(&mut db, id).await?;
@@ -116,6 +112,7 @@ pub(super) async fn read_results(
     };
     let (line, row_no) = position(after);
     let rows: Vec<ResultRow> = sqlx::query_as(select)
+        .persistent(store.named())
         .bind(key)
         .bind(line)
         .bind(row_no)
@@ -137,6 +134,7 @@ pub(super) async fn list_file_names(store: &PgStore, id: BatchId) -> Result<Vec<
     let mut db = store.unit().await?;
     let (key, _) = find_batch(&mut db, id).await?;
     let names: Vec<String> = sqlx::query_scalar("SELECT name FROM rowmill.output_files WHERE batch_key = $1 ORDER BY file_no")
+        .persistent(store.named())
         .bind(key)
         .fetch_all(&mut *db)
         .await
@@ -166,6 +164,7 @@ pub(super) async fn read_pieces(store: &PgStore, id: BatchId, after: Option<Resu
     };
     let (line, row_no) = position(after);
     let rows: Vec<(i64, i64, Vec<i32>, Vec<String>)> = sqlx::query_as(select)
+        .persistent(store.named())
         .bind(key)
         .bind(line)
         .bind(row_no)

@@ -83,10 +83,11 @@ pub(super) async fn record_results(store: &PgStore, lease: LeaseKey, results: &[
     let columns = Columns::of(results, &names);
     let encoded: Vec<Cow<'_, str>> = names.iter().copied().map(encode).collect();
     let mut db = store.unit().await?;
-    let recorded: Result<(i32, i32, i32, bool, Uuid), sqlx::Error> = sqlx::query_as(
+    let recorded: Result<Vec<(i32, i32, i32, bool, Uuid)>, sqlx::Error> = sqlx::query_as(
         "SELECT rows, successes, failures, ended, id
          FROM rowmill.record_results($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)",
     )
+    .persistent(store.named())
     .bind(lease.id)
     .bind(lease.token)
     .bind(store.now())
@@ -110,17 +111,18 @@ pub(super) async fn record_results(store: &PgStore, lease: LeaseKey, results: &[
     .bind(columns.pieces)
     .bind(i32::try_from(FILES_PER_BATCH_MAX).unwrap_or(i32::MAX))
     .bind(SMOOTHING)
-    .fetch_one(&mut *db)
+    .fetch_all(&mut *db)
     .await;
     match recorded {
-        Ok((rows, success, failures, last, _)) => {
+        Ok(recorded) => {
             db.done().await?;
+            let (rows, success, failures, last, _) = recorded[0];
             let of = |value: i32| count(value.into());
             Ok(Recorded { counts: BatchCounts { rows: of(rows), success: of(success), failed: of(failures), aborted: 0 }, last })
         }
         Err(error) => {
             let Some(refusal) = Refusal::of(&error) else { return Err(failed("record results")(error)) };
-            drop(db);
+            db.undone().await;
             Err(match refusal {
                 Refusal::Lost => StoreError::LeaseLost,
                 Refusal::NotNext { row, wanted } => not_the_next_row(row, wanted),
@@ -155,11 +157,13 @@ impl Refusal {
 /// The names that the batch has, and those of this record that still fit.
 async fn allowed_files(store: &PgStore, lease: LeaseKey, names: &[&str]) -> Result<Vec<String>, StoreError> {
     let mut db = store.unit().await?;
-    let known: Vec<String> = sqlx::query_scalar("SELECT f.name FROM rowmill.leases l JOIN rowmill.output_files f USING (batch_key) WHERE l.lease_id = $1")
-        .bind(lease.id)
-        .fetch_all(&mut *db)
-        .await
-        .map_err(failed("read the names of output files"))?;
+    let known: Vec<String> =
+        sqlx::query_scalar("SELECT f.name FROM rowmill.leases l JOIN rowmill.output_files f USING (batch_key) WHERE l.lease_id = $1")
+            .persistent(store.named())
+            .bind(lease.id)
+            .fetch_all(&mut *db)
+            .await
+            .map_err(failed("read the names of output files"))?;
     db.done().await?;
     let mut allowed: Vec<String> = known.into_iter().map(decode).collect();
     for name in names {

@@ -58,13 +58,17 @@ impl fmt::Display for SchemaState {
 
 pub(super) async fn read_state(db: &mut PgConnection) -> Result<SchemaState, StoreError> {
     let reading = failed("read the version of its schema");
-    let exists: bool =
-        sqlx::query_scalar("SELECT to_regclass('rowmill.schema_migrations') IS NOT NULL").fetch_one(&mut *db).await.map_err(reading)?;
+    let exists: bool = sqlx::query_scalar("SELECT to_regclass('rowmill.schema_migrations') IS NOT NULL")
+        .persistent(false)
+        .fetch_one(&mut *db)
+        .await
+        .map_err(reading)?;
     if !exists {
         return Ok(SchemaState::Missing);
     }
     let (version, broken): (Option<i64>, Option<i64>) =
         sqlx::query_as("SELECT max(version), min(version) FILTER (WHERE NOT success) FROM rowmill.schema_migrations")
+            .persistent(false)
             .fetch_one(&mut *db)
             .await
             .map_err(reading)?;

@@ -1,11 +1,11 @@
 //! Batches and rows come in.
 
-use sqlx::PgConnection;
+use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::connect::PgStore;
+use super::find_batch;
 use super::listen::{CHANNEL, write};
 use super::text::encode;
-use super::find_batch;
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
 use crate::store::columns::{count, failed, status_of};
 use crate::store::rules::{check_rows, check_submit, count_rows};
@@ -26,7 +26,7 @@ pub(super) async fn submit_batch_in(db: &mut PgConnection, now: Option<i64>, bat
     let key: Option<i64> = sqlx::query_scalar(
         "INSERT INTO rowmill.batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, coalesce($11, rowmill.now_ms())) ON CONFLICT (batch_id) DO NOTHING RETURNING batch_key",
-    )
+    ).persistent(false)
     .bind(batch.id.uuid())
     .bind(encode(&batch.app))
     .bind(encode(&batch.op.to_lowercase()))
@@ -56,7 +56,7 @@ pub(super) async fn append_rows(store: &PgStore, id: BatchId, rows: Vec<NewRow>)
     let mut db = store.begin().await?;
     let (place, status) = lock_place(&mut db, id).await?;
     if status != BatchStatus::Wait {
-        return Err(StoreError::WrongStatus { id, status, wanted: "rows can be appended only while it is held" });
+        return refuse(db, StoreError::WrongStatus { id, status, wanted: "rows can be appended only while it is held" }).await;
     }
     let total = place.append(&mut db, &rows).await?;
     db.commit().await.map_err(failed("commit appended rows"))?;
@@ -67,12 +67,15 @@ pub(super) async fn release_batch(store: &PgStore, id: BatchId) -> Result<u64, S
     let mut db = store.begin().await?;
     let (place, status) = lock_place(&mut db, id).await?;
     match status {
-        BatchStatus::Queued => return Ok(count(place.row_count)),
+        BatchStatus::Queued => {
+            db.commit().await.map_err(failed("commit a release"))?;
+            return Ok(count(place.row_count));
+        }
         BatchStatus::Wait => {}
-        status => return Err(StoreError::WrongStatus { id, status, wanted: "only a held batch can be released" }),
+        status => return refuse(db, StoreError::WrongStatus { id, status, wanted: "only a held batch can be released" }).await,
     }
     if place.row_count == 0 {
-        return Err(StoreError::Invalid(format!("batch {id} has no rows: append some before it is released, or abort it")));
+        return refuse(db, StoreError::Invalid(format!("batch {id} has no rows: append some before it is released, or abort it"))).await;
     }
     queue(&mut db, place.key).await?;
     notify(&mut db, StoreEvent::Work(ProcessorKind::Batch)).await?;
@@ -85,21 +88,29 @@ pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), St
     let (key, _) = find_batch(&mut db, id).await?;
     let (_, status) = lock_place(&mut db, id).await?;
     if status != BatchStatus::Wait {
-        return Err(StoreError::WrongStatus { id, status, wanted: "only a held batch can be discarded" });
+        return refuse(db, StoreError::WrongStatus { id, status, wanted: "only a held batch can be discarded" }).await;
     }
     for delete in [
         "DELETE FROM rowmill.rows WHERE batch_key = $1",
         "DELETE FROM rowmill.line_order WHERE batch_key = $1",
         "DELETE FROM rowmill.batches WHERE batch_key = $1",
     ] {
-        sqlx::query(delete).bind(key).execute(&mut *db).await.map_err(failed("discard a batch"))?;
+        sqlx::query(delete).persistent(store.named()).bind(key).execute(&mut *db).await.map_err(failed("discard a batch"))?;
     }
     db.commit().await.map_err(failed("commit a discard"))
+}
+
+/// Ends a transaction that found something wrong: at once, since it holds locks.
+async fn refuse<T>(db: Transaction<'static, Postgres>, error: StoreError) -> Result<T, StoreError> {
+    // When the connection is lost the locks go with it.
+    let _ = db.rollback().await;
+    Err(error)
 }
 
 /// `wait` becomes `queued`.
 async fn queue(db: &mut PgConnection, key: i64) -> Result<(), StoreError> {
     let hit = sqlx::query("UPDATE rowmill.batches SET status = 'queued', fresh = true WHERE batch_key = $1 AND status = 'wait'")
+        .persistent(false)
         .bind(key)
         .execute(db)
         .await
@@ -110,7 +121,13 @@ async fn queue(db: &mut PgConnection, key: i64) -> Result<(), StoreError> {
 
 /// Tells everybody, when the transaction commits.
 pub(super) async fn notify(db: &mut PgConnection, event: StoreEvent) -> Result<(), StoreError> {
-    sqlx::query("SELECT pg_notify($1, $2)").bind(CHANNEL).bind(write(event)).execute(db).await.map_err(failed("tell of an event"))?;
+    sqlx::query("SELECT pg_notify($1, $2)")
+        .persistent(false)
+        .bind(CHANNEL)
+        .bind(write(event))
+        .execute(db)
+        .await
+        .map_err(failed("tell of an event"))?;
     Ok(())
 }
 
@@ -124,13 +141,13 @@ struct Place {
 
 /// Locks a batch, so that others who change it wait.
 async fn lock_place(db: &mut PgConnection, id: BatchId) -> Result<(Place, BatchStatus), StoreError> {
-    let found: Option<(i64, String, i32, i64, bool)> = sqlx::query_as(
-        "SELECT batch_key, status, row_count, line_last, lines_ascend FROM rowmill.batches WHERE batch_id = $1 FOR NO KEY UPDATE",
-    )
-    .bind(id.uuid())
-    .fetch_optional(db)
-    .await
-    .map_err(failed("lock a batch"))?;
+    let found: Option<(i64, String, i32, i64, bool)> =
+        sqlx::query_as("SELECT batch_key, status, row_count, line_last, lines_ascend FROM rowmill.batches WHERE batch_id = $1 FOR NO KEY UPDATE")
+            .persistent(false)
+            .bind(id.uuid())
+            .fetch_optional(db)
+            .await
+            .map_err(failed("lock a batch"))?;
     let (key, status, row_count, line_last, lines_ascend) = found.ok_or(StoreError::NotFound(id))?;
     Ok((Place { key, row_count: row_count.into(), line_last, lines_ascend }, status_of(&status)))
 }
@@ -151,6 +168,7 @@ impl Place {
         if !ascend {
             // All rows when this is the first that is out of order, else the new ones.
             sqlx::query("INSERT INTO rowmill.line_order SELECT batch_key, line, row_no FROM rowmill.rows WHERE batch_key = $1 AND row_no > $2")
+                .persistent(false)
                 .bind(self.key)
                 .bind(if self.lines_ascend { 0 } else { self.row_count })
                 .execute(&mut *db)
@@ -158,6 +176,7 @@ impl Place {
                 .map_err(failed("sort lines"))?;
         }
         sqlx::query("UPDATE rowmill.batches SET row_count = $1, line_last = $2, lines_ascend = $3 WHERE batch_key = $4")
+            .persistent(false)
             .bind(i32::try_from(total).unwrap_or(i32::MAX))
             .bind(last)
             .bind(ascend)
@@ -182,6 +201,7 @@ impl Place {
              SELECT $1, u.line, $2 + u.at::int, u.input, u.rejected FROM ROWS FROM (unnest($3::bigint[]), unnest($4::text[]), unnest($5::text[]))
              WITH ORDINALITY u (line, input, rejected, at)",
         )
+        .persistent(false)
         .bind(self.key)
         .bind(row_no)
         .bind(lines)

@@ -17,6 +17,7 @@ pub(super) async fn beat_worker(store: &PgStore, worker: &WorkerInfo) -> Result<
          SELECT $1, $2, $3, $4, $5, $6, at, at FROM moment
          ON CONFLICT (worker) DO UPDATE SET draining = excluded.draining, seen_at = excluded.seen_at",
     )
+    .persistent(store.named())
     .bind(&worker.name)
     .bind(&worker.host)
     .bind(i64::from(worker.pid))
@@ -33,7 +34,12 @@ pub(super) async fn beat_worker(store: &PgStore, worker: &WorkerInfo) -> Result<
 
 pub(super) async fn remove_worker(store: &PgStore, name: &str) -> Result<(), StoreError> {
     let mut db = store.unit().await?;
-    sqlx::query("DELETE FROM rowmill.workers WHERE worker = $1").bind(name).execute(&mut *db).await.map_err(failed("remove a worker"))?;
+    sqlx::query("DELETE FROM rowmill.workers WHERE worker = $1")
+        .persistent(store.named())
+        .bind(name)
+        .execute(&mut *db)
+        .await
+        .map_err(failed("remove a worker"))?;
     db.done().await
 }
 
@@ -43,6 +49,7 @@ pub(super) async fn list_workers(store: &PgStore) -> Result<Vec<WorkerRecord>, S
     let workers: Vec<WorkerRow> = sqlx::query_as(
         "SELECT worker, host, pid, slots::bigint, query_slots::bigint, draining, started_at, seen_at FROM rowmill.workers ORDER BY worker",
     )
+    .persistent(store.named())
     .fetch_all(&mut *db)
     .await
     .map_err(listing)?;
@@ -52,6 +59,7 @@ pub(super) async fn list_workers(store: &PgStore) -> Result<Vec<WorkerRecord>, S
          FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
          WHERE l.token <> 0 AND l.expires_at > coalesce($1, rowmill.now_ms()) GROUP BY 1, 2, 3 ORDER BY 1, 2, 3",
     )
+    .persistent(store.named())
     .bind(store.now())
     .fetch_all(&mut *db)
     .await

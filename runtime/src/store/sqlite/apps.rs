@@ -88,12 +88,11 @@ pub(super) async fn find_processor(store: &SqliteStore, app: &str, op: &str) -> 
 }
 
 pub(super) async fn list_processors(store: &SqliteStore, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {
-    let found: Vec<ProcessorRow> = sqlx::query_as(
-        "SELECT app, op, version, kind, digest, created_at FROM processors WHERE app = coalesce(?, app) ORDER BY app, op, version",
-    )
-    .bind(app)
-    .fetch_all(&store.readers)
-    .await
-    .map_err(failed("list processors"))?;
+    let found: Vec<ProcessorRow> =
+        sqlx::query_as("SELECT app, op, version, kind, digest, created_at FROM processors WHERE app = coalesce(?, app) ORDER BY app, op, version")
+            .bind(app)
+            .fetch_all(&store.readers)
+            .await
+            .map_err(failed("list processors"))?;
     Ok(found.into_iter().map(processor_of).collect())
 }

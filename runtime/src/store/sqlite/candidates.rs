@@ -31,11 +31,7 @@ pub(super) struct Candidate {
 
 /// Start-time fair queueing over virtual time (Goyal, Vin and Cheng 1996): the app comes next whose leases, by its weight, began the longest ago in virtual time.
 /// Jumps from app to app, and from batch to batch with retries: how many batches wait does not matter.
-pub(super) async fn find_candidate(
-    db: &mut SqliteConnection,
-    kind: Option<ProcessorKind>,
-    now: Timestamp,
-) -> Result<Option<Candidate>, StoreError> {
+pub(super) async fn find_candidate(db: &mut SqliteConnection, kind: Option<ProcessorKind>, now: Timestamp) -> Result<Option<Candidate>, StoreError> {
     let found: Option<(i64, i64, String, i64, i64)> = sqlx::query_as(
         "WITH RECURSIVE
          fresh_apps (app) AS (
@@ -86,14 +82,12 @@ impl Candidate {
     /// Moves the virtual time on.
     pub(super) async fn charge(&self, db: &mut SqliteConnection, micros: i64) -> Result<(), StoreError> {
         let charging = failed("charge a lease to its app");
-        sqlx::query(
-            "INSERT INTO apps (app, served_micros) VALUES (?1, ?2) ON CONFLICT (app) DO UPDATE SET served_micros = excluded.served_micros",
-        )
-        .bind(&self.app)
-        .bind(self.start.saturating_add(micros / self.weight))
-        .execute(&mut *db)
-        .await
-        .map_err(charging)?;
+        sqlx::query("INSERT INTO apps (app, served_micros) VALUES (?1, ?2) ON CONFLICT (app) DO UPDATE SET served_micros = excluded.served_micros")
+            .bind(&self.app)
+            .bind(self.start.saturating_add(micros / self.weight))
+            .execute(&mut *db)
+            .await
+            .map_err(charging)?;
         sqlx::query("UPDATE schedule SET served_micros = ?1 WHERE served_micros < ?1").bind(self.start).execute(db).await.map_err(charging)?;
         Ok(())
     }

@@ -76,7 +76,11 @@ impl SqliteStore {
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(opening)?;
         sqlx::migrate!("../migrations/sqlite").run(&writer).await.map_err(failed("migrate its database"))?;
         // Nobody else has the store open, so whoever held a lease is gone.
-        for end in ["UPDATE leases SET expires_at = 0 WHERE token <> 0", "UPDATE batches SET finish_expires_at = 0 WHERE finish_token IS NOT NULL", "DELETE FROM workers"] {
+        for end in [
+            "UPDATE leases SET expires_at = 0 WHERE token <> 0",
+            "UPDATE batches SET finish_expires_at = 0 WHERE finish_token IS NOT NULL",
+            "DELETE FROM workers",
+        ] {
             sqlx::query(end).execute(&writer).await.map_err(opening)?;
         }
         // Readers go through rows once, in order, and need no cache to speak of.
