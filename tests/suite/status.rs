@@ -86,7 +86,7 @@ const STATES: [(BatchStatus, u64, u64); 8] = [
 async fn an_older_state_never_takes_the_place_of_a_newer_one() {
     let redis = Redis::start().unwrap();
     let reader = board(&redis.url());
-    for newer in 0..STATES.len() {
+    for (newer, _) in STATES.iter().enumerate() {
         let id = BatchId::generate();
         let state = |at: usize| snapshot(id, STATES[at].0, STATES[at].1, STATES[at].2);
         let here = board(&redis.url());

@@ -168,7 +168,10 @@ fn insert(settings: &mut Dict, setting: &Setting, value: &str) {
 }
 
 fn unknown(name: &str, place: String) -> ConfigError {
-    ConfigError::UnknownKey { key: name.to_owned(), place, nearest: nearest(name, SETTINGS.iter().map(Setting::name)) }
+    // A key whose section was forgotten is compared with keys.
+    let keys = || SETTINGS.iter().min_by_key(|setting| distance(name, setting.key)).map(Setting::name);
+    let nearest = if name.contains('.') { None } else { keys() }.unwrap_or_else(|| nearest(name, SETTINGS.iter().map(Setting::name)));
+    ConfigError::UnknownKey { key: name.to_owned(), place, nearest }
 }
 
 fn nearest(name: &str, among: impl Iterator<Item = String>) -> String {

@@ -187,7 +187,7 @@ async fn rows_and_outcomes_leave_nothing_dead_behind() {
     let mut done = 0;
     while let [lease] = store.claim_leases(&super::build::request()).await.unwrap()[..] {
         // The first time each tenth row is to be run again.
-        let again = |row: &rowmill::model::LeasedRow| row.attempt == 1 && row.row_no % 10 == 0;
+        let again = |row: &rowmill::model::LeasedRow| row.attempt == 1 && row.row_no.is_multiple_of(10);
         let result = |row: &rowmill::model::LeasedRow| if again(row) { retry(row, Duration::ZERO) } else { success(row) };
         let results: Vec<_> = store.read_leased_rows(lease.key).await.unwrap().iter().map(result).collect();
         done = store.record_results(lease.key, &results, Duration::from_millis(1)).await.unwrap().counts.success;

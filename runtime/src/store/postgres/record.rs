@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use sqlx::postgres::PgDatabaseError;
-use uuid::Uuid;
 
 use super::connect::PgStore;
 use super::text::{decode, encode};
@@ -14,6 +13,9 @@ use crate::model::{BatchCounts, LeaseKey, RowResult, RowStatus, Verdict};
 use crate::store::columns::{count, failed, signed};
 use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row, pieces};
 use crate::store::{FILES_PER_BATCH_MAX, Recorded, StoreError};
+
+/// What the function returns: rows, success, failed, and whether these were the last.
+type Counted = (i32, i32, i32, bool);
 
 /// The arguments of `rowmill.record_results`, as columns.
 #[derive(Default)]
@@ -83,8 +85,8 @@ pub(super) async fn record_results(store: &PgStore, lease: LeaseKey, results: &[
     let columns = Columns::of(results, &names);
     let encoded: Vec<Cow<'_, str>> = names.iter().copied().map(encode).collect();
     let mut db = store.unit().await?;
-    let recorded: Result<Vec<(i32, i32, i32, bool, Uuid)>, sqlx::Error> = sqlx::query_as(
-        "SELECT rows, successes, failures, ended, id
+    let recorded: Result<Vec<Counted>, sqlx::Error> = sqlx::query_as(
+        "SELECT rows, successes, failures, ended
          FROM rowmill.record_results($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)",
     )
     .persistent(store.named())
@@ -116,7 +118,7 @@ pub(super) async fn record_results(store: &PgStore, lease: LeaseKey, results: &[
     match recorded {
         Ok(recorded) => {
             db.done().await?;
-            let (rows, success, failures, last, _) = recorded[0];
+            let (rows, success, failures, last) = recorded[0];
             let of = |value: i32| count(value.into());
             Ok(Recorded { counts: BatchCounts { rows: of(rows), success: of(success), failed: of(failures), aborted: 0 }, last })
         }
