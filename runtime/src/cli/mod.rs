@@ -9,6 +9,7 @@ macro_rules! say {
 }
 
 pub mod config;
+pub mod migrate;
 mod progress;
 pub mod run;
 mod signals;
@@ -38,6 +39,7 @@ pub struct Cli {
 pub enum Command {
     Run(Box<run::RunArgs>),
     Config(config::ConfigCommand),
+    Migrate(migrate::MigrateCommand),
 }
 
 /// Logs go to stderr; `ROWMILL_LOG` chooses which, as in `ROWMILL_LOG=debug` or `ROWMILL_LOG=rowmill::worker=trace`.

@@ -168,9 +168,9 @@ fn insert(settings: &mut Dict, setting: &Setting, value: &str) {
 }
 
 fn unknown(name: &str, place: String) -> ConfigError {
-    // A key without its section is near to that of any section.
-    let by_key = SETTINGS.iter().find(|setting| setting.key == name).map(Setting::name);
-    let nearest = by_key.unwrap_or_else(|| nearest(name, SETTINGS.iter().map(Setting::name)));
+    // A key whose section was forgotten is compared with keys.
+    let keys = || SETTINGS.iter().min_by_key(|setting| distance(name, setting.key)).map(Setting::name);
+    let nearest = if name.contains('.') { None } else { keys() }.unwrap_or_else(|| nearest(name, SETTINGS.iter().map(Setting::name)));
     ConfigError::UnknownKey { key: name.to_owned(), place, nearest }
 }
 

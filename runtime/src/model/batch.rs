@@ -16,6 +16,16 @@ impl BatchId {
     pub fn generate() -> BatchId {
         BatchId(Uuid::now_v7())
     }
+
+    pub(crate) fn uuid(self) -> Uuid {
+        self.0
+    }
+}
+
+impl From<Uuid> for BatchId {
+    fn from(uuid: Uuid) -> BatchId {
+        BatchId(uuid)
+    }
 }
 
 impl fmt::Display for BatchId {
@@ -114,6 +124,8 @@ pub struct NewBatch {
     /// Stored in lower case.
     pub op: String,
     pub kind: ProcessorKind,
+    /// Batches of an app are taken up by priority, the highest first, then by age.
+    pub priority: i32,
     /// The version that runs this batch to its end, whatever is activated meanwhile.
     pub processor_version: u32,
     /// SHA-256 of the processor's component, in hexadecimal.
@@ -151,6 +163,7 @@ pub struct Batch {
     pub app: String,
     pub op: String,
     pub kind: ProcessorKind,
+    pub priority: i32,
     pub processor_version: u32,
     pub processor_digest: String,
     pub context: JsonText,

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{BatchId, BatchStep};
+use super::{BatchId, BatchStep, ProcessorKind};
 
 /// What names a lease towards the store. The token changes with every owner, so an old owner's key opens nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,6 +50,8 @@ pub struct LeasedRow {
 pub struct ClaimRequest {
     /// The worker's name, for people who look at leases.
     pub worker: String,
+    /// Only batches, or only slow queries; both when there is none.
+    pub kind: Option<ProcessorKind>,
     /// At most this many leases: the worker's free slots.
     pub leases_max: u32,
     /// At most this many rows in a lease.

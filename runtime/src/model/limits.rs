@@ -1,11 +1,15 @@
 use std::time::Duration;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// What one call of a processor may use. Each limit that fires is an [`super::Ending`] with its number.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Fuel for one row. One unit is about one WebAssembly instruction, or one byte moved by a bulk instruction.
     pub fuel: u64,
     /// Wall time for one row, host calls included.
+    #[serde(rename = "timeout_ms", serialize_with = "write_millis", deserialize_with = "read_millis")]
     pub timeout: Duration,
     /// Memory of the whole instance: all its memories and tables together.
     pub memory_bytes: u64,
@@ -38,4 +42,12 @@ impl Default for Limits {
             log_bytes: 8 << 10,
         }
     }
+}
+
+fn write_millis<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn read_millis<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    u64::deserialize(deserializer).map(Duration::from_millis)
 }

@@ -1,5 +1,6 @@
 //! Plain types that every room speaks. This room imports nothing of ours.
 
+mod app;
 mod batch;
 mod clock;
 mod ending;
@@ -7,8 +8,11 @@ mod json;
 mod lease;
 mod limits;
 mod outcome;
+mod processor;
 mod text;
+mod worker;
 
+pub use app::{App, NAME_BYTES_MAX};
 pub use batch::{Batch, BatchCounts, BatchId, BatchStatus, BatchStep, NewBatch, NewRow, OutputFile, ProcessorKind};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use ending::{Answer, Ending, RowRun};
@@ -16,4 +20,6 @@ pub use json::{JsonText, NotJson};
 pub use lease::{ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow};
 pub use limits::Limits;
 pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict};
+pub use processor::ProcessorVersion;
 pub use text::without_controls;
+pub use worker::{HeldLeases, WorkerInfo, WorkerRecord};

@@ -4,18 +4,25 @@
 //! token, and a row's status is derived from what there is: an outcome, a live lease, or the batch's own status. Every implementation of [`Store`] passes
 //! the same conformance suite (tests/suite/conformance).
 
+mod columns;
+mod events;
+mod postgres;
+mod rules;
 mod sizing;
 mod sqlite;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::broadcast;
 
 use crate::model::{
-    Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, RecordedOutcome,
-    RowResult,
+    App, Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile,
+    ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
 };
 
+pub use events::StoreEvent;
+pub use postgres::{PgConnection, PgSettings, PgStore, Pooler, SchemaState};
 pub use sqlite::SqliteStore;
 
 /// Output files of one batch, at most: each is open while the batch is joined.
@@ -132,8 +139,8 @@ pub trait Store: Send + Sync + 'static {
     /// `NotFound`.
     async fn read_batch(&self, id: BatchId) -> Result<Batch, StoreError>;
 
-    /// Leases rows: first those whose lease ended without being recorded, then retries that are due, then fresh rows of the oldest batch. A lease holds rows
-    /// of one batch, at most `rows_max`; a larger one that ended gives its first rows, and the rest waits for the next claim. A lease that ended by the clock
+    /// Leases rows. Each lease goes to the app that had the least work by its weight and is not at its limit of running leases. Within the app: first
+    /// rows whose lease ended without being recorded, then retries that are due, then fresh rows, by priority, the oldest batch first. A lease holds rows of one batch, at most `rows_max`; a larger one that ended gives its first rows, and the rest waits for the next claim. A lease that ended by the clock
     /// counts as a crash and an attempt of its rows; after two crashes its rows are leased one by one.
     async fn claim_leases(&self, request: &ClaimRequest) -> Result<Vec<Lease>, StoreError>;
 
@@ -158,10 +165,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// When the next retry is due or the next lease ends, whether of rows or to finish a batch: of what no claim finds now, nothing comes before that. Zero
     /// when such a thing waits already, or a batch is to be finished; none when there is nothing but fresh rows.
-    async fn next_due(&self) -> Result<Option<Duration>, StoreError>;
+    /// What an app at its limit cannot take is not due; its leases are. Only what is of this kind, when there is one.
+    async fn next_due(&self, kind: Option<ProcessorKind>) -> Result<Option<Duration>, StoreError>;
 
-    /// Leases the oldest batch that is to be finished and that nobody finishes now, if there is one.
-    async fn claim_finish(&self, worker: &str, ttl: Duration) -> Result<Option<FinishLease>, StoreError>;
+    /// Leases the oldest batch, of this kind if there is one, that is to be finished and that nobody finishes now.
+    async fn claim_finish(&self, worker: &str, kind: Option<ProcessorKind>, ttl: Duration) -> Result<Option<FinishLease>, StoreError>;
 
     /// Lets a finish lease live for `ttl` from now.
     ///
@@ -202,4 +210,41 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `NotFound`.
     async fn read_pieces(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError>;
+
+    /// Registers an app, or changes what is registered of it.
+    ///
+    /// # Errors
+    /// `Invalid`: a weight outside 1 to 1,000; a limit of 0 running leases; a name that is empty or longer than [`crate::model::NAME_BYTES_MAX`].
+    async fn put_app(&self, app: &App) -> Result<(), StoreError>;
+
+    /// An app; none that was never registered.
+    async fn read_app(&self, name: &str) -> Result<Option<App>, StoreError>;
+
+    /// The apps that are registered, by name.
+    async fn list_apps(&self) -> Result<Vec<App>, StoreError>;
+
+    /// Registers code for an app and an operation as its newest version. Returns that of the newest version, when it is the same code.
+    ///
+    /// # Errors
+    /// `Invalid` for a name as in [`Store::put_app`].
+    async fn put_processor(&self, app: &str, op: &str, kind: ProcessorKind, digest: &str) -> Result<ProcessorVersion, StoreError>;
+
+    /// The newest version for an app and an operation, whatever its letters' case.
+    async fn find_processor(&self, app: &str, op: &str) -> Result<Option<ProcessorVersion>, StoreError>;
+
+    /// All versions, of one app or of all, by app, operation and version.
+    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError>;
+
+    /// A worker's sign of life; the first registers it. One that was not seen for a day is forgotten.
+    async fn beat_worker(&self, worker: &WorkerInfo) -> Result<(), StoreError>;
+
+    /// A worker has ended.
+    async fn remove_worker(&self, name: &str) -> Result<(), StoreError>;
+
+    /// The workers that were seen and have not ended, with what they run now, by name.
+    async fn list_workers(&self) -> Result<Vec<WorkerRecord>, StoreError>;
+
+    /// What happens from now on, in this process and, where the store has several, in others. Events may be missing or come twice: they save waiting, and nothing
+    /// rests on them.
+    fn events(&self) -> broadcast::Receiver<StoreEvent>;
 }

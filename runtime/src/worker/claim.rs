@@ -31,7 +31,7 @@ impl Worker {
             slot = Arc::clone(&self.slots).acquire_owned() => slot.expect("the slots are never closed"),
         };
         if self.finish_wanted.swap(false, Ordering::AcqRel)
-            && let Some(finish) = self.store.claim_finish(&self.settings.name, self.settings.lease_ttl).await?
+            && let Some(finish) = self.store.claim_finish(&self.settings.name, None, self.settings.lease_ttl).await?
         {
             self.finish_wanted.store(true, Ordering::Release);
             tokio::spawn(Arc::clone(self).finish(finish, first));
@@ -62,6 +62,7 @@ impl Worker {
     fn claim_request(&self, free: usize) -> ClaimRequest {
         ClaimRequest {
             worker: self.settings.name.clone(),
+            kind: None,
             leases_max: u32::try_from(free).unwrap_or(u32::MAX),
             rows_max: self.settings.lease_rows_max,
             target: self.settings.lease_target,
@@ -71,6 +72,6 @@ impl Worker {
     }
 
     async fn idle_time(&self) -> Result<Duration, StoreError> {
-        Ok(self.store.next_due().await?.unwrap_or(POLL).clamp(POLL_LEAST, POLL))
+        Ok(self.store.next_due(None).await?.unwrap_or(POLL).clamp(POLL_LEAST, POLL))
     }
 }

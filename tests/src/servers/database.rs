@@ -85,6 +85,14 @@ impl Database {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// Runs statements as `psql` does. Returns their values, a row a line.
+    ///
+    /// # Errors
+    /// What the server says of them.
+    pub fn sql(&self, statements: &str) -> anyhow::Result<String> {
+        sql(&self.url(), statements)
+    }
 }
 
 impl Drop for Database {

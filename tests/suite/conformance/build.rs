@@ -18,6 +18,7 @@ pub fn batch() -> NewBatch {
         app: "bank".to_owned(),
         op: "post".to_owned(),
         kind: ProcessorKind::Batch,
+        priority: 0,
         processor_version: 1,
         processor_digest: "0123456789abcdef".repeat(4),
         context: JsonText::default(),
@@ -59,11 +60,11 @@ pub fn json_of(bytes: usize) -> String {
 
 /// One lease by one slot.
 pub fn request() -> ClaimRequest {
-    ClaimRequest { worker: "worker".to_owned(), leases_max: 1, rows_max: 100, target: Duration::from_millis(250), slots: 1, ttl: TTL }
+    ClaimRequest { worker: "worker".to_owned(), kind: None, leases_max: 1, rows_max: 100, target: Duration::from_millis(250), slots: 1, ttl: TTL }
 }
 
 pub fn by(worker: &str) -> ClaimRequest {
-    ClaimRequest { worker: worker.to_owned(), ..request() }
+    ClaimRequest { worker: worker.to_owned(), kind: None, ..request() }
 }
 
 pub fn success(row: &LeasedRow) -> RowResult {

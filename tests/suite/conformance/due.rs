@@ -8,7 +8,7 @@ use super::build::{MILLISECOND, SECOND, TTL, request, retry, success};
 use super::kit::Kit;
 
 async fn due(kit: &Kit) -> Option<Duration> {
-    kit.store.next_due().await.unwrap()
+    kit.store.next_due(None).await.unwrap()
 }
 
 pub async fn nothing_is_due_when_nothing_is_leased_or_retried(kit: Kit) {

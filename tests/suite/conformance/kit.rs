@@ -17,6 +17,9 @@ use super::build::{TTL, batch, held, request, rows, rows_with_lines, success};
 /// What an implementation brings along: a place of its own for each test, which goes when it is dropped.
 #[async_trait]
 pub trait Harness: Send + Sync + 'static {
+    /// Random schedules that are run.
+    const SCHEDULES: u64;
+
     /// A place without any data.
     async fn fresh() -> Self
     where
@@ -26,11 +29,25 @@ pub trait Harness: Send + Sync + 'static {
     async fn open(&self, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError>;
 }
 
+/// A harness whose kind is not known.
+#[async_trait]
+trait Place: Send + Sync {
+    async fn open(&self, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError>;
+}
+
+#[async_trait]
+impl<H: Harness> Place for H {
+    async fn open(&self, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
+        Harness::open(self, clock).await
+    }
+}
+
 /// A store under test.
 pub struct Kit {
     pub store: Arc<dyn Store>,
     pub clock: Arc<ManualClock>,
-    place: Arc<dyn Harness>,
+    place: Arc<dyn Place>,
+    pub schedules: u64,
     another: fn() -> Pin<Box<dyn Future<Output = Kit>>>,
 }
 
@@ -40,9 +57,9 @@ pub const START: Timestamp = Timestamp(1_750_000_000_000);
 impl Kit {
     pub async fn fresh<H: Harness>() -> Kit {
         let clock = Arc::new(ManualClock::at(START));
-        let place: Arc<dyn Harness> = Arc::new(H::fresh().await);
+        let place: Arc<dyn Place> = Arc::new(H::fresh().await);
         let store = place.open(clock.clone()).await.unwrap();
-        Kit { store, clock, place, another: || Box::pin(Kit::fresh::<H>()) }
+        Kit { store, clock, place, schedules: H::SCHEDULES, another: || Box::pin(Kit::fresh::<H>()) }
     }
 
     /// A fresh store of the same kind.
@@ -57,11 +74,11 @@ impl Kit {
 
     /// The process dies without giving anything back, and another opens the store.
     pub async fn crash_and_reopen(self) -> Kit {
-        let Kit { store, clock, place, another } = self;
+        let Kit { store, clock, place, schedules, another } = self;
         assert_eq!(Arc::strong_count(&store), 1, "somebody else holds the store");
         drop(store);
         let store = place.open(clock.clone()).await.unwrap();
-        Kit { store, clock, place, another }
+        Kit { store, clock, place, schedules, another }
     }
 
     pub fn pass(&self, time: Duration) {
@@ -224,7 +241,7 @@ impl Kit {
     }
 
     pub async fn try_claim_finish(&self) -> Option<FinishLease> {
-        self.store.claim_finish("finisher", TTL).await.unwrap()
+        self.store.claim_finish("finisher", None, TTL).await.unwrap()
     }
 
     /// Takes all batches that wait for it through their last steps, without files.

@@ -9,6 +9,7 @@ mod random;
 mod stages;
 
 mod abort;
+mod apps;
 mod claim;
 mod due;
 mod files;
@@ -25,12 +26,25 @@ mod takeover;
 mod texts;
 mod workers;
 
+mod postgres;
 mod sqlite;
 
 /// The tests by subject, each a sentence about stores.
 macro_rules! conformance {
     ($harness:ty) => {
         $crate::conformance::tests_of! { $harness;
+            apps {
+                an_app_comes_back_as_it_was_registered
+                an_app_at_its_limit_gets_no_lease
+                what_an_app_at_its_limit_cannot_take_is_not_due
+                batches_of_a_higher_priority_come_first
+                work_is_shared_by_weight
+                an_app_that_was_idle_does_not_wait_for_another
+                an_app_that_was_idle_saves_up_little
+                slow_queries_and_batches_are_claimed_apart
+                a_new_code_is_a_new_version
+                workers_are_seen_with_what_they_run
+            }
             submit {
                 a_batch_comes_back_as_it_was_submitted
                 an_op_is_stored_in_lower_case

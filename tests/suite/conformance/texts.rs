@@ -28,12 +28,14 @@ fn json_string(text: &str) -> JsonText {
 /// A batch that has this text wherever a text can stand, taken to its end; and what came back.
 async fn comes_back(kit: &Kit, text: &str) {
     let json = json_string(text);
-    let new = NewBatch { app: text.to_owned(), op: text.to_lowercase(), processor_digest: text.to_owned(), context: json.clone(), ..batch() };
+    // Names are short.
+    let name: String = text.chars().take(100).collect();
+    let new = NewBatch { app: name.clone(), op: name.to_lowercase(), processor_digest: text.to_owned(), context: json.clone(), ..batch() };
     let id = new.id;
     let row = NewRow { line: 1, input: json.clone(), rejected: Some(text.to_owned()) };
     kit.store.submit_batch(new, vec![row]).await.unwrap();
     let found = kit.batch(id).await;
-    assert_eq!((found.app.as_str(), found.op, found.processor_digest.as_str()), (text, text.to_lowercase(), text));
+    assert_eq!((found.app.as_str(), found.op, found.processor_digest.as_str()), (name.as_str(), name.to_lowercase(), text));
     assert_eq!(found.context, json);
 
     let lease = kit.claim_rows(1).await;
@@ -44,17 +46,17 @@ async fn comes_back(kit: &Kit, text: &str) {
         status: RowStatus::Success,
         output: Some(json.to_string()),
         messages: vec![message.clone()],
-        pieces: vec![Piece { file: text.to_owned(), text: text.to_owned() }],
+        pieces: vec![Piece { file: name.clone(), text: text.to_owned() }],
     };
     kit.record(&lease, &[RowResult { log: Some(text.to_owned()), ..result(&leased[0], verdict) }]).await;
     let found = kit.results(id).await.remove(0);
     assert_eq!((found.input.as_str(), found.output.as_deref(), found.log.as_deref()), (json.as_str(), Some(json.as_str()), Some(text)));
     assert_eq!(found.messages, [message]);
-    assert_eq!(kit.store.list_file_names(id).await.unwrap(), [text]);
+    assert_eq!(kit.store.list_file_names(id).await.unwrap(), [name.as_str()]);
     assert_eq!(kit.pieces_by(id, 1).await[0].pieces, [(0, text.to_owned())]);
 
     let lease = kit.claim_finish().await;
-    let file = OutputFile { name: text.to_owned(), object: text.to_owned(), size_bytes: 0 };
+    let file = OutputFile { name: name.clone(), object: text.to_owned(), size_bytes: 0 };
     kit.store.record_files(&lease, std::slice::from_ref(&file)).await.unwrap();
     kit.store.record_mark_done(&kit.claim_finish().await, Some(text)).await.unwrap();
     let found = kit.batch(id).await;

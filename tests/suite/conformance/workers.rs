@@ -117,7 +117,7 @@ pub async fn of_many_claims_at_the_same_moment_one_finishes_each_step(kit: Kit) 
                 let (kit, barrier) = (Arc::clone(&kit), Arc::clone(&barrier));
                 tasks.spawn(async move {
                     barrier.wait().await;
-                    kit.store.claim_finish(&format!("worker {task}"), TTL).await.unwrap()
+                    kit.store.claim_finish(&format!("worker {task}"), None, TTL).await.unwrap()
                 });
             }
             let winners: Vec<_> = tasks.join_all().await.into_iter().flatten().collect();

@@ -29,6 +29,7 @@ pub fn batch(kind: ProcessorKind, op: &str, context: &str) -> Batch {
         app: "tests".to_owned(),
         op: op.to_owned(),
         kind,
+        priority: 0,
         processor_version: 1,
         processor_digest: String::new(),
         context: JsonText::check(context).unwrap(),

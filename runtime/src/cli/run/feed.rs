@@ -76,6 +76,7 @@ async fn submit_rows(
         app: APP.to_owned(),
         op: args.op(),
         kind: if is_file { ProcessorKind::Batch } else { ProcessorKind::SlowQuery },
+        priority: 0,
         processor_version: VERSION,
         processor_digest: processor.digest.clone(),
         context: args.context()?,

@@ -1,33 +1,32 @@
-//! Leases are given, read, renewed and given back.
-
-use std::time::Duration;
+//! Leases are given.
 
 use sqlx::SqliteConnection;
 
-use super::{SqliteStore, count, failed, fetch_page, length, new_token, small};
-use crate::model::{BatchId, ClaimRequest, Lease, LeaseKey, LeasedRow, Timestamp};
+use super::candidates::{Work, find_candidate};
+use super::{SqliteStore, new_token};
+use crate::model::{BatchId, ClaimRequest, Lease, LeaseKey, Timestamp};
 use crate::store::StoreError;
+use crate::store::columns::{count, failed, small};
 use crate::store::sizing::{LeaseSizing, lease_rows};
 
 /// From so many crashes on, the rows of a lease are leased one by one, to find the one that kills workers.
 const SPLIT_CRASHES: i64 = 2;
+/// What a row of unknown speed is charged.
+const UNKNOWN_MICROS: i64 = 1_000;
 
 pub(super) async fn claim_leases(store: &SqliteStore, request: &ClaimRequest) -> Result<Vec<Lease>, StoreError> {
     let now = store.now();
     let mut db = store.begin().await?;
     let mut leases = Vec::new();
     while leases.len() < request.leases_max as usize {
-        let lease = match take_over(&mut db, request, now).await? {
-            Some(lease) => Some(lease),
-            None => match lease_retries(&mut db, request, now).await? {
-                Some(lease) => Some(lease),
-                None => lease_fresh_rows(&mut db, request, now).await?,
-            },
+        let Some(candidate) = find_candidate(&mut db, request.kind, now).await? else { break };
+        let (lease, charged) = match candidate.work {
+            Work::Ended => (take_over(&mut db, request, now, candidate.work_id).await?, 0),
+            Work::Retries => lease_retries(&mut db, request, now, candidate.work_id).await?,
+            Work::Fresh => lease_fresh_rows(&mut db, request, now, candidate.work_id).await?,
         };
-        match lease {
-            Some(lease) => leases.push(lease),
-            None => break,
-        }
+        candidate.charge(&mut db, charged).await?;
+        leases.push(lease);
     }
     if !leases.is_empty() {
         db.commit().await.map_err(failed("commit a claim"))?;
@@ -49,17 +48,16 @@ struct EndedLease {
 }
 
 /// A lease that was given back, or whose owner went silent; its first rows, when it has more than this worker may get.
-async fn take_over(db: &mut SqliteConnection, request: &ClaimRequest, now: Timestamp) -> Result<Option<Lease>, StoreError> {
+async fn take_over(db: &mut SqliteConnection, request: &ClaimRequest, now: Timestamp, lease_id: i64) -> Result<Lease, StoreError> {
     let taking_over = failed("take a lease over");
-    let ended: Option<EndedLease> = sqlx::query_as(
+    let ended: EndedLease = sqlx::query_as(
         "SELECT l.lease_id, l.batch_key, b.batch_id, l.token <> 0 AS held, l.retries, l.next_row, l.last_row, l.crashes
-         FROM leases l JOIN batches b USING (batch_key) WHERE l.expires_at <= ? ORDER BY l.expires_at, l.lease_id LIMIT 1",
+         FROM leases l JOIN batches b USING (batch_key) WHERE l.lease_id = ?",
     )
-    .bind(now.0)
-    .fetch_optional(&mut *db)
+    .bind(lease_id)
+    .fetch_one(&mut *db)
     .await
     .map_err(taking_over)?;
-    let Some(ended) = ended else { return Ok(None) };
     let crashes = ended.crashes + i64::from(ended.held);
     if ended.retries && ended.held {
         sqlx::query("UPDATE retries SET attempt = attempt + 1 WHERE lease_id = ?")
@@ -71,7 +69,7 @@ async fn take_over(db: &mut SqliteConnection, request: &ClaimRequest, now: Times
     let rows_max = if crashes >= SPLIT_CRASHES { 1 } else { i64::from(request.rows_max.max(1)) };
     if let Some(rest) = find_rest(db, &ended, rows_max).await? {
         let (lease_id, token) = split_off(db, request, now, &ended, crashes, rest).await?;
-        return lease(lease_id, token, &ended.batch_id, rows_max, crashes).map(Some);
+        return lease(lease_id, token, &ended.batch_id, rows_max, crashes);
     }
     let token = new_token();
     sqlx::query("UPDATE leases SET token = ?, worker = ?, crashes = ?, expires_at = ? WHERE lease_id = ?")
@@ -88,7 +86,7 @@ async fn take_over(db: &mut SqliteConnection, request: &ClaimRequest, now: Times
     } else {
         ended.last_row - ended.next_row + 1
     };
-    lease(ended.lease_id, token, &ended.batch_id, rows, crashes).map(Some)
+    lease(ended.lease_id, token, &ended.batch_id, rows, crashes)
 }
 
 /// The first row beyond so many of a lease, if it has more.
@@ -116,7 +114,7 @@ async fn split_off(
 ) -> Result<(i64, i64), StoreError> {
     let splitting = failed("split a lease");
     let (rows, next_row) = if ended.retries { ((0, 0), 0) } else { ((ended.next_row, rest - 1), rest) };
-    let (lease_id, token) = insert_lease(db, request, now, ended.batch_key, ended.retries, rows, crashes).await?;
+    let (lease_id, token) = insert_lease(db, request, now, ended.batch_key, ended.retries, rows, crashes, 0).await?;
     sqlx::query("UPDATE leases SET token = 0, worker = '', next_row = ?, crashes = ?, expires_at = 0 WHERE lease_id = ?")
         .bind(next_row)
         .bind(crashes)
@@ -136,18 +134,11 @@ async fn split_off(
     Ok((lease_id, token))
 }
 
-/// Retries that are due, of one batch.
-async fn lease_retries(db: &mut SqliteConnection, request: &ClaimRequest, now: Timestamp) -> Result<Option<Lease>, StoreError> {
+/// Retries of a batch that are due, and what they are charged.
+async fn lease_retries(db: &mut SqliteConnection, request: &ClaimRequest, now: Timestamp, key: i64) -> Result<(Lease, i64), StoreError> {
     let leasing = failed("lease retries");
-    let due: Option<(i64, String, Option<i64>)> = sqlx::query_as(
-        "SELECT r.batch_key, b.batch_id, b.row_micros FROM retries r JOIN batches b USING (batch_key)
-         WHERE r.lease_id IS NULL AND r.due_at <= ? ORDER BY r.due_at LIMIT 1",
-    )
-    .bind(now.0)
-    .fetch_optional(&mut *db)
-    .await
-    .map_err(leasing)?;
-    let Some((key, batch_id, row_micros)) = due else { return Ok(None) };
+    let (batch_id, row_micros): (String, Option<i64>) =
+        sqlx::query_as("SELECT batch_id, row_micros FROM batches WHERE batch_key = ?").bind(key).fetch_one(&mut *db).await.map_err(leasing)?;
     let waiting: i64 =
         sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM retries WHERE batch_key = ? AND lease_id IS NULL AND due_at <= ? LIMIT ?)")
             .bind(key)
@@ -157,7 +148,8 @@ async fn lease_retries(db: &mut SqliteConnection, request: &ClaimRequest, now: T
             .await
             .map_err(leasing)?;
     let rows = size(request, row_micros, waiting);
-    let (lease_id, token) = insert_lease(db, request, now, key, true, (0, 0), 0).await?;
+    let charged = rows.saturating_mul(row_micros.unwrap_or(UNKNOWN_MICROS));
+    let (lease_id, token) = insert_lease(db, request, now, key, true, (0, 0), 0, charged).await?;
     sqlx::query(
         "UPDATE retries SET lease_id = ?1 WHERE batch_key = ?2 AND row_no IN
          (SELECT row_no FROM retries WHERE batch_key = ?2 AND lease_id IS NULL AND due_at <= ?3 ORDER BY due_at, row_no LIMIT ?4)",
@@ -169,20 +161,18 @@ async fn lease_retries(db: &mut SqliteConnection, request: &ClaimRequest, now: T
     .execute(&mut *db)
     .await
     .map_err(leasing)?;
-    lease(lease_id, token, &batch_id, rows, 0).map(Some)
+    Ok((lease(lease_id, token, &batch_id, rows, 0)?, charged))
 }
 
-/// The next rows of the oldest batch that has some.
-async fn lease_fresh_rows(db: &mut SqliteConnection, request: &ClaimRequest, now: Timestamp) -> Result<Option<Lease>, StoreError> {
+/// The next rows of a batch, and what they are charged.
+async fn lease_fresh_rows(db: &mut SqliteConnection, request: &ClaimRequest, now: Timestamp, key: i64) -> Result<(Lease, i64), StoreError> {
     let leasing = failed("lease rows");
-    let batch: Option<(i64, String, i64, i64, Option<i64>)> = sqlx::query_as(
-        "SELECT batch_key, batch_id, next_row, row_count, row_micros FROM batches
-         WHERE step = 'rows' AND status IN ('queued', 'inprog') AND next_row <= row_count ORDER BY batch_key LIMIT 1",
-    )
-    .fetch_optional(&mut *db)
-    .await
-    .map_err(leasing)?;
-    let Some((key, batch_id, first, row_count, row_micros)) = batch else { return Ok(None) };
+    let (batch_id, first, row_count, row_micros): (String, i64, i64, Option<i64>) =
+        sqlx::query_as("SELECT batch_id, next_row, row_count, row_micros FROM batches WHERE batch_key = ?")
+            .bind(key)
+            .fetch_one(&mut *db)
+            .await
+            .map_err(leasing)?;
     let rows = size(request, row_micros, row_count - first + 1);
     sqlx::query("UPDATE batches SET next_row = ?, status = 'inprog', started_at = coalesce(started_at, ?) WHERE batch_key = ? AND next_row = ?")
         .bind(first + rows)
@@ -192,8 +182,9 @@ async fn lease_fresh_rows(db: &mut SqliteConnection, request: &ClaimRequest, now
         .execute(&mut *db)
         .await
         .map_err(leasing)?;
-    let (lease_id, token) = insert_lease(db, request, now, key, false, (first, first + rows - 1), 0).await?;
-    lease(lease_id, token, &batch_id, rows, 0).map(Some)
+    let charged = rows.saturating_mul(row_micros.unwrap_or(UNKNOWN_MICROS));
+    let (lease_id, token) = insert_lease(db, request, now, key, false, (first, first + rows - 1), 0, charged).await?;
+    Ok((lease(lease_id, token, &batch_id, rows, 0)?, charged))
 }
 
 fn size(request: &ClaimRequest, row_micros: Option<i64>, remaining: i64) -> i64 {
@@ -201,6 +192,7 @@ fn size(request: &ClaimRequest, row_micros: Option<i64>, remaining: i64) -> i64 
     i64::from(lease_rows(LeaseSizing { row_micros: row_micros.map(count), remaining: count(remaining), slots, target, rows_max }))
 }
 
+#[expect(clippy::too_many_arguments, reason = "they are the columns of a lease")]
 async fn insert_lease(
     db: &mut SqliteConnection,
     request: &ClaimRequest,
@@ -209,9 +201,11 @@ async fn insert_lease(
     retries: bool,
     (first, last): (i64, i64),
     crashes: i64,
+    charged: i64,
 ) -> Result<(i64, i64), StoreError> {
     let token = new_token();
-    let insert = "INSERT INTO leases (batch_key, token, worker, retries, next_row, last_row, crashes, expires_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+    let insert = "INSERT INTO leases (batch_key, token, worker, retries, next_row, last_row, crashes, charged_micros, expires_at)
+        VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
     let inserted = sqlx::query(insert)
         .bind(key)
         .bind(token)
@@ -220,6 +214,7 @@ async fn insert_lease(
         .bind(first)
         .bind(last)
         .bind(crashes)
+        .bind(charged)
         .bind(now.after(request.ttl).0)
         .execute(db)
         .await
@@ -230,82 +225,4 @@ async fn insert_lease(
 fn lease(id: i64, token: i64, batch_id: &str, rows: i64, crashes: i64) -> Result<Lease, StoreError> {
     let batch: BatchId = batch_id.parse().map_err(failed("read a batch's id"))?;
     Ok(Lease { key: LeaseKey { id, token }, batch, rows: small(rows), crashes: small(crashes) })
-}
-
-pub(super) async fn read_leased_rows(store: &SqliteStore, lease: LeaseKey) -> Result<Vec<LeasedRow>, StoreError> {
-    let reading = failed("read the rows of a lease");
-    // One snapshot for the lease and its rows.
-    let mut db = store.readers.begin().await.map_err(reading)?;
-    let held: Option<(i64, bool, i64, i64, i64)> =
-        sqlx::query_as("SELECT batch_key, retries, next_row, last_row, crashes FROM leases WHERE lease_id = ? AND token = ? AND expires_at > ?")
-            .bind(lease.id)
-            .bind(lease.token)
-            .bind(store.now().0)
-            .fetch_optional(&mut *db)
-            .await
-            .map_err(reading)?;
-    let (key, retries, first, last, crashes) = held.ok_or(StoreError::LeaseLost)?;
-    let rows = if retries {
-        sqlx::query_as(
-            "SELECT r.row_no, r.line, r.input, r.rejected, t.attempt FROM retries t JOIN rows r USING (batch_key, row_no)
-             WHERE t.lease_id = ? ORDER BY t.row_no",
-        )
-        .bind(lease.id)
-    } else {
-        sqlx::query_as("SELECT row_no, line, input, rejected, ? FROM rows WHERE batch_key = ? AND row_no BETWEEN ? AND ? ORDER BY row_no")
-            .bind(1 + crashes)
-            .bind(key)
-            .bind(first)
-            .bind(last)
-    }
-    .fetch(&mut *db);
-    let rows = fetch_page(rows, |row: &(i64, i64, String, Option<String>, i64)| row.2.len() + length(row.3.as_ref())).await.map_err(reading)?;
-    let leased =
-        |(row_no, line, input, rejected, attempt)| LeasedRow { row_no: small(row_no), line: small(line), input, attempt: small(attempt), rejected };
-    Ok(rows.into_iter().map(leased).collect())
-}
-
-pub(super) async fn renew_leases(store: &SqliteStore, leases: &[LeaseKey], ttl: Duration) -> Result<Vec<LeaseKey>, StoreError> {
-    let now = store.now();
-    let mut db = store.begin().await?;
-    let mut lost = Vec::new();
-    for lease in leases {
-        let renewed = sqlx::query("UPDATE leases SET expires_at = ? WHERE lease_id = ? AND token = ? AND expires_at > ?")
-            .bind(now.after(ttl).0)
-            .bind(lease.id)
-            .bind(lease.token)
-            .bind(now.0)
-            .execute(&mut *db)
-            .await
-            .map_err(failed("renew a lease"))?;
-        if renewed.rows_affected() == 0 {
-            lost.push(*lease);
-        }
-    }
-    db.commit().await.map_err(failed("commit renewed leases"))?;
-    Ok(lost)
-}
-
-pub(super) async fn give_back_lease(store: &SqliteStore, lease: LeaseKey) -> Result<(), StoreError> {
-    // Without a token it does not count as a crash when it is taken over.
-    sqlx::query("UPDATE leases SET token = 0, worker = '', expires_at = 0 WHERE lease_id = ? AND token = ? AND expires_at > ?")
-        .bind(lease.id)
-        .bind(lease.token)
-        .bind(store.now().0)
-        .execute(&store.writer)
-        .await
-        .map_err(failed("give a lease back"))?;
-    Ok(())
-}
-
-pub(super) async fn next_due(store: &SqliteStore) -> Result<Option<Duration>, StoreError> {
-    let due: Option<i64> = sqlx::query_scalar(
-        "SELECT min(at) FROM (SELECT min(due_at) AS at FROM retries WHERE lease_id IS NULL
-         UNION ALL SELECT min(expires_at) FROM leases
-         UNION ALL SELECT min(coalesce(finish_expires_at, 0)) FROM batches WHERE step IN ('join', 'mark'))",
-    )
-    .fetch_one(&store.readers)
-    .await
-    .map_err(failed("look for what is due"))?;
-    Ok(due.map(|at| Timestamp(at).since(store.now())))
 }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use sqlx::sqlite::SqliteQueryResult;
 
-use super::{SqliteStore, failed, find_batch, new_token, signed, small, step_of};
-use crate::model::{BatchId, FinishLease, OutputFile};
-use crate::store::{Aborted, StoreError};
+use super::{SqliteStore, find_batch, new_token};
+use crate::model::{BatchId, FinishLease, OutputFile, ProcessorKind};
+use crate::store::columns::{counts, failed, kind_of, signed, small, status_of, step_of};
+use crate::store::{Aborted, StoreError, StoreEvent};
 
 pub(super) async fn abort_batch(store: &SqliteStore, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
     let aborting = failed("abort a batch");
@@ -26,31 +27,41 @@ pub(super) async fn abort_batch(store: &SqliteStore, id: BatchId, reason: Option
             sqlx::query(end).bind(key).execute(&mut *db).await.map_err(aborting)?;
         }
     }
-    let (status, rows, success, failures): (String, i64, i64, i64) =
-        sqlx::query_as("SELECT status, row_count, success, failed FROM batches WHERE batch_key = ?")
+    let (kind, status, rows, success, failures): (String, String, i64, i64, i64) =
+        sqlx::query_as("SELECT kind, status, row_count, success, failed FROM batches WHERE batch_key = ?")
             .bind(key)
             .fetch_one(&mut *db)
             .await
             .map_err(aborting)?;
     db.commit().await.map_err(failed("commit an abort"))?;
-    let status = super::status_of(&status);
-    Ok(Aborted { status, counts: super::read::counts(status, rows, success, failures), changed })
+    if changed {
+        store.events.tell(StoreEvent::Aborted(id));
+        store.events.tell(StoreEvent::Work(kind_of(&kind)));
+    }
+    let status = status_of(&status);
+    Ok(Aborted { status, counts: counts(status, rows, success, failures), changed })
 }
 
-pub(super) async fn claim_finish(store: &SqliteStore, worker: &str, ttl: Duration) -> Result<Option<FinishLease>, StoreError> {
+pub(super) async fn claim_finish(
+    store: &SqliteStore,
+    worker: &str,
+    kind: Option<ProcessorKind>,
+    ttl: Duration,
+) -> Result<Option<FinishLease>, StoreError> {
     let claiming = failed("lease a batch to finish");
     let now = store.now();
     let token = new_token();
     let claimed: Option<(String, String, i64)> = sqlx::query_as(
         "UPDATE batches SET finish_token = ?1, finish_worker = ?2, finish_expires_at = ?3, finish_attempt = finish_attempt + 1
          WHERE batch_key = (SELECT batch_key FROM batches
-                            WHERE step IN ('join', 'mark') AND (finish_token IS NULL OR finish_expires_at <= ?4) ORDER BY batch_key LIMIT 1)
+                            WHERE step IN ('join', 'mark') AND (finish_token IS NULL OR finish_expires_at <= ?4) AND kind = coalesce(?5, kind) ORDER BY batch_key LIMIT 1)
          RETURNING batch_id, step, finish_attempt",
     )
     .bind(token)
     .bind(worker)
     .bind(now.after(ttl).0)
     .bind(now.0)
+    .bind(kind.map(ProcessorKind::as_str))
     .fetch_optional(&store.writer)
     .await
     .map_err(claiming)?;
@@ -116,7 +127,9 @@ pub(super) async fn record_files(store: &SqliteStore, lease: &FinishLease, files
             return Err(StoreError::Invalid(format!("batch {} has no output file {:?}", lease.batch, file.name)));
         }
     }
-    db.commit().await.map_err(failed("commit output files"))
+    db.commit().await.map_err(failed("commit output files"))?;
+    store.events.tell(StoreEvent::Final(lease.batch));
+    Ok(())
 }
 
 pub(super) async fn record_mark_done(store: &SqliteStore, lease: &FinishLease, error: Option<&str>) -> Result<(), StoreError> {

@@ -1,10 +1,14 @@
 //! The embedded store: one SQLite file, one process. One connection writes, a few read beside it.
 
+mod apps;
+mod candidates;
 mod claim;
 mod finish;
+mod leases;
 mod read;
 mod record;
 mod submit;
+mod workers;
 
 use std::fs::File;
 use std::path::Path;
@@ -16,12 +20,15 @@ use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqliteConnection, SqlitePool, Transaction};
+use tokio::sync::broadcast;
 use uuid::Uuid;
 
-use super::{Aborted, Recorded, ResultCursor, RowPieces, Store, StoreError};
+use super::columns::{failed, status_of};
+use super::events::Events;
+use super::{Aborted, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    Batch, BatchId, BatchStatus, BatchStep, ClaimRequest, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile,
-    ProcessorKind, RecordedOutcome, RowResult, Timestamp,
+    App, Batch, BatchId, BatchStatus, ClaimRequest, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind,
+    ProcessorVersion, RecordedOutcome, RowResult, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -44,6 +51,7 @@ pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     clock: Arc<dyn Clock>,
+    events: Events,
     /// Held as long as the store is open: it keeps other processes out.
     _lock: File,
 }
@@ -68,13 +76,17 @@ impl SqliteStore {
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await.map_err(opening)?;
         sqlx::migrate!("../migrations/sqlite").run(&writer).await.map_err(failed("migrate its database"))?;
         // Nobody else has the store open, so whoever held a lease is gone.
-        for end in ["UPDATE leases SET expires_at = 0 WHERE token <> 0", "UPDATE batches SET finish_expires_at = 0 WHERE finish_token IS NOT NULL"] {
+        for end in [
+            "UPDATE leases SET expires_at = 0 WHERE token <> 0",
+            "UPDATE batches SET finish_expires_at = 0 WHERE finish_token IS NOT NULL",
+            "DELETE FROM workers",
+        ] {
             sqlx::query(end).execute(&writer).await.map_err(opening)?;
         }
         // Readers go through rows once, in order, and need no cache to speak of.
         let options = options.read_only(true).pragma("cache_size", "-2048");
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await.map_err(opening)?;
-        Ok(SqliteStore { writer, readers, clock, _lock: lock })
+        Ok(SqliteStore { writer, readers, clock, events: Events::new(), _lock: lock })
     }
 
     /// Closes all connections, so that the files can be removed.
@@ -103,11 +115,6 @@ fn lock_beside(file: &Path) -> Result<File, StoreError> {
     }
 }
 
-/// Puts an error of the database under what the store was doing.
-fn failed<E: std::error::Error + Send + Sync + 'static>(doing: &'static str) -> impl Fn(E) -> StoreError + Copy {
-    move |source| StoreError::Failed { doing, source: Box::new(source) }
-}
-
 /// A value that no owner of a lease had before, and never 0, which stands for no owner.
 fn new_token() -> i64 {
     // The low half of a UUIDv7 is random, but for its first two bits, which are 10.
@@ -130,51 +137,6 @@ async fn fetch_page<T>(mut rows: BoxStream<'_, Result<T, sqlx::Error>>, weigh: i
 /// What a text weighs in a page.
 fn length(text: Option<&String>) -> usize {
     text.map_or(0, String::len)
-}
-
-/// A count from the database, where CHECK constraints keep it from being negative.
-fn count(value: i64) -> u64 {
-    u64::try_from(value).unwrap_or(0)
-}
-
-/// A row number or a line from the database.
-fn small(value: i64) -> u32 {
-    u32::try_from(value).unwrap_or(u32::MAX)
-}
-
-/// A number for the database; those beyond 2^63 are not reached by counting.
-fn signed(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
-}
-
-fn status_of(text: &str) -> BatchStatus {
-    match text {
-        "wait" => BatchStatus::Wait,
-        "queued" => BatchStatus::Queued,
-        "inprog" => BatchStatus::Inprog,
-        "success" => BatchStatus::Success,
-        "failed" => BatchStatus::Failed,
-        "aborted" => BatchStatus::Aborted,
-        other => unreachable!("the constraint status_is_known let '{other}' through"),
-    }
-}
-
-fn step_of(text: &str) -> BatchStep {
-    match text {
-        "rows" => BatchStep::Rows,
-        "join" => BatchStep::Join,
-        "mark" => BatchStep::Mark,
-        "done" => BatchStep::Done,
-        other => unreachable!("the constraint step_is_known let '{other}' through"),
-    }
-}
-
-fn kind_of(text: &str) -> ProcessorKind {
-    match text {
-        "batch" => ProcessorKind::Batch,
-        "slow_query" => ProcessorKind::SlowQuery,
-        other => unreachable!("the constraint kind_is_known let '{other}' through"),
-    }
 }
 
 /// The key and status of a batch, by which most operations begin.
@@ -219,11 +181,11 @@ impl Store for SqliteStore {
     }
 
     async fn read_leased_rows(&self, lease: LeaseKey) -> Result<Vec<LeasedRow>, StoreError> {
-        claim::read_leased_rows(self, lease).await
+        leases::read_leased_rows(self, lease).await
     }
 
     async fn renew_leases(&self, leases: &[LeaseKey], ttl: Duration) -> Result<Vec<LeaseKey>, StoreError> {
-        claim::renew_leases(self, leases, ttl).await
+        leases::renew_leases(self, leases, ttl).await
     }
 
     async fn record_results(&self, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
@@ -231,15 +193,15 @@ impl Store for SqliteStore {
     }
 
     async fn give_back_lease(&self, lease: LeaseKey) -> Result<(), StoreError> {
-        claim::give_back_lease(self, lease).await
+        leases::give_back_lease(self, lease).await
     }
 
-    async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
-        claim::next_due(self).await
+    async fn next_due(&self, kind: Option<ProcessorKind>) -> Result<Option<Duration>, StoreError> {
+        leases::next_due(self, kind).await
     }
 
-    async fn claim_finish(&self, worker: &str, ttl: Duration) -> Result<Option<FinishLease>, StoreError> {
-        finish::claim_finish(self, worker, ttl).await
+    async fn claim_finish(&self, worker: &str, kind: Option<ProcessorKind>, ttl: Duration) -> Result<Option<FinishLease>, StoreError> {
+        finish::claim_finish(self, worker, kind, ttl).await
     }
 
     async fn renew_finish(&self, lease: &FinishLease, ttl: Duration) -> Result<(), StoreError> {
@@ -268,5 +230,45 @@ impl Store for SqliteStore {
 
     async fn read_pieces(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError> {
         read::read_pieces(self, id, after, limit).await
+    }
+
+    async fn put_app(&self, app: &App) -> Result<(), StoreError> {
+        apps::put_app(self, app).await
+    }
+
+    async fn read_app(&self, name: &str) -> Result<Option<App>, StoreError> {
+        apps::read_app(self, name).await
+    }
+
+    async fn list_apps(&self) -> Result<Vec<App>, StoreError> {
+        apps::list_apps(self).await
+    }
+
+    async fn put_processor(&self, app: &str, op: &str, kind: ProcessorKind, digest: &str) -> Result<ProcessorVersion, StoreError> {
+        apps::put_processor(self, app, op, kind, digest).await
+    }
+
+    async fn find_processor(&self, app: &str, op: &str) -> Result<Option<ProcessorVersion>, StoreError> {
+        apps::find_processor(self, app, op).await
+    }
+
+    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {
+        apps::list_processors(self, app).await
+    }
+
+    async fn beat_worker(&self, worker: &WorkerInfo) -> Result<(), StoreError> {
+        workers::beat_worker(self, worker).await
+    }
+
+    async fn remove_worker(&self, name: &str) -> Result<(), StoreError> {
+        workers::remove_worker(self, name).await
+    }
+
+    async fn list_workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
+        workers::list_workers(self).await
+    }
+
+    fn events(&self) -> broadcast::Receiver<StoreEvent> {
+        self.events.subscribe()
     }
 }

@@ -2,8 +2,9 @@
 
 use sqlx::SqliteConnection;
 
-use super::{SqliteStore, count, failed, fetch_page, find_batch, kind_of, length, small, status_of, step_of};
-use crate::model::{Batch, BatchCounts, BatchId, BatchStatus, JsonText, OutputFile, RecordedOutcome, RowStatus, Timestamp};
+use super::{SqliteStore, fetch_page, find_batch, length};
+use crate::model::{Batch, BatchId, BatchStatus, JsonText, OutputFile, RecordedOutcome, Timestamp};
+use crate::store::columns::{ResultRow, count, counts, failed, kind_of, small, status_of, step_of};
 use crate::store::{ResultCursor, RowPieces, StoreError};
 
 #[derive(sqlx::FromRow)]
@@ -12,6 +13,7 @@ struct BatchRow {
     app: String,
     op: String,
     kind: String,
+    priority: i64,
     processor_version: i64,
     processor_digest: String,
     context: String,
@@ -29,17 +31,11 @@ struct BatchRow {
     finished_at: Option<i64>,
 }
 
-/// Rows by how they ended: in an aborted batch those without an outcome are aborted.
-pub(super) fn counts(status: BatchStatus, rows: i64, success: i64, failures: i64) -> BatchCounts {
-    let aborted = if status == BatchStatus::Aborted { rows - success - failures } else { 0 };
-    BatchCounts { rows: count(rows), success: count(success), failed: count(failures), aborted: count(aborted) }
-}
-
 pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch, StoreError> {
     let reading = failed("read a batch");
     let mut db = store.readers.begin().await.map_err(reading)?;
     let row: BatchRow = sqlx::query_as(
-        "SELECT batch_key, app, op, kind, processor_version, processor_digest, context, attempts_max, status, step, row_count, success, failed, fuel,
+        "SELECT batch_key, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, step, row_count, success, failed, fuel,
             abort_reason, mark_error, submitted_at, started_at, finished_at FROM batches WHERE batch_id = ?",
     )
     .bind(id.to_string())
@@ -59,6 +55,7 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
         app: row.app,
         op: row.op,
         kind: kind_of(&row.kind),
+        priority: i32::try_from(row.priority).unwrap_or(0),
         processor_version: small(row.processor_version),
         processor_digest: row.processor_digest,
         context: JsonText::trusted(row.context),
@@ -87,23 +84,8 @@ async fn open_results(db: &mut SqliteConnection, id: BatchId) -> Result<(i64, Ba
     Ok((key, status, ascend))
 }
 
-#[derive(sqlx::FromRow)]
-struct ResultRow {
-    row_no: i64,
-    line: i64,
-    input: String,
-    failed: Option<bool>,
-    attempt: Option<i64>,
-    fuel: Option<i64>,
-    output: Option<String>,
-    messages: Option<String>,
-    log: Option<String>,
-}
-
-impl ResultRow {
-    fn weight(&self) -> usize {
-        self.input.len() + length(self.output.as_ref()) + length(self.messages.as_ref()) + length(self.log.as_ref())
-    }
+fn weight(row: &ResultRow) -> usize {
+    row.input.len() + length(row.output.as_ref()) + length(row.messages.as_ref()) + length(row.log.as_ref())
 }
 
 pub(super) async fn read_results(
@@ -125,32 +107,8 @@ pub(super) async fn read_results(
     };
     let (line, row_no) = position(after);
     let rows = sqlx::query_as(select).bind(key).bind(line).bind(row_no).bind(i64::from(limit)).fetch(&mut *db);
-    let rows = fetch_page(rows, ResultRow::weight).await.map_err(reading)?;
-    rows.into_iter().map(|row| recorded(row, status)).collect()
-}
-
-fn recorded(row: ResultRow, batch: BatchStatus) -> Result<RecordedOutcome, StoreError> {
-    let status = match row.failed {
-        Some(true) => Some(RowStatus::Failed),
-        Some(false) => Some(RowStatus::Success),
-        None if batch == BatchStatus::Aborted => Some(RowStatus::Aborted),
-        None => None,
-    };
-    let messages = match row.messages {
-        Some(json) => serde_json::from_str(&json).map_err(failed("read messages"))?,
-        None => Vec::new(),
-    };
-    Ok(RecordedOutcome {
-        row_no: small(row.row_no),
-        line: small(row.line),
-        status,
-        output: row.output,
-        messages,
-        attempts: small(row.attempt.unwrap_or(0)),
-        fuel: count(row.fuel.unwrap_or(0)),
-        log: row.log,
-        input: row.input,
-    })
+    let rows = fetch_page(rows, weight).await.map_err(reading)?;
+    rows.into_iter().map(|row: ResultRow| row.recorded(status)).collect()
 }
 
 /// Where to go on; before the first row when there is no cursor, since lines and rows are not negative.

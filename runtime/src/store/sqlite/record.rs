@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
-use super::{ROWS_PER_INSERT, SqliteStore, count, failed, signed};
-use crate::model::{BatchCounts, LeaseKey, Piece, RowResult, RowStatus, Timestamp, Verdict};
-use crate::store::{FILES_PER_BATCH_MAX, Recorded, StoreError};
-
-/// How much the newest measurement counts in the time per row: 1 in this many.
-const SMOOTHING: i64 = 4;
+use super::{ROWS_PER_INSERT, SqliteStore};
+use crate::model::{BatchCounts, BatchId, LeaseKey, Piece, ProcessorKind, RowResult, RowStatus, Timestamp, Verdict};
+use crate::store::columns::{count, failed, kind_of, signed};
+use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
+use crate::store::{FILES_PER_BATCH_MAX, Recorded, StoreError, StoreEvent};
 
 pub(super) async fn record_results(store: &SqliteStore, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
+    check_verdicts(results)?;
     let now = store.now();
     let mut db = store.begin().await?;
     let held: Option<(i64, bool, i64, i64)> =
@@ -32,6 +32,7 @@ pub(super) async fn record_results(store: &SqliteStore, lease: LeaseKey, results
     }
     let files = FileNumbers::assign(&mut db, key, results).await?;
     insert_outcomes(&mut db, key, results, &files).await?;
+    note_time(&mut db, lease, took).await?;
     if retries {
         record_retried(&mut db, key, lease, results, now).await?;
     } else {
@@ -47,8 +48,11 @@ pub(super) async fn record_results(store: &SqliteStore, lease: LeaseKey, results
                 .map_err(failed("write a retry"))?;
         }
     }
-    let recorded = count_outcomes(&mut db, key, results, took).await?;
+    let (recorded, ended) = count_outcomes(&mut db, key, results, took, now).await?;
     db.commit().await.map_err(failed("commit results"))?;
+    if let Some(event) = ended {
+        store.events.tell(event);
+    }
     Ok(recorded)
 }
 
@@ -64,17 +68,13 @@ fn row_count(results: &[RowResult]) -> i64 {
     i64::try_from(results.len()).unwrap_or(i64::MAX)
 }
 
-/// Results are those of the lease's next rows, in order, and each says how its row ended.
+/// Results are those of the lease's next rows, in order.
 fn ensure_next_rows(results: &[RowResult], next: impl IntoIterator<Item = i64>) -> Result<(), StoreError> {
     let mut next = next.into_iter();
     for result in results {
         let wanted = next.next();
         if wanted != Some(i64::from(result.row_no)) {
-            let wanted = wanted.map_or("the lease has no more rows".to_owned(), |row_no| format!("the lease's next is {row_no}"));
-            return Err(StoreError::Invalid(format!("a result is of row {}, but {wanted}", result.row_no)));
-        }
-        if matches!(result.verdict, Verdict::Final { status: RowStatus::Aborted, .. }) {
-            return Err(StoreError::Invalid(format!("row {} was to be recorded as aborted, which only a batch can be", result.row_no)));
+            return Err(not_the_next_row(result.row_no, wanted));
         }
     }
     Ok(())
@@ -92,6 +92,9 @@ async fn ensure_next_retries(db: &mut SqliteConnection, lease: LeaseKey, results
 
 /// Moves a range lease forward; it goes when its last row is recorded.
 async fn move_mark(db: &mut SqliteConnection, lease: LeaseKey, next: i64, last: i64) -> Result<(), StoreError> {
+    if next > last {
+        settle(&mut *db, lease).await?;
+    }
     let move_on = if next > last { "DELETE FROM leases WHERE lease_id = ?1" } else { "UPDATE leases SET next_row = ?2 WHERE lease_id = ?1" };
     sqlx::query(move_on).bind(lease.id).bind(next).execute(db).await.map_err(failed("move a lease"))?;
     Ok(())
@@ -119,29 +122,67 @@ async fn record_retried(db: &mut SqliteConnection, key: i64, lease: LeaseKey, re
             return Err(StoreError::Invalid(format!("row {} is not one of the lease's", result.row_no)));
         }
     }
-    sqlx::query("DELETE FROM leases WHERE lease_id = ?1 AND NOT EXISTS (SELECT 1 FROM retries WHERE lease_id = ?1)")
-        .bind(lease.id)
-        .execute(db)
-        .await
-        .map_err(recording)?;
+    let left: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM retries WHERE lease_id = ?)").bind(lease.id).fetch_one(&mut *db).await.map_err(recording)?;
+    if !left {
+        settle(&mut *db, lease).await?;
+        sqlx::query("DELETE FROM leases WHERE lease_id = ?").bind(lease.id).execute(db).await.map_err(recording)?;
+    }
     Ok(())
 }
 
-/// Moves the batch's counts in the same transaction, and finds out whether this was its last outcome.
-async fn count_outcomes(db: &mut SqliteConnection, key: i64, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
+/// Notes how long the lease took so far; its app is charged for it in the end.
+async fn note_time(db: &mut SqliteConnection, lease: LeaseKey, took: Duration) -> Result<(), StoreError> {
+    sqlx::query("UPDATE leases SET took_micros = took_micros + ? WHERE lease_id = ?")
+        .bind(micros(took))
+        .bind(lease.id)
+        .execute(db)
+        .await
+        .map_err(failed("note the time of a lease"))?;
+    Ok(())
+}
+
+/// A lease that ends is charged to its app for what it took, and not for what was expected.
+async fn settle(db: &mut SqliteConnection, lease: LeaseKey) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE apps SET served_micros = served_micros + (l.took_micros - l.charged_micros) / weight
+         FROM leases l JOIN batches b USING (batch_key) WHERE l.lease_id = ? AND apps.app = b.app",
+    )
+    .bind(lease.id)
+    .execute(db)
+    .await
+    .map_err(failed("charge a lease to its app"))?;
+    Ok(())
+}
+
+fn micros(took: Duration) -> i64 {
+    i64::try_from(took.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Moves the batch's counts in the same transaction, and finds out whether this was its last outcome. A slow query without files is final then.
+async fn count_outcomes(
+    db: &mut SqliteConnection,
+    key: i64,
+    results: &[RowResult],
+    took: Duration,
+    now: Timestamp,
+) -> Result<(Recorded, Option<StoreEvent>), StoreError> {
     let ended = |wanted: RowStatus| {
         let hits = results.iter().filter(|result| matches!(result.verdict, Verdict::Final { status, .. } if status == wanted)).count();
         i64::try_from(hits).unwrap_or(i64::MAX)
     };
     let (success, failures) = (ended(RowStatus::Success), ended(RowStatus::Failed));
     let fuel: u64 = results.iter().map(|result| result.fuel).sum();
-    let row_micros = (!results.is_empty()).then(|| i64::try_from(took.as_micros() / results.len() as u128).unwrap_or(i64::MAX).max(1));
-    let (rows, success, failures, last): (i64, i64, i64, bool) = sqlx::query_as(
+    let row_micros = (!results.is_empty()).then(|| (micros(took) / row_count(results)).max(1));
+    let (batch, kind, rows, success, failures, step): (String, String, i64, i64, i64, String) = sqlx::query_as(
         "UPDATE batches SET success = success + ?2, failed = failed + ?3, fuel = fuel + ?4,
             row_micros = coalesce((row_micros * (?6 - 1) + ?5) / ?6, ?5, row_micros),
-            step = CASE WHEN success + failed + ?2 + ?3 = row_count THEN 'join' ELSE step END
+            step = CASE WHEN success + failed + ?2 + ?3 < row_count THEN step WHEN kind = 'slow_query' AND ?7 THEN 'mark' ELSE 'join' END,
+            status = CASE WHEN success + failed + ?2 + ?3 < row_count OR kind <> 'slow_query' OR NOT ?7 THEN status
+                WHEN failed + ?3 > 0 THEN 'failed' ELSE 'success' END,
+            finished_at = CASE WHEN success + failed + ?2 + ?3 = row_count AND kind = 'slow_query' AND ?7 THEN ?8 END
          WHERE batch_key = ?1 AND status = 'inprog' AND step = 'rows'
-         RETURNING row_count, success, failed, step = 'join'",
+         RETURNING batch_id, kind, row_count, success, failed, step",
     )
     .bind(key)
     .bind(success)
@@ -149,11 +190,19 @@ async fn count_outcomes(db: &mut SqliteConnection, key: i64, results: &[RowResul
     .bind(signed(fuel))
     .bind(row_micros)
     .bind(SMOOTHING)
+    .bind(file_names(results).is_empty())
+    .bind(now.0)
     .fetch_optional(db)
     .await
     .map_err(failed("count results"))?
     .ok_or(StoreError::LeaseLost)?;
-    Ok(Recorded { counts: BatchCounts { rows: count(rows), success: count(success), failed: count(failures), aborted: 0 }, last })
+    let event = match (step.as_str(), kind_of(&kind)) {
+        ("rows", _) => None,
+        ("mark", ProcessorKind::SlowQuery) => Some(StoreEvent::Final(batch.parse::<BatchId>().map_err(failed("read a batch's id"))?)),
+        (_, kind) => Some(StoreEvent::Work(kind)),
+    };
+    let counts = BatchCounts { rows: count(rows), success: count(success), failed: count(failures), aborted: 0 };
+    Ok((Recorded { counts, last: step != "rows" }, event))
 }
 
 /// The numbers by which pieces name their files.
@@ -163,9 +212,7 @@ impl FileNumbers {
     /// Reads the batch's file names and adds those that the results bring.
     async fn assign(db: &mut SqliteConnection, key: i64, results: &[RowResult]) -> Result<FileNumbers, StoreError> {
         let mut numbers = HashMap::new();
-        let mut names: Vec<&str> = results.iter().flat_map(pieces).map(|piece| piece.file.as_str()).collect();
-        names.sort_unstable();
-        names.dedup();
+        let names = file_names(results);
         if names.is_empty() {
             return Ok(FileNumbers(numbers));
         }
@@ -207,13 +254,6 @@ impl FileNumbers {
         }
         let numbered: Vec<(i64, &str)> = pieces.iter().map(|piece| (self.0[&piece.file], piece.text.as_str())).collect();
         Some(serde_json::to_string(&numbered).expect("numbers and strings are always JSON"))
-    }
-}
-
-fn pieces(result: &RowResult) -> &[Piece] {
-    match &result.verdict {
-        Verdict::Final { pieces, .. } => pieces,
-        Verdict::Retry { .. } => &[],
     }
 }
 

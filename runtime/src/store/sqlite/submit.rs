@@ -4,30 +4,25 @@ use std::sync::{Arc, LazyLock};
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
-use super::{ROWS_PER_INSERT, SqliteStore, failed, find_batch};
+use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
-use crate::store::StoreError;
+use crate::store::columns::{count, failed};
+use crate::store::rules::{check_rows, check_submit, count_rows};
+use crate::store::{StoreError, StoreEvent};
 
 pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
-    check_rows(batch.kind, &rows)?;
-    if rows.is_empty() && !batch.hold {
-        return Err(StoreError::Invalid("a batch needs at least one row, unless it is held for rows to be appended".to_owned()));
-    }
-    if batch.kind == ProcessorKind::SlowQuery && (rows.len() != 1 || batch.hold) {
-        return Err(StoreError::Invalid("a slow query has exactly one input and is never held".to_owned()));
-    }
-    if batch.attempts_max == 0 {
-        return Err(StoreError::Invalid("a row is tried once at least, but attempts_max is 0".to_owned()));
-    }
+    check_submit(&batch, &rows)?;
+    let queued = (!batch.hold).then_some(batch.kind);
     let mut db = store.begin().await?;
     let inserted = sqlx::query(
-        "INSERT INTO batches (batch_id, app, op, kind, processor_version, processor_digest, context, attempts_max, status, submitted_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (batch_id) DO NOTHING",
+        "INSERT INTO batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (batch_id) DO NOTHING",
     )
     .bind(batch.id.to_string())
     .bind(batch.app)
     .bind(batch.op.to_lowercase())
     .bind(batch.kind.as_str())
+    .bind(batch.priority)
     .bind(i64::from(batch.processor_version))
     .bind(batch.processor_digest)
     .bind(batch.context.into_string())
@@ -41,7 +36,11 @@ pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec
         return Err(StoreError::Invalid(format!("there is a batch {} already", batch.id)));
     }
     insert_rows(&mut db, inserted.last_insert_rowid(), rows).await?;
-    db.commit().await.map_err(failed("commit a submitted batch"))
+    db.commit().await.map_err(failed("commit a submitted batch"))?;
+    if let Some(kind) = queued {
+        store.events.tell(StoreEvent::Work(kind));
+    }
+    Ok(())
 }
 
 pub(super) async fn append_rows(store: &SqliteStore, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
@@ -62,7 +61,7 @@ pub(super) async fn release_batch(store: &SqliteStore, id: BatchId) -> Result<u6
     let rows: i64 =
         sqlx::query_scalar("SELECT row_count FROM batches WHERE batch_key = ?").bind(key).fetch_one(&mut *db).await.map_err(failed("count rows"))?;
     match status {
-        BatchStatus::Queued => return Ok(super::count(rows)),
+        BatchStatus::Queued => return Ok(count(rows)),
         BatchStatus::Wait => {}
         status => return Err(StoreError::WrongStatus { id, status, wanted: "only a held batch can be released" }),
     }
@@ -75,7 +74,8 @@ pub(super) async fn release_batch(store: &SqliteStore, id: BatchId) -> Result<u6
         .await
         .map_err(failed("release a batch"))?;
     db.commit().await.map_err(failed("commit a release"))?;
-    Ok(super::count(rows))
+    store.events.tell(StoreEvent::Work(ProcessorKind::Batch));
+    Ok(count(rows))
 }
 
 pub(super) async fn discard_batch(store: &SqliteStore, id: BatchId) -> Result<(), StoreError> {
@@ -90,17 +90,6 @@ pub(super) async fn discard_batch(store: &SqliteStore, id: BatchId) -> Result<()
     db.commit().await.map_err(failed("commit a discard"))
 }
 
-fn check_rows(kind: ProcessorKind, rows: &[NewRow]) -> Result<(), StoreError> {
-    let wrong = match kind {
-        ProcessorKind::Batch => rows.iter().position(|row| row.line == 0).map(|at| (at, "a row's line is 1 or more")),
-        ProcessorKind::SlowQuery => rows.iter().position(|row| row.line != 0).map(|at| (at, "a slow query's line is 0")),
-    };
-    match wrong {
-        Some((at, rule)) => Err(StoreError::Invalid(format!("{rule}, but row {} of this request has {}", at + 1, rows[at].line))),
-        None => Ok(()),
-    }
-}
-
 /// Appends rows behind those that the batch has, and returns how many it has now.
 async fn insert_rows(db: &mut SqliteConnection, key: i64, rows: Vec<NewRow>) -> Result<u64, StoreError> {
     let (old_count, old_last, mut ascend): (i64, i64, bool) =
@@ -109,13 +98,7 @@ async fn insert_rows(db: &mut SqliteConnection, key: i64, rows: Vec<NewRow>) -> 
             .fetch_one(&mut *db)
             .await
             .map_err(failed("count rows"))?;
-    let total = old_count + i64::try_from(rows.len()).unwrap_or(i64::MAX);
-    if total > i64::from(u32::MAX) {
-        return Err(StoreError::Invalid(format!("a batch holds at most {} rows; this one would have {total}", u32::MAX)));
-    }
-    let lines = std::iter::once(old_last).chain(rows.iter().map(|row| i64::from(row.line)));
-    let in_order = lines.clone().zip(lines.clone().skip(1)).all(|(before, after)| before < after);
-    let last = lines.last().unwrap_or(old_last);
+    let (total, last, in_order) = count_rows(old_count, old_last, &rows, i64::from(u32::MAX))?;
     if ascend && !in_order {
         ascend = false;
         sqlx::query("INSERT INTO line_order SELECT batch_key, line, row_no FROM rows WHERE batch_key = ?")
@@ -155,7 +138,7 @@ async fn insert_rows(db: &mut SqliteConnection, key: i64, rows: Vec<NewRow>) -> 
         .execute(&mut *db)
         .await
         .map_err(failed("count rows"))?;
-    Ok(super::count(total))
+    Ok(count(total))
 }
 
 fn insert_rows_sql(rows: usize) -> String {

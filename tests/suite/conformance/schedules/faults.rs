@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rowmill::model::{
-    Batch, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, RecordedOutcome, RowResult,
-    RowStatus, Verdict,
+    App, Batch, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind,
+    ProcessorVersion, RecordedOutcome, RowResult, RowStatus, Verdict, WorkerInfo, WorkerRecord,
 };
-use rowmill::store::{Aborted, Recorded, ResultCursor, RowPieces, Store, StoreError};
+use rowmill::store::{Aborted, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use tokio::sync::broadcast;
 
 use super::{Kit, Schedule};
 
@@ -209,13 +210,13 @@ impl Store for Faulty {
         if self.has(Fault::KeepsWhatIsGivenBack) { Ok(()) } else { self.store.give_back_lease(lease).await }
     }
 
-    async fn next_due(&self) -> Result<Option<Duration>, StoreError> {
-        let due = self.store.next_due().await?;
+    async fn next_due(&self, kind: Option<ProcessorKind>) -> Result<Option<Duration>, StoreError> {
+        let due = self.store.next_due(kind).await?;
         Ok(due.map(|due| if self.has(Fault::SleepsTooLong) { due + due / 8 } else { due }))
     }
 
-    async fn claim_finish(&self, worker: &str, ttl: Duration) -> Result<Option<FinishLease>, StoreError> {
-        let claimed = self.store.claim_finish(worker, ttl).await?;
+    async fn claim_finish(&self, worker: &str, kind: Option<ProcessorKind>, ttl: Duration) -> Result<Option<FinishLease>, StoreError> {
+        let claimed = self.store.claim_finish(worker, kind, ttl).await?;
         let mut seen = self.seen.lock().unwrap();
         if let Some(lease) = claimed {
             seen.finishes.insert(lease.batch, lease);
@@ -263,5 +264,45 @@ impl Store for Faulty {
 
     async fn read_pieces(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError> {
         self.store.read_pieces(id, after, limit).await
+    }
+
+    async fn put_app(&self, app: &App) -> Result<(), StoreError> {
+        self.store.put_app(app).await
+    }
+
+    async fn read_app(&self, name: &str) -> Result<Option<App>, StoreError> {
+        self.store.read_app(name).await
+    }
+
+    async fn list_apps(&self) -> Result<Vec<App>, StoreError> {
+        self.store.list_apps().await
+    }
+
+    async fn put_processor(&self, app: &str, op: &str, kind: ProcessorKind, digest: &str) -> Result<ProcessorVersion, StoreError> {
+        self.store.put_processor(app, op, kind, digest).await
+    }
+
+    async fn find_processor(&self, app: &str, op: &str) -> Result<Option<ProcessorVersion>, StoreError> {
+        self.store.find_processor(app, op).await
+    }
+
+    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {
+        self.store.list_processors(app).await
+    }
+
+    async fn beat_worker(&self, worker: &WorkerInfo) -> Result<(), StoreError> {
+        self.store.beat_worker(worker).await
+    }
+
+    async fn remove_worker(&self, name: &str) -> Result<(), StoreError> {
+        self.store.remove_worker(name).await
+    }
+
+    async fn list_workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
+        self.store.list_workers().await
+    }
+
+    fn events(&self) -> broadcast::Receiver<StoreEvent> {
+        self.store.events()
     }
 }

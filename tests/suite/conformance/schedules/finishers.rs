@@ -12,7 +12,7 @@ use super::model::{BatchModel, FinishModel};
 impl Schedule {
     pub(super) async fn claim_finish(&mut self) -> Result<()> {
         let (now, ttl) = (self.now(), Duration::from_secs(u64::from(self.random.below(20)) + 1));
-        let claimed = self.store.claim_finish("finisher", ttl).await?;
+        let claimed = self.store.claim_finish("finisher", None, ttl).await?;
         self.tell(("claim finish", claimed));
         let Some(lease) = claimed else {
             let waits = self.model.batches.iter().find(|batch| batch.waits_to_be_finished(now));

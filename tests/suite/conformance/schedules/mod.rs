@@ -53,7 +53,7 @@ async fn run_seeds(kit: &Kit, seeds: Range<u64>) {
 }
 
 pub async fn random_schedules_keep_every_promise(kit: Kit) {
-    run_seeds(&kit, 0..200).await;
+    run_seeds(&kit, 0..kit.schedules).await;
 }
 
 pub struct Schedule {

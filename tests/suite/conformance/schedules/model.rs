@@ -154,6 +154,11 @@ impl BatchModel {
         rows.into_iter().map(|(_, row_no, pieces)| (row_no, pieces)).collect()
     }
 
+    /// A slow query: without files it is final with its record.
+    pub fn is_query(&self) -> bool {
+        matches!(self.rows[..], [RowModel { line: 0, .. }])
+    }
+
     fn has_fresh_rows(&self) -> bool {
         matches!(self.status, BatchStatus::Queued | BatchStatus::Inprog) && self.rows.iter().any(|row| row.place == Place::Fresh)
     }
@@ -293,7 +298,11 @@ impl Model {
             }
         }
         let last = batch.rows.iter().all(|row| row.place == Place::Ended);
-        if last {
+        if last && batch.is_query() && batch.pieces().is_empty() {
+            batch.step = BatchStep::Mark;
+            batch.status = if batch.counts().failed > 0 { BatchStatus::Failed } else { BatchStatus::Success };
+            batch.finished_at = Some(now);
+        } else if last {
             batch.step = BatchStep::Join;
         }
         last

@@ -18,6 +18,7 @@ impl Schedule {
     /// Returns how many leases there were.
     pub(super) async fn claim_up_to(&mut self, leases_max: u32, rows_max: u32) -> Result<usize> {
         let request = ClaimRequest {
+            kind: None,
             worker: format!("worker {}", self.random.below(3)),
             leases_max,
             rows_max,

@@ -1,0 +1,312 @@
+-- Claims and records are functions: each is one statement, and so one round trip, and holds its locks only while the database works on it. A worker that
+-- stands still between two statements would keep them.
+--
+-- p_now is NULL but in tests: then the time is the database's, one for all machines.
+--
+-- Who waits for whom: claims wait for each other (an advisory lock), and for a batch only while they hold nothing else. Records lock their lease, then the
+-- batch, last. Whoever locks a batch first never waits for a lease. So nobody waits in a circle.
+
+CREATE FUNCTION rowmill.now_ms() RETURNS bigint LANGUAGE sql VOLATILE AS $$
+    SELECT floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint
+$$;
+
+-- A moment and so many milliseconds; saturates.
+CREATE FUNCTION rowmill.later(p_at bigint, p_ms bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN p_ms > 9223372036854775807 - p_at THEN 9223372036854775807 ELSE p_at + p_ms END
+$$;
+
+-- A token is made by chance and not counted: claims commit asynchronously, and after a crash of the database a counter could give a token again whose first
+-- owner still works under it.
+CREATE FUNCTION rowmill.new_token() RETURNS bigint LANGUAGE sql VOLATILE AS $$
+    SELECT ('x' || left(replace(gen_random_uuid()::text, '-', ''), 16))::bit(64)::bigint
+$$;
+
+-- As many rows as in lease_rows of the runtime (store/sizing.rs); both pass the same tests.
+CREATE FUNCTION rowmill.lease_rows(p_row_micros bigint, p_remaining bigint, p_slots bigint, p_target_micros bigint, p_rows_max bigint)
+RETURNS int LANGUAGE sql IMMUTABLE AS $$
+    SELECT greatest(1, least(p_rows_max, p_remaining, CASE
+        WHEN p_row_micros IS NULL THEN least((p_remaining + greatest(p_slots, 1) - 1) / greatest(p_slots, 1), 100)
+        ELSE least(p_target_micros / greatest(p_row_micros, 1),
+                   greatest((p_remaining + greatest(p_slots, 1) - 1) / greatest(p_slots, 1), 10000 / greatest(p_row_micros, 1)))
+    END))::int
+$$;
+
+CREATE FUNCTION rowmill.insert_lease(
+    p_batch_key bigint, p_app text, p_kind text, p_worker text, p_retries boolean, p_first int, p_last int, p_crashes int, p_charged bigint, p_expires bigint,
+    OUT lease_id bigint, OUT token bigint
+) LANGUAGE sql VOLATILE AS $$
+    INSERT INTO rowmill.leases (batch_key, app, kind, token, worker, retries, next_row, last_row, crashes, charged_micros, expires_at)
+    VALUES (p_batch_key, p_app, p_kind, rowmill.new_token(), p_worker, p_retries, p_first, p_last, p_crashes, p_charged, p_expires)
+    RETURNING lease_id, token
+$$;
+
+-- A lease that was given back, or whose owner went silent; its first rows, when it has more than this worker may get.
+CREATE FUNCTION rowmill.take_over(p_app text, p_kind text, p_worker text, p_rows_max int, p_now bigint, p_expires bigint,
+    OUT lease_id bigint, OUT token bigint, OUT batch_id uuid, OUT row_count int, OUT crashes int
+) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    ended record;
+    most int;
+    rest int;
+BEGIN
+    SELECT l.*, b.batch_id AS id INTO ended FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
+    WHERE l.app = p_app AND l.kind = p_kind AND l.expires_at <= p_now AND b.step = 'rows'
+    ORDER BY l.expires_at, l.lease_id LIMIT 1 FOR UPDATE OF l SKIP LOCKED;
+    IF NOT FOUND THEN RETURN; END IF;
+    batch_id := ended.id;
+    crashes := ended.crashes + (ended.token <> 0)::int;
+    IF ended.retries AND ended.token <> 0 THEN
+        UPDATE rowmill.retries r SET attempt = r.attempt + 1 WHERE r.lease_id = ended.lease_id;
+    END IF;
+    -- After two crashes row by row, to find the one that kills workers.
+    most := CASE WHEN crashes >= 2 THEN 1 ELSE greatest(p_rows_max, 1) END;
+    IF ended.retries THEN
+        SELECT r.row_no INTO rest FROM rowmill.retries r WHERE r.lease_id = ended.lease_id ORDER BY r.row_no LIMIT 1 OFFSET most;
+    ELSIF ended.next_row::bigint + most <= ended.last_row THEN
+        rest := ended.next_row + most;
+    END IF;
+    IF rest IS NOT NULL THEN
+        SELECT n.lease_id, n.token INTO lease_id, token FROM rowmill.insert_lease(ended.batch_key, ended.app, ended.kind, p_worker, ended.retries,
+            CASE WHEN ended.retries THEN 0 ELSE ended.next_row END, CASE WHEN ended.retries THEN 0 ELSE rest - 1 END, crashes, 0, p_expires) n;
+        UPDATE rowmill.leases l SET token = 0, worker = '', next_row = CASE WHEN ended.retries THEN 0 ELSE rest END, crashes = take_over.crashes, expires_at = 0
+        WHERE l.lease_id = ended.lease_id;
+        IF ended.retries THEN
+            UPDATE rowmill.retries r SET lease_id = take_over.lease_id WHERE r.lease_id = ended.lease_id AND r.row_no < rest;
+        END IF;
+        row_count := most;
+        RETURN;
+    END IF;
+    lease_id := ended.lease_id;
+    token := rowmill.new_token();
+    UPDATE rowmill.leases l SET token = take_over.token, worker = p_worker, crashes = take_over.crashes, expires_at = p_expires
+    WHERE l.lease_id = ended.lease_id;
+    IF ended.retries THEN
+        SELECT count(*) INTO row_count FROM rowmill.retries r WHERE r.lease_id = ended.lease_id;
+    ELSE
+        row_count := ended.last_row - ended.next_row + 1;
+    END IF;
+END
+$$;
+
+-- Apps at their limit: they get no lease.
+CREATE FUNCTION rowmill.full_apps(p_now bigint) RETURNS text[] LANGUAGE sql STABLE AS $$
+    SELECT coalesce(array_agg(a.app), '{}') FROM rowmill.apps a
+    JOIN (SELECT l.app, count(*) AS running FROM rowmill.leases l WHERE l.token <> 0 AND l.expires_at > p_now GROUP BY l.app) r USING (app)
+    WHERE r.running >= a.running_max
+$$;
+
+-- Kinds and apps that have something to lease (source 0: leases that ended, 1: retries that are due, 2: fresh rows), each with what comes first by priority, then age. Jumps from app to app: the number of batches does not matter.
+CREATE FUNCTION rowmill.apps_with_work(p_now bigint) RETURNS TABLE (source int, kind text, app text, priority int, batch_key bigint)
+LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE fresh AS (
+        (SELECT b.kind, b.app, b.priority, b.batch_key FROM rowmill.batches b WHERE b.fresh
+         ORDER BY b.kind, b.app, b.priority DESC, b.batch_key LIMIT 1)
+        UNION ALL
+        SELECT n.* FROM fresh f CROSS JOIN LATERAL (
+            SELECT b.kind, b.app, b.priority, b.batch_key FROM rowmill.batches b WHERE b.fresh AND (b.kind, b.app) > (f.kind, f.app)
+            ORDER BY b.kind, b.app, b.priority DESC, b.batch_key LIMIT 1) n
+    ), again AS (
+        (SELECT r.kind, r.app FROM rowmill.retries r WHERE r.lease_id IS NULL ORDER BY r.kind, r.app LIMIT 1)
+        UNION ALL
+        SELECT n.* FROM again f CROSS JOIN LATERAL (
+            SELECT r.kind, r.app FROM rowmill.retries r WHERE r.lease_id IS NULL AND (r.kind, r.app) > (f.kind, f.app)
+            ORDER BY r.kind, r.app LIMIT 1) n
+    )
+    SELECT 2, f.* FROM fresh f
+    UNION ALL
+    SELECT 1, a.kind, a.app, d.priority, d.batch_key FROM again a CROSS JOIN LATERAL (
+        SELECT b.priority, b.batch_key FROM rowmill.retries r JOIN rowmill.batches b USING (batch_key)
+        WHERE r.lease_id IS NULL AND r.kind = a.kind AND r.app = a.app AND r.due_at <= p_now AND b.step = 'rows' ORDER BY r.due_at LIMIT 1) d
+    UNION ALL
+    SELECT 0, l.kind, l.app, b.priority, b.batch_key FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
+    WHERE l.expires_at <= p_now AND b.step = 'rows'
+$$;
+
+-- Leases: fair shares between apps (start-time fair queueing over virtual time: Goyal, Vin and Cheng 1996), then priority, then age. An app that was idle may be
+-- p_credit behind the others, so that its few rows go first. Within an app: leases that ended, then retries that are due, then fresh rows.
+CREATE FUNCTION rowmill.claim_leases(p_worker text, p_leases_max int, p_rows_max int, p_slots bigint, p_target_micros bigint, p_ttl bigint, p_kind text,
+    p_credit bigint, p_now bigint)
+RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, row_count int, crashes int) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    at bigint := coalesce(p_now, rowmill.now_ms());
+    ends bigint := rowmill.later(at, p_ttl);
+    given int := 0;
+    passed text[] := '{}';
+    virtual bigint;
+    chosen record;
+    batch record;
+    taken int;
+    cost bigint;
+BEGIN
+    -- A claim that a crash of the database undoes only makes its record fail.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM pg_advisory_xact_lock(7881403275);
+    -- What is left of batches that were aborted.
+    DELETE FROM rowmill.leases l USING rowmill.batches b WHERE l.expires_at <= at AND b.batch_key = l.batch_key AND b.step <> 'rows';
+    WITH folded AS (DELETE FROM rowmill.charges RETURNING app, micros)
+    UPDATE rowmill.apps a SET served_micros = a.served_micros + s.micros / a.weight
+    FROM (SELECT app, sum(micros)::bigint AS micros FROM folded GROUP BY app) s WHERE a.app = s.app;
+    SELECT s.served_micros INTO virtual FROM rowmill.schedule s;
+    WHILE given < p_leases_max LOOP
+        SELECT w.app, w.kind, greatest(coalesce(a.served_micros, 0), virtual - p_credit) AS start, coalesce(a.weight, 1) AS weight INTO chosen
+        FROM rowmill.apps_with_work(at) w LEFT JOIN rowmill.apps a USING (app)
+        WHERE (p_kind IS NULL OR w.kind = p_kind) AND w.app <> ALL (rowmill.full_apps(at)) AND (w.kind || ' ' || w.app) <> ALL (passed)
+        ORDER BY start, w.source, w.priority DESC, w.batch_key LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        lease_id := NULL;
+        cost := 0;
+        SELECT t.* INTO lease_id, token, batch_id, row_count, crashes FROM rowmill.take_over(chosen.app, chosen.kind, p_worker, p_rows_max, at, ends) t;
+        IF lease_id IS NULL THEN
+            SELECT b.batch_key, b.batch_id, b.row_micros INTO batch FROM rowmill.retries r JOIN rowmill.batches b USING (batch_key)
+            WHERE r.lease_id IS NULL AND r.kind = chosen.kind AND r.app = chosen.app AND r.due_at <= at AND b.step = 'rows' ORDER BY r.due_at LIMIT 1;
+            IF FOUND THEN
+                SELECT rowmill.lease_rows(batch.row_micros, count(*), p_slots, p_target_micros, p_rows_max) INTO taken FROM (
+                    SELECT FROM rowmill.retries r WHERE r.batch_key = batch.batch_key AND r.lease_id IS NULL AND r.due_at <= at LIMIT p_rows_max * p_slots) r;
+                cost := taken * coalesce(batch.row_micros, 1000);
+                SELECT n.* INTO lease_id, token
+                FROM rowmill.insert_lease(batch.batch_key, chosen.app, chosen.kind, p_worker, true, 0, 0, 0, cost, ends) n;
+                UPDATE rowmill.retries r SET lease_id = claim_leases.lease_id WHERE r.batch_key = batch.batch_key AND r.row_no IN (
+                    SELECT r.row_no FROM rowmill.retries r WHERE r.batch_key = batch.batch_key AND r.lease_id IS NULL AND r.due_at <= at
+                    ORDER BY r.due_at, r.row_no LIMIT taken);
+            ELSE
+                SELECT b.* INTO batch FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app
+                ORDER BY b.priority DESC, b.batch_key LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
+                IF NOT FOUND AND given = 0 THEN
+                    -- All are being recorded, which takes no longer than a commit.
+                    SELECT b.* INTO batch FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app
+                    ORDER BY b.priority DESC, b.batch_key LIMIT 1 FOR NO KEY UPDATE;
+                END IF;
+                IF FOUND THEN
+                    taken := rowmill.lease_rows(batch.row_micros, batch.row_count - batch.next_row + 1, p_slots, p_target_micros, p_rows_max);
+                    cost := taken * coalesce(batch.row_micros, 1000);
+                    UPDATE rowmill.batches b SET next_row = batch.next_row + taken, status = 'inprog', started_at = coalesce(b.started_at, at),
+                        fresh = batch.next_row + taken <= b.row_count
+                    WHERE b.batch_key = batch.batch_key;
+                    SELECT n.* INTO lease_id, token FROM rowmill.insert_lease(batch.batch_key, chosen.app, chosen.kind, p_worker, false, batch.next_row,
+                        batch.next_row + taken - 1, 0, cost, ends) n;
+                END IF;
+            END IF;
+            batch_id := batch.batch_id;
+            row_count := taken;
+            crashes := 0;
+        END IF;
+        IF lease_id IS NULL THEN
+            passed := passed || (chosen.kind || ' ' || chosen.app);
+            CONTINUE;
+        END IF;
+        given := given + 1;
+        virtual := greatest(virtual, chosen.start);
+        INSERT INTO rowmill.apps AS a (app, served_micros) VALUES (chosen.app, chosen.start + cost / chosen.weight)
+        ON CONFLICT (app) DO UPDATE SET served_micros = chosen.start + cost / chosen.weight;
+        RETURN NEXT;
+    END LOOP;
+    IF given > 0 THEN
+        UPDATE rowmill.schedule SET served_micros = virtual WHERE served_micros <> virtual;
+    END IF;
+END
+$$;
+
+-- The numbers of the files of a batch, new ones for new names; NULL when there would be too many.
+CREATE FUNCTION rowmill.number_files(p_batch_key bigint, p_names text[], p_files_max int) RETURNS int[] LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    known int;
+    numbers int[];
+BEGIN
+    SELECT array_agg(f.file_no ORDER BY u.at) INTO numbers
+    FROM unnest(p_names) WITH ORDINALITY u (name, at) LEFT JOIN rowmill.output_files f ON f.batch_key = p_batch_key AND f.name = u.name;
+    IF array_position(numbers, NULL) IS NULL THEN RETURN numbers; END IF;
+    -- Another record may be adding names.
+    PERFORM FROM rowmill.batches b WHERE b.batch_key = p_batch_key FOR NO KEY UPDATE;
+    SELECT count(*) INTO known FROM rowmill.output_files f WHERE f.batch_key = p_batch_key;
+    INSERT INTO rowmill.output_files (batch_key, file_no, name)
+    SELECT p_batch_key, known + row_number() OVER (ORDER BY u.at) - 1, u.name FROM unnest(p_names) WITH ORDINALITY u (name, at)
+    WHERE NOT EXISTS (SELECT FROM rowmill.output_files f WHERE f.batch_key = p_batch_key AND f.name = u.name);
+    SELECT count(*) INTO known FROM rowmill.output_files f WHERE f.batch_key = p_batch_key;
+    IF known > p_files_max THEN RETURN NULL; END IF;
+    SELECT array_agg(f.file_no ORDER BY u.at) INTO numbers
+    FROM unnest(p_names) WITH ORDINALITY u (name, at) JOIN rowmill.output_files f ON f.batch_key = p_batch_key AND f.name = u.name;
+    RETURN numbers;
+END
+$$;
+
+-- Appends outcomes under the token of a lease that is still held. p_all are the rows of all results in order; those of the arrays from p_rows on are final, those
+-- of p_again are to be run again after so many milliseconds. What cannot be recorded is an error with a code of its own: RM001 the lease is lost, RM002 the
+-- results are not those of the lease's next rows (its detail is the row that was wanted), RM003 too many files.
+CREATE FUNCTION rowmill.record_results(p_lease bigint, p_token bigint, p_now bigint, p_took_micros bigint, p_fuel bigint, p_all int[],
+    p_rows int[], p_failed boolean[], p_attempts int[], p_fuels bigint[], p_outputs text[], p_messages text[], p_logs text[],
+    p_again int[], p_again_attempts int[], p_again_ms bigint[],
+    p_names text[], p_piece_rows int[], p_piece_nos int[], p_piece_files int[], p_pieces text[], p_files_max int, p_smoothing bigint,
+    OUT rows int, OUT successes int, OUT failures int, OUT ended boolean, OUT id uuid) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    at bigint := coalesce(p_now, rowmill.now_ms());
+    result_count int := cardinality(p_all);
+    failed_count int := cardinality(array_positions(p_failed, true));
+    success_count int := cardinality(p_rows) - cardinality(array_positions(p_failed, true));
+    lease record;
+    wanted int[];
+    numbers int[];
+    gone boolean;
+    -- A slow query without files is final with its record.
+    at_once boolean;
+    mean bigint := CASE WHEN cardinality(p_all) > 0 THEN greatest(p_took_micros / cardinality(p_all), 1) END;
+BEGIN
+    SELECT l.* INTO lease FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
+    WHERE l.lease_id = p_lease AND l.token = p_token AND l.expires_at > at AND b.step = 'rows' FOR UPDATE OF l;
+    IF NOT FOUND THEN RAISE 'the lease is lost' USING ERRCODE = 'RM001'; END IF;
+    at_once := lease.kind = 'slow_query' AND cardinality(p_names) = 0;
+    IF lease.retries THEN
+        wanted := ARRAY(SELECT r.row_no FROM rowmill.retries r WHERE r.lease_id = p_lease ORDER BY r.row_no LIMIT result_count);
+    ELSE
+        wanted := ARRAY(SELECT generate_series(lease.next_row, least(lease.next_row::bigint + result_count - 1, lease.last_row)));
+    END IF;
+    IF wanted <> p_all THEN
+        RAISE 'not the next rows' USING ERRCODE = 'RM002', DETAIL = coalesce((
+            SELECT p.n::text || ' ' || coalesce(w.n::text, '') FROM unnest(p_all) WITH ORDINALITY p (n, at) LEFT JOIN unnest(wanted) WITH ORDINALITY w (n, at) USING (at)
+            WHERE p.n IS DISTINCT FROM w.n ORDER BY at LIMIT 1), '');
+    END IF;
+    IF cardinality(p_names) > 0 THEN
+        numbers := rowmill.number_files(lease.batch_key, p_names, p_files_max);
+        IF numbers IS NULL THEN RAISE 'too many files' USING ERRCODE = 'RM003'; END IF;
+        INSERT INTO rowmill.pieces (batch_key, row_no, piece_no, file_no, piece)
+        SELECT lease.batch_key, u.row_no, u.piece_no, numbers[u.file], u.piece
+        FROM unnest(p_piece_rows, p_piece_nos, p_piece_files, p_pieces) u (row_no, piece_no, file, piece);
+    END IF;
+    INSERT INTO rowmill.outcomes (batch_key, row_no, failed, attempt, fuel, output, messages, log)
+    SELECT lease.batch_key, u.* FROM unnest(p_rows, p_failed, p_attempts, p_fuels, p_outputs, p_messages, p_logs) u;
+    IF lease.retries THEN
+        DELETE FROM rowmill.retries r WHERE r.lease_id = p_lease AND r.row_no = ANY (p_rows);
+        UPDATE rowmill.retries r SET lease_id = NULL, attempt = u.attempt, due_at = rowmill.later(at, u.ms)
+        FROM unnest(p_again, p_again_attempts, p_again_ms) u (row_no, attempt, ms) WHERE r.lease_id = p_lease AND r.row_no = u.row_no;
+        gone := NOT EXISTS (SELECT FROM rowmill.retries r WHERE r.lease_id = p_lease);
+    ELSE
+        INSERT INTO rowmill.retries (batch_key, row_no, app, kind, attempt, due_at)
+        SELECT lease.batch_key, u.row_no, lease.app, lease.kind, u.attempt, rowmill.later(at, u.ms)
+        FROM unnest(p_again, p_again_attempts, p_again_ms) u (row_no, attempt, ms);
+        gone := lease.next_row + result_count > lease.last_row;
+    END IF;
+    IF gone THEN
+        DELETE FROM rowmill.leases l WHERE l.lease_id = p_lease;
+        IF abs(lease.took_micros + p_took_micros - lease.charged_micros) > 20000 THEN
+            INSERT INTO rowmill.charges (app, micros) VALUES (lease.app, lease.took_micros + p_took_micros - lease.charged_micros);
+        END IF;
+    ELSE
+        UPDATE rowmill.leases l SET next_row = CASE WHEN l.retries THEN 0 ELSE l.next_row + result_count END, took_micros = l.took_micros + p_took_micros
+        WHERE l.lease_id = p_lease;
+    END IF;
+    -- Last, so that the batch is locked no longer than a commit takes. Whoever records its last outcome finds that out here.
+    UPDATE rowmill.batches b SET success = b.success + success_count, failed = b.failed + failed_count, fuel = b.fuel + p_fuel,
+        row_micros = coalesce((b.row_micros * (p_smoothing - 1) + mean) / p_smoothing, mean, b.row_micros),
+        step = CASE WHEN b.success + b.failed + cardinality(p_rows) < b.row_count THEN 'rows' WHEN at_once THEN 'mark' ELSE 'join' END,
+        status = CASE WHEN NOT at_once OR cardinality(p_rows) = 0 THEN b.status WHEN failed_count > 0 THEN 'failed' ELSE 'success' END,
+        finished_at = CASE WHEN at_once AND cardinality(p_rows) > 0 THEN at END
+    WHERE b.batch_key = lease.batch_key AND b.step = 'rows' AND b.status = 'inprog'
+    RETURNING b.row_count, b.success, b.failed, b.step <> 'rows', b.batch_id INTO rows, successes, failures, ended, id;
+    IF NOT FOUND THEN RAISE 'the batch was aborted' USING ERRCODE = 'RM001'; END IF;
+    IF ended THEN
+        PERFORM pg_notify('rowmill', CASE WHEN at_once THEN 'final ' || id ELSE 'work ' || lease.kind END);
+    END IF;
+END
+$$;

@@ -1,0 +1,27 @@
+use serde::{Deserialize, Serialize};
+
+use super::Limits;
+
+/// Bytes of the name of an app or an operation, at most.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// A tenant: what it may use, against the others. An app that was never registered has the defaults.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct App {
+    pub name: String,
+    /// Its share of the work, against the weights of the other apps: 1 to 1,000.
+    pub weight: u32,
+    /// Leases that run at the same time, over all workers; a lease runs one row or query at a time. None for no limit.
+    pub running_max: Option<u32>,
+    /// What one row may use; the workers' own defaults when there is none.
+    pub limits: Option<Limits>,
+}
+
+impl App {
+    pub const WEIGHT_MAX: u32 = 1_000;
+
+    /// An app with the defaults: weight 1, and no limits of its own.
+    pub fn named(name: impl Into<String>) -> App {
+        App { name: name.into(), weight: 1, running_max: None, limits: None }
+    }
+}

@@ -1,0 +1,150 @@
+//! How values stand in columns, the same in every database.
+
+use crate::model::{
+    App, BatchCounts, BatchStatus, BatchStep, HeldLeases, ProcessorKind, ProcessorVersion, RecordedOutcome, RowStatus, Timestamp, WorkerRecord,
+};
+use crate::store::StoreError;
+
+/// Puts an error of the database under what the store was doing.
+pub(super) fn failed<E: std::error::Error + Send + Sync + 'static>(doing: &'static str) -> impl Fn(E) -> StoreError + Copy {
+    move |source| StoreError::Failed { doing, source: Box::new(source) }
+}
+
+/// A count from the database, where CHECK constraints keep it from being negative.
+pub(super) fn count(value: i64) -> u64 {
+    u64::try_from(value).unwrap_or(0)
+}
+
+/// A row number or a line from the database.
+pub(super) fn small(value: impl TryInto<u32>) -> u32 {
+    value.try_into().unwrap_or(u32::MAX)
+}
+
+/// A number for the database; those beyond 2^63 are not reached by counting.
+pub(super) fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+pub(super) fn status_of(text: &str) -> BatchStatus {
+    match text {
+        "wait" => BatchStatus::Wait,
+        "queued" => BatchStatus::Queued,
+        "inprog" => BatchStatus::Inprog,
+        "success" => BatchStatus::Success,
+        "failed" => BatchStatus::Failed,
+        "aborted" => BatchStatus::Aborted,
+        other => unreachable!("the constraint status_is_known let '{other}' through"),
+    }
+}
+
+pub(super) fn step_of(text: &str) -> BatchStep {
+    match text {
+        "rows" => BatchStep::Rows,
+        "join" => BatchStep::Join,
+        "mark" => BatchStep::Mark,
+        "done" => BatchStep::Done,
+        other => unreachable!("the constraint step_is_known let '{other}' through"),
+    }
+}
+
+pub(super) fn kind_of(text: &str) -> ProcessorKind {
+    match text {
+        "batch" => ProcessorKind::Batch,
+        "slow_query" => ProcessorKind::SlowQuery,
+        other => unreachable!("the constraint kind_is_known let '{other}' through"),
+    }
+}
+
+/// Rows by how they ended: in an aborted batch those without an outcome are aborted.
+pub(super) fn counts(status: BatchStatus, rows: i64, success: i64, failures: i64) -> BatchCounts {
+    let aborted = if status == BatchStatus::Aborted { rows - success - failures } else { 0 };
+    BatchCounts { rows: count(rows), success: count(success), failed: count(failures), aborted: count(aborted) }
+}
+
+/// A row with its outcome, as far as it has one, as a query of results returns it.
+#[derive(sqlx::FromRow)]
+pub(super) struct ResultRow {
+    pub row_no: i64,
+    pub line: i64,
+    pub input: String,
+    pub failed: Option<bool>,
+    pub attempt: Option<i64>,
+    pub fuel: Option<i64>,
+    pub output: Option<String>,
+    pub messages: Option<String>,
+    pub log: Option<String>,
+}
+
+impl ResultRow {
+    pub fn recorded(self, batch: BatchStatus) -> Result<RecordedOutcome, StoreError> {
+        let status = match self.failed {
+            Some(true) => Some(RowStatus::Failed),
+            Some(false) => Some(RowStatus::Success),
+            None if batch == BatchStatus::Aborted => Some(RowStatus::Aborted),
+            None => None,
+        };
+        let messages = match self.messages {
+            Some(json) => serde_json::from_str(&json).map_err(failed("read messages"))?,
+            None => Vec::new(),
+        };
+        Ok(RecordedOutcome {
+            row_no: small(self.row_no),
+            line: small(self.line),
+            status,
+            output: self.output,
+            messages,
+            attempts: small(self.attempt.unwrap_or(0)),
+            fuel: count(self.fuel.unwrap_or(0)),
+            log: self.log,
+            input: self.input,
+        })
+    }
+}
+
+/// An app as a query returns it: name, weight, running_max, limits.
+pub(super) type AppRow = (String, i64, Option<i64>, Option<String>);
+
+pub(super) fn app_of((name, weight, running_max, limits): AppRow) -> Result<App, StoreError> {
+    let limits = limits.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read the limits of an app"))?;
+    Ok(App { name, weight: small(weight), running_max: running_max.map(small), limits })
+}
+
+pub(super) fn limits_json(app: &App) -> Option<String> {
+    app.limits.as_ref().map(|limits| serde_json::to_string(limits).expect("numbers are always JSON"))
+}
+
+/// A version as a query returns it: app, op, version, kind, digest, created_at.
+pub(super) type ProcessorRow = (String, String, i64, String, String, i64);
+
+pub(super) fn processor_of((app, op, version, kind, digest, created_at): ProcessorRow) -> ProcessorVersion {
+    ProcessorVersion { app, op, version: small(version), kind: kind_of(&kind), digest, created_at: Timestamp(created_at) }
+}
+
+/// A worker as a query returns it: name, host, pid, slots, query_slots, draining, started_at, seen_at.
+pub(super) type WorkerRow = (String, String, i64, i64, i64, bool, i64, i64);
+
+/// Leases as a query returns them: worker, app, op, leases, rows.
+pub(super) type HeldRow = (String, String, String, i64, i64);
+
+pub(super) fn workers_of(workers: Vec<WorkerRow>, held: Vec<HeldRow>) -> Vec<WorkerRecord> {
+    let mut records: Vec<WorkerRecord> = workers
+        .into_iter()
+        .map(|(name, host, pid, slots, query_slots, draining, started_at, seen_at)| WorkerRecord {
+            name,
+            host,
+            pid: small(pid),
+            slots: small(slots),
+            query_slots: small(query_slots),
+            draining,
+            started_at: Timestamp(started_at),
+            seen_at: Timestamp(seen_at),
+            leases: Vec::new(),
+        })
+        .collect();
+    for (worker, app, op, leases, rows) in held {
+        if let Some(record) = records.iter_mut().find(|record| record.name == worker) {
+            record.leases.push(HeldLeases { app, op, leases: small(leases), rows: count(rows) });
+        }
+    }
+    records
+}

@@ -1,0 +1,199 @@
+//! Connections.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::pool::PoolConnection;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
+
+use super::listen;
+use super::schema::{self, SchemaState};
+use crate::model::Clock;
+use crate::store::StoreError;
+use crate::store::columns::failed;
+use crate::store::events::Events;
+
+/// Whoever stands still in a transaction for so long loses it, and its locks.
+const STANDSTILL: (&str, &str) = ("idle_in_transaction_session_timeout", "10s");
+const SET_STANDSTILL: &str = "SET LOCAL idle_in_transaction_session_timeout = '10s'";
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What stands between the program and the database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pooler {
+    #[default]
+    None,
+    /// A pooler in transaction mode, such as PgBouncer: each transaction may get another connection, so there are no prepared statements and no LISTEN. Work of
+    /// other processes is found by polling.
+    Transaction,
+}
+
+/// How to reach a database.
+#[derive(Clone)]
+pub struct PgSettings {
+    /// `postgres://user:password@host:port/database?…`; `?host=/directory` for a Unix socket.
+    pub url: String,
+    /// Connections of this process, at most, beside the one that listens.
+    pub connections: u32,
+    pub pooler: Pooler,
+}
+
+impl fmt::Debug for PgSettings {
+    /// Without the password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgSettings").field("connections", &self.connections).field("pooler", &self.pooler).finish_non_exhaustive()
+    }
+}
+
+impl PgSettings {
+    pub(super) fn options(&self) -> Result<PgConnectOptions, StoreError> {
+        let options = PgConnectOptions::from_str(&self.url).map_err(|error| {
+            StoreError::Invalid(format!("the URL of the database cannot be read ({error}); it looks like postgres://user@host/database"))
+        })?;
+        let options = options.application_name("rowmill");
+        Ok(match self.pooler {
+            Pooler::None => options.options([STANDSTILL]),
+            // A pooler refuses settings that it does not know.
+            Pooler::Transaction => options.statement_cache_capacity(0).extra_float_digits(None),
+        })
+    }
+}
+
+/// A [`super::Store`] in the schema `rowmill` of a PostgreSQL database, version 13 or later.
+pub struct PgStore {
+    pool: PgPool,
+    pooler: Pooler,
+    pub(super) events: Events,
+    pub(super) clock: Option<Arc<dyn Clock>>,
+    listening: Option<tokio::task::AbortHandle>,
+}
+
+impl PgStore {
+    /// Connects to a database whose schema is this program's.
+    ///
+    /// # Errors
+    /// `Invalid` for a URL that is none, and for a schema that is missing, older or newer, with what to do about it; `Failed` when it cannot be reached.
+    pub async fn connect(settings: &PgSettings) -> Result<PgStore, StoreError> {
+        let options = settings.options()?;
+        let pool = PgPoolOptions::new()
+            .max_connections(settings.connections.max(1))
+            .acquire_timeout(CONNECT_TIMEOUT)
+            .connect_with(options)
+            .await
+            .map_err(failed("connect to its database"))?;
+        let mut store = PgStore { pool, pooler: settings.pooler, events: Events::new(), clock: None, listening: None };
+        let state = schema::read_state(&mut *store.unit().await?).await?;
+        if state != SchemaState::Current {
+            return Err(StoreError::Invalid(state.to_string()));
+        }
+        if settings.pooler == Pooler::None {
+            store.listening = Some(tokio::spawn(listen::listen(store.pool.clone(), store.events.clone())).abort_handle());
+        }
+        Ok(store)
+    }
+
+    /// Brings the schema to this program's version. Any number of processes may do so at the same time.
+    ///
+    /// # Errors
+    /// `Invalid` when the schema is newer than the program, or through a pooler in transaction mode; `Failed`.
+    pub async fn migrate(settings: &PgSettings) -> Result<(), StoreError> {
+        schema::migrate(settings).await
+    }
+
+    /// What state the schema is in.
+    ///
+    /// # Errors
+    /// `Failed` when the database cannot be reached.
+    pub async fn schema_state(settings: &PgSettings) -> Result<SchemaState, StoreError> {
+        schema::look(settings).await
+    }
+
+    /// Closes all connections.
+    pub async fn close(&self) {
+        if let Some(listening) = &self.listening {
+            listening.abort();
+        }
+        self.pool.close().await;
+    }
+
+    /// A connection for one statement, which is a transaction of its own.
+    pub(super) async fn unit(&self) -> Result<Unit, StoreError> {
+        Ok(match self.pooler {
+            Pooler::None => Unit::Statement(self.pool.acquire().await.map_err(failed("get a connection to its database"))?),
+            Pooler::Transaction => Unit::Transaction(self.begin().await?),
+        })
+    }
+
+    /// Whether statements get a name, under which a connection keeps them prepared. Through a pooler the next transaction may meet another connection.
+    pub(super) fn named(&self) -> bool {
+        self.pooler == Pooler::None
+    }
+
+    pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
+        let beginning = failed("begin a transaction");
+        let mut transaction = self.pool.begin().await.map_err(beginning)?;
+        if self.pooler == Pooler::Transaction {
+            // What the connection could not be told.
+            sqlx::raw_sql(SET_STANDSTILL).execute(&mut *transaction).await.map_err(beginning)?;
+        }
+        Ok(transaction)
+    }
+}
+
+impl Drop for PgStore {
+    fn drop(&mut self) {
+        if let Some(listening) = &self.listening {
+            listening.abort();
+        }
+    }
+}
+
+/// A connection for one statement, which is to be read to its end (`execute`, `fetch_all`): it commits behind its last row, where `fetch_one` and
+/// `fetch_optional` have returned already. Through a pooler the statement needs a transaction around it: it is prepared and run in two steps, which could otherwise go
+/// to two connections.
+pub(super) enum Unit {
+    Statement(PoolConnection<Postgres>),
+    Transaction(Transaction<'static, Postgres>),
+}
+
+impl Unit {
+    pub(super) async fn done(self) -> Result<(), StoreError> {
+        match self {
+            Unit::Statement(_) => Ok(()),
+            Unit::Transaction(transaction) => transaction.commit().await.map_err(failed("commit a statement")),
+        }
+    }
+
+    /// Waits until a statement that failed has let go of its locks.
+    pub(super) async fn undone(self) {
+        // When the connection is lost the locks go with it.
+        let _ = match self {
+            Unit::Statement(mut connection) => connection.ping().await,
+            Unit::Transaction(transaction) => transaction.rollback().await,
+        };
+    }
+}
+
+impl Deref for Unit {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match self {
+            Unit::Statement(connection) => connection,
+            Unit::Transaction(transaction) => transaction,
+        }
+    }
+}
+
+impl DerefMut for Unit {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        match self {
+            Unit::Statement(connection) => connection,
+            Unit::Transaction(transaction) => transaction,
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! PostgreSQL: any number of processes on any number of machines.
+//!
+//! Everything stands in the schema `rowmill`, so that it can live in a database beside other tables. Claims and records are functions of the database
+//! (migrations/postgres/0002_functions.sql says why). Time is the database's, but in tests.
+
+mod apps;
+mod claim;
+mod connect;
+mod finish;
+mod leases;
+mod listen;
+mod read;
+mod record;
+mod schema;
+mod submit;
+mod text;
+mod workers;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::broadcast;
+
+pub use self::connect::{PgSettings, PgStore, Pooler};
+pub use self::schema::SchemaState;
+pub use sqlx::PgConnection;
+
+use super::columns::{failed, status_of};
+use super::{Aborted, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use crate::model::{
+    App, Batch, BatchId, BatchStatus, ClaimRequest, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind,
+    ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
+};
+
+/// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
+const PAGE_BYTES_MAX: i64 = 4 << 20;
+
+/// A time span for the database.
+fn millis(span: Duration) -> i64 {
+    i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn micros(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// The key and status of a batch, by which most operations begin.
+async fn find_batch(db: &mut PgConnection, id: BatchId) -> Result<(i64, BatchStatus), StoreError> {
+    let found: Option<(i64, String)> = sqlx::query_as("SELECT batch_key, status FROM rowmill.batches WHERE batch_id = $1")
+        .persistent(false)
+        .bind(id.uuid())
+        .fetch_optional(db)
+        .await
+        .map_err(failed("look up a batch"))?;
+    let (key, status) = found.ok_or(StoreError::NotFound(id))?;
+    Ok((key, status_of(&status)))
+}
+
+impl PgStore {
+    /// The time for the database; none for its own.
+    fn now(&self) -> Option<i64> {
+        self.clock.as_ref().map(|clock| clock.now().0)
+    }
+
+    /// Submits a batch in a transaction of the caller's: it exists if and when that commits.
+    ///
+    /// # Errors
+    /// As [`Store::submit_batch`]. An error of the database leaves the transaction as PostgreSQL does: it can only be rolled back.
+    pub async fn submit_batch_in(&self, transaction: &mut PgConnection, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
+        submit::submit_batch_in(transaction, self.now(), batch, rows).await
+    }
+
+    /// The same store with a clock that tests move.
+    #[must_use]
+    pub fn with_clock(mut self, clock: Arc<dyn Clock>) -> PgStore {
+        self.clock = Some(clock);
+        self
+    }
+}
+
+#[async_trait]
+impl Store for PgStore {
+    async fn submit_batch(&self, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
+        submit::submit_batch(self, batch, rows).await
+    }
+
+    async fn append_rows(&self, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
+        submit::append_rows(self, id, rows).await
+    }
+
+    async fn release_batch(&self, id: BatchId) -> Result<u64, StoreError> {
+        submit::release_batch(self, id).await
+    }
+
+    async fn abort_batch(&self, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
+        finish::abort_batch(self, id, reason).await
+    }
+
+    async fn discard_batch(&self, id: BatchId) -> Result<(), StoreError> {
+        submit::discard_batch(self, id).await
+    }
+
+    async fn read_batch(&self, id: BatchId) -> Result<Batch, StoreError> {
+        read::read_batch(self, id).await
+    }
+
+    async fn claim_leases(&self, request: &ClaimRequest) -> Result<Vec<Lease>, StoreError> {
+        claim::claim_leases(self, request).await
+    }
+
+    async fn read_leased_rows(&self, lease: LeaseKey) -> Result<Vec<LeasedRow>, StoreError> {
+        leases::read_leased_rows(self, lease).await
+    }
+
+    async fn renew_leases(&self, leases: &[LeaseKey], ttl: Duration) -> Result<Vec<LeaseKey>, StoreError> {
+        leases::renew_leases(self, leases, ttl).await
+    }
+
+    async fn record_results(&self, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
+        record::record_results(self, lease, results, took).await
+    }
+
+    async fn give_back_lease(&self, lease: LeaseKey) -> Result<(), StoreError> {
+        leases::give_back_lease(self, lease).await
+    }
+
+    async fn next_due(&self, kind: Option<ProcessorKind>) -> Result<Option<Duration>, StoreError> {
+        leases::next_due(self, kind).await
+    }
+
+    async fn claim_finish(&self, worker: &str, kind: Option<ProcessorKind>, ttl: Duration) -> Result<Option<FinishLease>, StoreError> {
+        finish::claim_finish(self, worker, kind, ttl).await
+    }
+
+    async fn renew_finish(&self, lease: &FinishLease, ttl: Duration) -> Result<(), StoreError> {
+        finish::renew_finish(self, lease, ttl).await
+    }
+
+    async fn give_back_finish(&self, lease: &FinishLease) -> Result<(), StoreError> {
+        finish::give_back_finish(self, lease).await
+    }
+
+    async fn record_files(&self, lease: &FinishLease, files: &[OutputFile]) -> Result<(), StoreError> {
+        finish::record_files(self, lease, files).await
+    }
+
+    async fn record_mark_done(&self, lease: &FinishLease, error: Option<&str>) -> Result<(), StoreError> {
+        finish::record_mark_done(self, lease, error).await
+    }
+
+    async fn read_results(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError> {
+        read::read_results(self, id, after, limit).await
+    }
+
+    async fn list_file_names(&self, id: BatchId) -> Result<Vec<String>, StoreError> {
+        read::list_file_names(self, id).await
+    }
+
+    async fn read_pieces(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError> {
+        read::read_pieces(self, id, after, limit).await
+    }
+
+    async fn put_app(&self, app: &App) -> Result<(), StoreError> {
+        apps::put_app(self, app).await
+    }
+
+    async fn read_app(&self, name: &str) -> Result<Option<App>, StoreError> {
+        apps::read_app(self, name).await
+    }
+
+    async fn list_apps(&self) -> Result<Vec<App>, StoreError> {
+        apps::list_apps(self).await
+    }
+
+    async fn put_processor(&self, app: &str, op: &str, kind: ProcessorKind, digest: &str) -> Result<ProcessorVersion, StoreError> {
+        apps::put_processor(self, app, op, kind, digest).await
+    }
+
+    async fn find_processor(&self, app: &str, op: &str) -> Result<Option<ProcessorVersion>, StoreError> {
+        apps::find_processor(self, app, op).await
+    }
+
+    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {
+        apps::list_processors(self, app).await
+    }
+
+    async fn beat_worker(&self, worker: &WorkerInfo) -> Result<(), StoreError> {
+        workers::beat_worker(self, worker).await
+    }
+
+    async fn remove_worker(&self, name: &str) -> Result<(), StoreError> {
+        workers::remove_worker(self, name).await
+    }
+
+    async fn list_workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
+        workers::list_workers(self).await
+    }
+
+    fn events(&self) -> broadcast::Receiver<StoreEvent> {
+        self.events.subscribe()
+    }
+}

@@ -1,0 +1,184 @@
+//! Batches, results and pieces are read.
+
+use super::connect::PgStore;
+use super::text::decode;
+use super::{PAGE_BYTES_MAX, PgConnection, find_batch};
+use crate::model::{Batch, BatchId, BatchStatus, JsonText, OutputFile, RecordedOutcome, Timestamp};
+use crate::store::columns::{ResultRow, count, counts, failed, kind_of, small, status_of, step_of};
+use crate::store::{ResultCursor, RowPieces, StoreError};
+
+#[derive(sqlx::FromRow)]
+struct BatchRow {
+    app: String,
+    op: String,
+    kind: String,
+    priority: i32,
+    processor_version: i64,
+    processor_digest: String,
+    context: String,
+    attempts_max: i64,
+    status: String,
+    step: String,
+    row_count: i32,
+    success: i32,
+    failed: i32,
+    fuel: i64,
+    abort_reason: Option<String>,
+    mark_error: Option<String>,
+    submitted_at: i64,
+    started_at: Option<i64>,
+    finished_at: Option<i64>,
+    file_names: Vec<String>,
+    file_objects: Vec<String>,
+    file_sizes: Vec<i64>,
+}
+
+pub(super) async fn read_batch(store: &PgStore, id: BatchId) -> Result<Batch, StoreError> {
+    let mut db = store.unit().await?;
+    // One statement, so that the files are those of this state.
+    let row: Option<BatchRow> = sqlx::query_as(
+        "SELECT b.app, b.op, b.kind, b.priority, b.processor_version, b.processor_digest, b.context, b.attempts_max, b.status, b.step, b.row_count,
+            b.success, b.failed, b.fuel, b.abort_reason, b.mark_error, b.submitted_at, b.started_at, b.finished_at, f.file_names, f.file_objects, f.file_sizes
+         FROM rowmill.batches b CROSS JOIN LATERAL (
+            SELECT coalesce(array_agg(name ORDER BY name), '{}') AS file_names, coalesce(array_agg(object ORDER BY name), '{}') AS file_objects,
+                coalesce(array_agg(size_bytes ORDER BY name), '{}') AS file_sizes
+            FROM rowmill.output_files o WHERE o.batch_key = b.batch_key AND o.object IS NOT NULL) f
+         WHERE b.batch_id = $1",
+    ).persistent(store.named())
+    .bind(id.uuid())
+    .fetch_optional(&mut *db)
+    .await
+    .map_err(failed("read a batch"))?;
+    db.done().await?;
+    let row = row.ok_or(StoreError::NotFound(id))?;
+    let status = status_of(&row.status);
+    let files = row.file_names.into_iter().zip(row.file_objects).zip(row.file_sizes);
+    Ok(Batch {
+        id,
+        app: decode(row.app),
+        op: decode(row.op),
+        kind: kind_of(&row.kind),
+        priority: row.priority,
+        processor_version: small(row.processor_version),
+        processor_digest: decode(row.processor_digest),
+        context: JsonText::trusted(row.context),
+        attempts_max: small(row.attempts_max),
+        status,
+        step: step_of(&row.step),
+        counts: counts(status, row.row_count.into(), row.success.into(), row.failed.into()),
+        fuel: count(row.fuel),
+        abort_reason: row.abort_reason.map(decode),
+        mark_error: row.mark_error.map(decode),
+        submitted_at: Timestamp(row.submitted_at),
+        started_at: row.started_at.map(Timestamp),
+        finished_at: row.finished_at.map(Timestamp),
+        files: files.map(|((name, object), size)| OutputFile { name: decode(name), object: decode(object), size_bytes: count(size) }).collect(),
+    })
+}
+
+/// The batch's key and status, and whether its lines are in the order of its rows.
+async fn open_results(db: &mut PgConnection, id: BatchId) -> Result<(i64, BatchStatus, bool), StoreError> {
+    let found: Option<(i64, String, bool)> = sqlx::query_as("SELECT batch_key, status, lines_ascend FROM rowmill.batches WHERE batch_id = $1")
+        .persistent(false)
+        .bind(id.uuid())
+        .fetch_optional(db)
+        .await
+        .map_err(failed("look up a batch"))?;
+    let (key, status, ascend) = found.ok_or(StoreError::NotFound(id))?;
+    Ok((key, status_of(&status), ascend))
+}
+
+pub(super) async fn read_results(store: &PgStore, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError> {
+    let mut db = store.unit().await?;
+    // The status first: what is read after it is as new or newer, and nothing changes after an abort.
+    let (key, status, ascend) = open_results(&mut db, id).await?;
+    // The sum of the rows before each bounds the page: one row at least.
+    let select = if ascend {
+        "SELECT p.* FROM (
+            SELECT a.*, sum(bytes) OVER (ORDER BY row_no) - bytes AS bytes_before FROM (
+                SELECT r.row_no::bigint, r.line, r.input, o.failed, o.attempt::bigint, o.fuel, o.output, o.messages, o.log,
+                    octet_length(r.input) + coalesce(octet_length(o.output), 0) + coalesce(octet_length(o.messages), 0) + coalesce(octet_length(o.log), 0) AS bytes
+                FROM rowmill.rows r LEFT JOIN rowmill.outcomes o USING (batch_key, row_no)
+                WHERE r.batch_key = $1 AND r.row_no > $3 AND $2 IS NOT NULL ORDER BY r.row_no LIMIT $4) a) p
+         WHERE p.bytes_before < $5 ORDER BY p.row_no"
+    } else {
+        "SELECT p.* FROM (
+            SELECT a.*, sum(bytes) OVER (ORDER BY line, row_no) - bytes AS bytes_before FROM (
+                SELECT r.row_no::bigint, r.line, r.input, o.failed, o.attempt::bigint, o.fuel, o.output, o.messages, o.log,
+                    octet_length(r.input) + coalesce(octet_length(o.output), 0) + coalesce(octet_length(o.messages), 0) + coalesce(octet_length(o.log), 0) AS bytes
+                FROM rowmill.line_order l JOIN rowmill.rows r USING (batch_key, row_no) LEFT JOIN rowmill.outcomes o USING (batch_key, row_no)
+                WHERE l.batch_key = $1 AND (l.line, l.row_no) > ($2, $3) ORDER BY l.line, l.row_no LIMIT $4) a) p
+         WHERE p.bytes_before < $5 ORDER BY p.line, p.row_no"
+    };
+    let (line, row_no) = position(after);
+    let rows: Vec<ResultRow> = sqlx::query_as(select)
+        .persistent(store.named())
+        .bind(key)
+        .bind(line)
+        .bind(row_no)
+        .bind(i64::from(limit))
+        .bind(PAGE_BYTES_MAX)
+        .fetch_all(&mut *db)
+        .await
+        .map_err(failed("read results"))?;
+    db.done().await?;
+    rows.into_iter().map(|row| ResultRow { log: row.log.map(decode), ..row }.recorded(status)).collect()
+}
+
+/// Where to go on; before the first row when there is no cursor, since lines and rows are not negative.
+fn position(after: Option<ResultCursor>) -> (i64, i64) {
+    after.map_or((-1, -1), |cursor| (i64::from(cursor.line), i64::from(cursor.row_no)))
+}
+
+pub(super) async fn list_file_names(store: &PgStore, id: BatchId) -> Result<Vec<String>, StoreError> {
+    let mut db = store.unit().await?;
+    let (key, _) = find_batch(&mut db, id).await?;
+    let names: Vec<String> = sqlx::query_scalar("SELECT name FROM rowmill.output_files WHERE batch_key = $1 ORDER BY file_no")
+        .persistent(store.named())
+        .bind(key)
+        .fetch_all(&mut *db)
+        .await
+        .map_err(failed("read the names of output files"))?;
+    db.done().await?;
+    Ok(names.into_iter().map(decode).collect())
+}
+
+pub(super) async fn read_pieces(store: &PgStore, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError> {
+    let mut db = store.unit().await?;
+    let (key, _, ascend) = open_results(&mut db, id).await?;
+    let select = if ascend {
+        "SELECT p.line, p.row_no, p.files, p.pieces FROM (
+            SELECT a.*, sum(bytes) OVER (ORDER BY row_no) - bytes AS bytes_before FROM (
+                SELECT 0::bigint AS line, row_no::bigint, array_agg(file_no ORDER BY piece_no) AS files, array_agg(piece ORDER BY piece_no) AS pieces,
+                    sum(octet_length(piece)) AS bytes
+                FROM rowmill.pieces WHERE batch_key = $1 AND row_no > $3 AND $2 IS NOT NULL GROUP BY row_no ORDER BY row_no LIMIT $4) a) p
+         WHERE p.bytes_before < $5 ORDER BY p.row_no"
+    } else {
+        "SELECT p.line, p.row_no, p.files, p.pieces FROM (
+            SELECT a.*, sum(bytes) OVER (ORDER BY line, row_no) - bytes AS bytes_before FROM (
+                SELECT l.line, l.row_no::bigint, array_agg(o.file_no ORDER BY o.piece_no) AS files, array_agg(o.piece ORDER BY o.piece_no) AS pieces,
+                    sum(octet_length(o.piece)) AS bytes
+                FROM rowmill.line_order l JOIN rowmill.pieces o USING (batch_key, row_no)
+                WHERE l.batch_key = $1 AND (l.line, l.row_no) > ($2, $3) GROUP BY l.line, l.row_no ORDER BY l.line, l.row_no LIMIT $4) a) p
+         WHERE p.bytes_before < $5 ORDER BY p.line, p.row_no"
+    };
+    let (line, row_no) = position(after);
+    let rows: Vec<(i64, i64, Vec<i32>, Vec<String>)> = sqlx::query_as(select)
+        .persistent(store.named())
+        .bind(key)
+        .bind(line)
+        .bind(row_no)
+        .bind(i64::from(limit))
+        .bind(PAGE_BYTES_MAX)
+        .fetch_all(&mut *db)
+        .await
+        .map_err(failed("read pieces of output files"))?;
+    db.done().await?;
+    Ok(rows
+        .into_iter()
+        .map(|(line, row_no, files, pieces)| RowPieces {
+            at: ResultCursor { line: small(line), row_no: small(row_no) },
+            pieces: files.into_iter().map(|file| usize::try_from(file).unwrap_or(usize::MAX)).zip(pieces.into_iter().map(decode)).collect(),
+        })
+        .collect())
+}

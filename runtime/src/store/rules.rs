@@ -1,0 +1,100 @@
+//! What may be stored, whatever the database.
+
+use std::time::Duration;
+
+use crate::model::{App, NAME_BYTES_MAX, NewBatch, NewRow, Piece, ProcessorKind, RowResult, RowStatus, Verdict};
+use crate::store::StoreError;
+
+/// How much the newest measurement counts in the time per row: 1 in this many.
+pub(super) const SMOOTHING: i64 = 4;
+
+/// An app that was idle may be so much virtual time behind the others, so that its few rows go first.
+pub(super) const CREDIT: Duration = Duration::from_secs(10);
+
+/// A worker that was silent for so long is forgotten.
+pub(super) const WORKER_FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub(super) fn check_submit(batch: &NewBatch, rows: &[NewRow]) -> Result<(), StoreError> {
+    check_name("an app", &batch.app)?;
+    check_name("an operation", &batch.op)?;
+    check_rows(batch.kind, rows)?;
+    let wrong = if rows.is_empty() && !batch.hold {
+        "a batch needs at least one row, unless it is held for rows to be appended"
+    } else if batch.kind == ProcessorKind::SlowQuery && (rows.len() != 1 || batch.hold) {
+        "a slow query has exactly one input and is never held"
+    } else if batch.attempts_max == 0 {
+        "a row is tried once at least, but attempts_max is 0"
+    } else {
+        return Ok(());
+    };
+    Err(StoreError::Invalid(wrong.to_owned()))
+}
+
+pub(super) fn check_rows(kind: ProcessorKind, rows: &[NewRow]) -> Result<(), StoreError> {
+    let wrong = match kind {
+        ProcessorKind::Batch => rows.iter().position(|row| row.line == 0).map(|at| (at, "a row's line is 1 or more")),
+        ProcessorKind::SlowQuery => rows.iter().position(|row| row.line != 0).map(|at| (at, "a slow query's line is 0")),
+    };
+    match wrong {
+        Some((at, rule)) => Err(StoreError::Invalid(format!("{rule}, but row {} of this request has {}", at + 1, rows[at].line))),
+        None => Ok(()),
+    }
+}
+
+/// How many rows a batch has with so many more, and whether its lines still grow.
+pub(super) fn count_rows(old_count: i64, old_last: i64, rows: &[NewRow], rows_max: i64) -> Result<(i64, i64, bool), StoreError> {
+    let total = old_count + i64::try_from(rows.len()).unwrap_or(i64::MAX);
+    if total > rows_max {
+        return Err(StoreError::Invalid(format!("a batch holds at most {rows_max} rows; this one would have {total}")));
+    }
+    let lines = std::iter::once(old_last).chain(rows.iter().map(|row| i64::from(row.line)));
+    let ascend = lines.clone().zip(lines.clone().skip(1)).all(|(before, after)| before < after);
+    Ok((total, lines.last().unwrap_or(old_last), ascend))
+}
+
+pub(super) fn check_app(app: &App) -> Result<(), StoreError> {
+    check_name("an app", &app.name)?;
+    if !(1..=App::WEIGHT_MAX).contains(&app.weight) {
+        return Err(StoreError::Invalid(format!("the weight of an app is 1 to {}, but {:?} was to have {}", App::WEIGHT_MAX, app.name, app.weight)));
+    }
+    if app.running_max == Some(0) {
+        return Err(StoreError::Invalid(format!("an app runs one lease at least, but {:?} was to run 0", app.name)));
+    }
+    Ok(())
+}
+
+pub(super) fn check_name(whose: &str, name: &str) -> Result<(), StoreError> {
+    if name.len() > NAME_BYTES_MAX {
+        return Err(StoreError::Invalid(format!("the name of {whose} has at most {NAME_BYTES_MAX} bytes; this one has {}", name.len())));
+    }
+    Ok(())
+}
+
+/// A result ends its row as success or failed.
+pub(super) fn check_verdicts(results: &[RowResult]) -> Result<(), StoreError> {
+    match results.iter().find(|result| matches!(result.verdict, Verdict::Final { status: RowStatus::Aborted, .. })) {
+        Some(result) => Err(StoreError::Invalid(format!("row {} was to be recorded as aborted, which only a batch can be", result.row_no))),
+        None => Ok(()),
+    }
+}
+
+/// What a record says to a result that is not of the lease's next row.
+pub(super) fn not_the_next_row(row_no: impl std::fmt::Display, wanted: Option<impl std::fmt::Display>) -> StoreError {
+    let wanted = wanted.map_or("the lease has no more rows".to_owned(), |row_no| format!("the lease's next is {row_no}"));
+    StoreError::Invalid(format!("a result is of row {row_no}, but {wanted}"))
+}
+
+pub(super) fn pieces(result: &RowResult) -> &[Piece] {
+    match &result.verdict {
+        Verdict::Final { pieces, .. } => pieces,
+        Verdict::Retry { .. } => &[],
+    }
+}
+
+/// The names of the files that results write to, each once.
+pub(super) fn file_names(results: &[RowResult]) -> Vec<&str> {
+    let mut names: Vec<&str> = results.iter().flat_map(pieces).map(|piece| piece.file.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}

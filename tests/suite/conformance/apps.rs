@@ -1,0 +1,168 @@
+//! Apps: whose turn it is, how much of an app runs at once, and what is registered.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use rowmill::model::{App, BatchId, ClaimRequest, HeldLeases, Limits, NewBatch, ProcessorKind, WorkerInfo};
+
+use super::build::{TTL, batch, query, request, row, rows, success};
+use super::kit::{Kit, is_invalid};
+
+async fn submit_to(kit: &Kit, app: &str, count: u32, priority: i32) -> BatchId {
+    let new = NewBatch { app: app.to_owned(), priority, ..batch() };
+    let id = new.id;
+    kit.store.submit_batch(new, rows(count)).await.unwrap();
+    id
+}
+
+async fn app_of(kit: &Kit, lease: &rowmill::model::Lease) -> String {
+    kit.batch(lease.batch).await.app
+}
+
+fn one_row() -> ClaimRequest {
+    ClaimRequest { rows_max: 1, ..request() }
+}
+
+pub async fn an_app_comes_back_as_it_was_registered(kit: Kit) {
+    assert_eq!(kit.store.read_app("a").await.unwrap(), None);
+    let limits = Limits { fuel: 7, timeout: Duration::from_millis(1_500), ..Limits::default() };
+    let app = App { weight: 3, running_max: Some(2), limits: Some(limits), ..App::named("a") };
+    kit.store.put_app(&App::named("b")).await.unwrap();
+    kit.store.put_app(&App::named("a")).await.unwrap();
+    kit.store.put_app(&app).await.unwrap();
+    assert_eq!(kit.store.read_app("a").await.unwrap(), Some(app.clone()));
+    assert_eq!(kit.store.list_apps().await.unwrap(), [app, App::named("b")]);
+    for wrong in [App { weight: 0, ..App::named("a") }, App { weight: 1_001, ..App::named("a") }, App { running_max: Some(0), ..App::named("a") }] {
+        is_invalid(kit.store.put_app(&wrong).await);
+    }
+    is_invalid(kit.store.put_app(&App::named("n".repeat(256))).await);
+}
+
+pub async fn an_app_at_its_limit_gets_no_lease(kit: Kit) {
+    kit.store.put_app(&App { running_max: Some(3), ..App::named("a") }).await.unwrap();
+    submit_to(&kit, "a", 10, 0).await;
+    let claimed = kit.claim(&ClaimRequest { leases_max: 9, ..one_row() }).await;
+    assert_eq!(claimed.len(), 3);
+    kit.claim_nothing().await;
+    // Another app is not held up by it.
+    submit_to(&kit, "b", 1, 0).await;
+    let other = kit.claim(&one_row()).await;
+    assert_eq!(app_of(&kit, &other[0]).await, "b");
+    kit.record_each(&claimed[0], success).await;
+    assert_eq!(kit.claim(&ClaimRequest { leases_max: 9, ..one_row() }).await.len(), 1);
+    // Leases that ended run no longer, and count when they are taken over.
+    kit.go_silent();
+    assert_eq!(kit.claim(&ClaimRequest { leases_max: 9, ..one_row() }).await.len(), 3 + 1);
+}
+
+pub async fn what_an_app_at_its_limit_cannot_take_is_not_due(kit: Kit) {
+    kit.store.put_app(&App { running_max: Some(1), ..App::named("a") }).await.unwrap();
+    submit_to(&kit, "a", 3, 0).await;
+    let first = kit.claim(&one_row()).await[0];
+    kit.store.give_back_lease(first.key).await.unwrap();
+    assert_eq!(kit.store.next_due(None).await.unwrap(), Some(Duration::ZERO));
+    kit.claim(&one_row()).await;
+    assert_eq!(kit.store.next_due(None).await.unwrap(), Some(TTL));
+}
+
+pub async fn batches_of_a_higher_priority_come_first(kit: Kit) {
+    let (low, high, oldest_high) = (submit_to(&kit, "a", 1, -5).await, submit_to(&kit, "a", 1, 7).await, submit_to(&kit, "a", 1, 7).await);
+    let middle = submit_to(&kit, "a", 1, 0).await;
+    assert_eq!(kit.batch(high).await.priority, 7);
+    let mut order = Vec::new();
+    while let [lease] = kit.claim(&one_row()).await[..] {
+        order.push(lease.batch);
+    }
+    assert_eq!(order, [high, oldest_high, middle, low]);
+}
+
+/// How many of so many leases of equal work go to each app.
+async fn shares(kit: &Kit, leases: u32) -> BTreeMap<String, u32> {
+    let mut shares = BTreeMap::new();
+    for _ in 0..leases {
+        let [lease] = kit.claim(&one_row()).await[..] else { panic!("there is no more work") };
+        *shares.entry(app_of(kit, &lease).await).or_insert(0) += 1;
+        let results: Vec<_> = kit.read(&lease).await.iter().map(success).collect();
+        kit.store.record_results(lease.key, &results, Duration::from_secs(1)).await.unwrap();
+    }
+    shares
+}
+
+pub async fn work_is_shared_by_weight(kit: Kit) {
+    kit.store.put_app(&App { weight: 3, ..App::named("heavy") }).await.unwrap();
+    submit_to(&kit, "heavy", 1_000, 0).await;
+    submit_to(&kit, "light", 1_000, 0).await;
+    let shares = shares(&kit, 80).await;
+    assert!((56..=64).contains(&shares["heavy"]), "{shares:?}");
+}
+
+/// It was idle while another app had much work: its few rows go first.
+pub async fn an_app_that_was_idle_does_not_wait_for_another(kit: Kit) {
+    submit_to(&kit, "busy", 1_000, 0).await;
+    shares(&kit, 40).await;
+    submit_to(&kit, "idle", 5, 0).await;
+    assert_eq!(shares(&kit, 5).await, BTreeMap::from([("idle".to_owned(), 5)]));
+}
+
+/// But not for ever: what it was not given while it had no work is not owed to it.
+pub async fn an_app_that_was_idle_saves_up_little(kit: Kit) {
+    submit_to(&kit, "busy", 1_000, 0).await;
+    shares(&kit, 100).await;
+    submit_to(&kit, "idle", 1_000, 0).await;
+    let shares = shares(&kit, 60).await;
+    assert!((30..=42).contains(&shares["idle"]), "{shares:?}");
+}
+
+pub async fn slow_queries_and_batches_are_claimed_apart(kit: Kit) {
+    let (new, of_batch) = (query(), kit.submit(1).await);
+    kit.store.submit_batch(new.clone(), vec![row(0)]).await.unwrap();
+    for (kind, wanted) in [(ProcessorKind::SlowQuery, new.id), (ProcessorKind::Batch, of_batch)] {
+        let request = ClaimRequest { kind: Some(kind), leases_max: 5, ..request() };
+        let [lease] = kit.claim(&request).await[..] else { panic!("one lease of this kind") };
+        assert_eq!(lease.batch, wanted);
+        assert_eq!(kit.store.next_due(Some(kind)).await.unwrap(), Some(TTL));
+        kit.record_each(&lease, success).await;
+        assert_eq!(kit.store.next_due(Some(kind)).await.unwrap(), Some(Duration::ZERO));
+        let finish = kit.store.claim_finish("finisher", Some(kind), TTL).await.unwrap().unwrap();
+        assert_eq!(finish.batch, wanted);
+        assert_eq!(kit.store.claim_finish("finisher", Some(kind), TTL).await.unwrap(), None);
+    }
+}
+
+pub async fn a_new_code_is_a_new_version(kit: Kit) {
+    let put = |digest: &'static str| kit.store.put_processor("a", "Op", ProcessorKind::Batch, digest);
+    assert_eq!(kit.store.find_processor("a", "op").await.unwrap(), None);
+    let versions = [put("one").await, put("one").await, put("two").await, put("one").await].map(|version| version.unwrap().version);
+    assert_eq!(versions, [1, 1, 2, 3]);
+    kit.store.put_processor("b", "op", ProcessorKind::SlowQuery, "one").await.unwrap();
+    let newest = kit.store.find_processor("a", "OP").await.unwrap().unwrap();
+    assert_eq!((newest.op.as_str(), newest.version, newest.digest.as_str(), newest.kind), ("op", 3, "one", ProcessorKind::Batch));
+    let listed = |versions: Vec<rowmill::model::ProcessorVersion>| versions.into_iter().map(|v| (v.app, v.version)).collect::<Vec<_>>();
+    let of_a = listed(kit.store.list_processors(Some("a")).await.unwrap());
+    assert_eq!(of_a, [1, 2, 3].map(|version| ("a".to_owned(), version)));
+    assert_eq!(listed(kit.store.list_processors(None).await.unwrap()).len(), 4);
+    is_invalid(kit.store.put_processor(&"n".repeat(256), "op", ProcessorKind::Batch, "one").await);
+}
+
+pub async fn workers_are_seen_with_what_they_run(kit: Kit) {
+    let info = |name: &str| WorkerInfo { name: name.to_owned(), host: "host".to_owned(), pid: 7, slots: 4, query_slots: 2, draining: false };
+    kit.store.beat_worker(&info("worker")).await.unwrap();
+    kit.pass(Duration::from_secs(3));
+    kit.store.beat_worker(&WorkerInfo { draining: true, ..info("worker") }).await.unwrap();
+    kit.store.beat_worker(&info("idle")).await.unwrap();
+    let id = submit_to(&kit, "a", 10, 0).await;
+    let op = kit.batch(id).await.op;
+    kit.claim(&ClaimRequest { rows_max: 3, leases_max: 2, ..request() }).await;
+    let seen = kit.store.list_workers().await.unwrap();
+    assert_eq!(seen.iter().map(|worker| worker.name.as_str()).collect::<Vec<_>>(), ["idle", "worker"]);
+    let worker = &seen[1];
+    assert_eq!((worker.pid, worker.slots, worker.query_slots, worker.draining), (7, 4, 2, true));
+    assert_eq!(worker.seen_at.since(worker.started_at), Duration::from_secs(3));
+    assert_eq!(worker.leases, [HeldLeases { app: "a".to_owned(), op, leases: 2, rows: 6 }]);
+    kit.store.remove_worker("worker").await.unwrap();
+    // Whoever was not seen for a day is forgotten.
+    kit.pass(Duration::from_secs(24 * 60 * 60 + 1));
+    kit.store.beat_worker(&info("new")).await.unwrap();
+    let names: Vec<String> = kit.store.list_workers().await.unwrap().into_iter().map(|worker| worker.name).collect();
+    assert_eq!(names, ["new"]);
+}

@@ -1,0 +1,204 @@
+//! PostgreSQL, and PostgreSQL behind a pooler: the suite, and what it promises beyond the trait since it has many processes.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use rowmill::model::Clock;
+use rowmill::store::{PgSettings, PgStore, Pooler, SchemaState, Store, StoreError, StoreEvent};
+use rowmill_tests::servers::{Database, PgBouncer, shared_postgres};
+
+use super::build::{batch, retry, rows, success};
+use super::conformance;
+use super::kit::Harness;
+
+/// A database of its own.
+pub struct PgHarness(Database);
+
+#[async_trait]
+impl Harness for PgHarness {
+    const SCHEDULES: u64 = 50;
+
+    async fn fresh() -> PgHarness {
+        PgHarness(migrated())
+    }
+
+    async fn open(&self, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
+        Ok(Arc::new(PgStore::connect(&settings(&self.0.url(), Pooler::None)).await?.with_clock(clock)))
+    }
+}
+
+/// A copy of a database with the schema.
+fn migrated() -> Database {
+    Database::from_template("rowmill", |url| Ok(on_a_thread(PgStore::migrate(&settings(url, Pooler::None)))?)).unwrap()
+}
+
+/// A runtime cannot be started inside the one that a test runs in.
+fn on_a_thread<T: Send>(doing: impl Future<Output = T> + Send) -> T {
+    std::thread::scope(|scope| {
+        scope.spawn(|| tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(doing)).join().unwrap()
+    })
+}
+
+fn settings(url: &str, pooler: Pooler) -> PgSettings {
+    PgSettings { url: url.to_owned(), connections: 8, pooler }
+}
+
+mod direct {
+    use super::{PgHarness, conformance};
+
+    conformance!(PgHarness);
+}
+
+/// A database of its own behind a PgBouncer in transaction mode.
+pub struct PooledHarness {
+    database: Database,
+    pooler: PgBouncer,
+}
+
+#[async_trait]
+impl Harness for PooledHarness {
+    const SCHEDULES: u64 = 15;
+
+    async fn fresh() -> PooledHarness {
+        PooledHarness { database: migrated(), pooler: PgBouncer::start(&shared_postgres()).unwrap() }
+    }
+
+    async fn open(&self, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
+        let url = self.pooler.url(self.database.name());
+        Ok(Arc::new(PgStore::connect(&settings(&url, Pooler::Transaction)).await?.with_clock(clock)))
+    }
+}
+
+mod pooled {
+    use super::{PooledHarness, conformance};
+
+    conformance!(PooledHarness);
+}
+
+#[tokio::test]
+async fn a_schema_is_made_once_however_many_make_it() {
+    let database = Database::create().unwrap();
+    let settings = settings(&database.url(), Pooler::None);
+    assert_eq!(PgStore::schema_state(&settings).await.unwrap(), SchemaState::Missing);
+    let Err(StoreError::Invalid(why)) = PgStore::connect(&settings).await.map(|_| ()) else { panic!("it has no schema") };
+    assert!(why.contains("run `rowmill migrate`"), "{why}");
+    let all: tokio::task::JoinSet<_> = (0..4)
+        .map(|_| {
+            let settings = settings.clone();
+            async move { PgStore::migrate(&settings).await }
+        })
+        .collect();
+    all.join_all().await.into_iter().for_each(|made| made.unwrap());
+    assert_eq!(PgStore::schema_state(&settings).await.unwrap(), SchemaState::Current);
+    PgStore::connect(&settings).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_schema_of_another_version_is_refused() {
+    let database = migrated();
+    let settings = settings(&database.url(), Pooler::None);
+    database.sql("UPDATE rowmill.schema_migrations SET version = version + 1000 WHERE version = 2").unwrap();
+    assert!(matches!(PgStore::schema_state(&settings).await.unwrap(), SchemaState::Newer { version: 1002, .. }));
+    let Err(StoreError::Invalid(why)) = PgStore::connect(&settings).await.map(|_| ()) else { panic!("it is newer") };
+    assert!(why.contains("use a newer program"), "{why}");
+    let Err(StoreError::Invalid(_)) = PgStore::migrate(&settings).await else { panic!("it is newer") };
+
+    database.sql("DELETE FROM rowmill.schema_migrations WHERE version > 1").unwrap();
+    let Err(StoreError::Invalid(why)) = PgStore::connect(&settings).await.map(|_| ()) else { panic!("it is older") };
+    assert!(why.contains("has version 1") && why.contains("run `rowmill migrate`"), "{why}");
+
+    database.sql("UPDATE rowmill.schema_migrations SET success = false").unwrap();
+    assert_eq!(PgStore::schema_state(&settings).await.unwrap(), SchemaState::Broken { version: 1 });
+}
+
+#[tokio::test]
+async fn a_url_that_is_none_is_refused_without_its_password() {
+    for url in ["", "rowmill", "postgres//rowmill:geheim@host", "mysql://rowmill:geheim@host/x"] {
+        let error = PgStore::connect(&settings(url, Pooler::None)).await.map(|_| ()).unwrap_err();
+        assert!(!format!("{error:?} {error}").contains("geheim"), "{error:?}");
+    }
+}
+
+/// Takes what comes until it is the wanted event.
+async fn until(events: &mut tokio::sync::broadcast::Receiver<StoreEvent>, wanted: StoreEvent) {
+    let waiting = async { while events.recv().await.unwrap() != wanted {} };
+    tokio::time::timeout(Duration::from_secs(20), waiting).await.unwrap_or_else(|_| panic!("{wanted:?} never came"));
+}
+
+#[tokio::test]
+async fn other_processes_hear_of_what_happens() {
+    let database = migrated();
+    let settings = settings(&database.url(), Pooler::None);
+    let (here, there) = (PgStore::connect(&settings).await.unwrap(), PgStore::connect(&settings).await.unwrap());
+    let mut events = there.events();
+    let new = batch();
+    let (id, kind) = (new.id, new.kind);
+    // It listens from this event on, which it makes itself.
+    until(&mut events, StoreEvent::Work(rowmill::model::ProcessorKind::SlowQuery)).await;
+    here.submit_batch(new, rows(1)).await.unwrap();
+    until(&mut events, StoreEvent::Work(kind)).await;
+    here.abort_batch(id, None).await.unwrap();
+    until(&mut events, StoreEvent::Aborted(id)).await;
+    let lease = here.claim_finish("finisher", None, Duration::from_secs(30)).await.unwrap().unwrap();
+    here.record_files(&lease, &[]).await.unwrap();
+    until(&mut events, StoreEvent::Final(id)).await;
+
+    // Its connection is lost, and it listens again.
+    database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()").unwrap();
+    until(&mut events, StoreEvent::Work(rowmill::model::ProcessorKind::SlowQuery)).await;
+    here.submit_batch(batch(), rows(1)).await.unwrap();
+    until(&mut events, StoreEvent::Work(kind)).await;
+}
+
+#[tokio::test]
+async fn a_batch_is_submitted_in_a_transaction_of_the_caller() {
+    let database = migrated();
+    database.sql("CREATE TABLE orders (id int)").unwrap();
+    let store = PgStore::connect(&settings(&database.url(), Pooler::None)).await.unwrap();
+    let url = database.url();
+    let mut mine = <rowmill::store::PgConnection as sqlx::Connection>::connect(&url).await.unwrap();
+    for commit in [false, true] {
+        let new = batch();
+        let id = new.id;
+        let mut transaction = sqlx::Connection::begin(&mut mine).await.unwrap();
+        sqlx::query("INSERT INTO orders VALUES (1)").execute(&mut *transaction).await.unwrap();
+        store.submit_batch_in(&mut transaction, new, rows(3)).await.unwrap();
+        assert!(matches!(store.read_batch(id).await, Err(StoreError::NotFound(_))));
+        if commit {
+            transaction.commit().await.unwrap();
+            assert_eq!(store.read_batch(id).await.unwrap().counts.rows, 3);
+        } else {
+            transaction.rollback().await.unwrap();
+            assert!(matches!(store.read_batch(id).await, Err(StoreError::NotFound(_))));
+        }
+    }
+    assert_eq!(database.sql("SELECT count(*) FROM orders").unwrap().trim(), "1");
+}
+
+/// The tables of rows and outcomes are only appended to, whatever happens to their batch.
+#[tokio::test]
+async fn rows_and_outcomes_leave_nothing_dead_behind() {
+    let database = migrated();
+    let store = PgStore::connect(&settings(&database.url(), Pooler::None)).await.unwrap();
+    let new = batch();
+    let id = new.id;
+    store.submit_batch(new, rows(3_000)).await.unwrap();
+    let mut done = 0;
+    while let [lease] = store.claim_leases(&super::build::request()).await.unwrap()[..] {
+        // The first time each tenth row is to be run again.
+        let again = |row: &rowmill::model::LeasedRow| row.attempt == 1 && row.row_no.is_multiple_of(10);
+        let result = |row: &rowmill::model::LeasedRow| if again(row) { retry(row, Duration::ZERO) } else { success(row) };
+        let results: Vec<_> = store.read_leased_rows(lease.key).await.unwrap().iter().map(result).collect();
+        done = store.record_results(lease.key, &results, Duration::from_millis(1)).await.unwrap().counts.success;
+    }
+    assert_eq!((done, store.read_batch(id).await.unwrap().counts.success), (3_000, 3_000));
+    // What a connection counted is written when it ends.
+    store.close().await;
+    let counted = "SELECT sum(n_tup_ins), sum(n_tup_upd + n_tup_del + n_dead_tup) FROM pg_stat_user_tables WHERE relname IN ('rows', 'outcomes')";
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    while database.sql(counted).unwrap().trim() != "6000|0" {
+        assert!(std::time::Instant::now() < deadline, "{}", database.sql(counted).unwrap());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
