@@ -1,3 +1,4 @@
+mod blobs;
 mod conformance;
 mod help;
 mod readme;
