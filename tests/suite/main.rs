@@ -1,3 +1,4 @@
+mod blobs;
 mod config;
 mod conformance;
 mod help;

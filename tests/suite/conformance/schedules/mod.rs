@@ -27,10 +27,10 @@ use super::random::Random;
 /// Each on a store of its own: it takes less time, and nothing else changes.
 const SCHEDULES_AT_ONCE: usize = 4;
 
-/// Runs a schedule for each of these seeds, or for those of `ROWMILL_SEEDS` (`first..end`), each on a store of its own.
+/// Runs a schedule for each of these seeds, or for those of `ROWMILL_TEST_SEEDS` (`first..end`), each on a store of its own.
 async fn run_seeds(kit: &Kit, seeds: Range<u64>) {
-    let chosen = std::env::var("ROWMILL_SEEDS").ok().map(|text| {
-        let (first, end) = text.split_once("..").expect("ROWMILL_SEEDS is not first..end");
+    let chosen = std::env::var("ROWMILL_TEST_SEEDS").ok().map(|text| {
+        let (first, end) = text.split_once("..").expect("ROWMILL_TEST_SEEDS is not first..end");
         first.parse().unwrap()..end.parse().unwrap()
     });
     let mut running = JoinSet::new();
