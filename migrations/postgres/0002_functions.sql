@@ -123,11 +123,38 @@ LANGUAGE sql STABLE AS $$
     WHERE l.expires_at <= p_now AND b.step = 'rows'
 $$;
 
+-- Pages of a batch are found by functions of their own, which go along an index whatever the database thinks of its tables: where it thinks that there is little
+-- left, it would sort all the rest of the batch for each page. (What is off costs it so much that it would compile each query, which takes longer than the query.)
+
+CREATE FUNCTION rowmill.next_row_with_pieces(p_batch_key bigint, p_after bigint) RETURNS bigint LANGUAGE plpgsql STABLE
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+BEGIN
+    RETURN (SELECT p.row_no FROM rowmill.pieces p WHERE p.batch_key = p_batch_key AND p.row_no > p_after ORDER BY p.row_no LIMIT 1);
+END
+$$;
+
+CREATE FUNCTION rowmill.next_lines(p_batch_key bigint, p_line bigint, p_row_no bigint, p_limit bigint, p_with_pieces boolean)
+RETURNS TABLE (line bigint, row_no int) LANGUAGE plpgsql STABLE SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    IF p_with_pieces THEN
+        RETURN QUERY SELECT l.line, l.row_no FROM rowmill.line_order l
+        CROSS JOIN LATERAL (SELECT FROM rowmill.pieces p WHERE p.batch_key = p_batch_key AND p.row_no = l.row_no LIMIT 1) p
+        WHERE l.batch_key = p_batch_key AND (l.line, l.row_no) > (p_line, p_row_no) ORDER BY l.line, l.row_no LIMIT p_limit;
+    ELSE
+        RETURN QUERY SELECT l.line, l.row_no FROM rowmill.line_order l
+        WHERE l.batch_key = p_batch_key AND (l.line, l.row_no) > (p_line, p_row_no) ORDER BY l.line, l.row_no LIMIT p_limit;
+    END IF;
+END
+$$;
+
 -- Leases: fair shares between apps (start-time fair queueing over virtual time: Goyal, Vin and Cheng 1996), then priority, then age. An app that was idle may be
 -- p_credit behind the others, so that its few rows go first. Within an app: leases that ended, then retries that are due, then fresh rows.
 CREATE FUNCTION rowmill.claim_leases(p_worker text, p_leases_max int, p_rows_max int, p_slots bigint, p_target_micros bigint, p_ttl bigint, p_kind text,
     p_credit bigint, p_now bigint)
-RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, row_count int, crashes int) LANGUAGE plpgsql VOLATILE AS $$
+RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, row_count int, crashes int) LANGUAGE plpgsql VOLATILE
+-- Along the indexes, whatever the database thinks of its tables: the time does not grow with what waits.
+SET enable_sort = off SET enable_bitmapscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     at bigint := coalesce(p_now, rowmill.now_ms());
@@ -238,7 +265,7 @@ CREATE FUNCTION rowmill.record_results(p_lease bigint, p_token bigint, p_now big
     p_rows int[], p_failed boolean[], p_attempts int[], p_fuels bigint[], p_outputs text[], p_messages text[], p_logs text[],
     p_again int[], p_again_attempts int[], p_again_ms bigint[],
     p_names text[], p_piece_rows int[], p_piece_nos int[], p_piece_files int[], p_pieces text[], p_files_max int, p_smoothing bigint,
-    OUT rows int, OUT successes int, OUT failures int, OUT ended boolean, OUT id uuid) LANGUAGE plpgsql VOLATILE AS $$
+    OUT rows int, OUT successes int, OUT failures int, OUT ended boolean) LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     at bigint := coalesce(p_now, rowmill.now_ms());
@@ -249,6 +276,7 @@ DECLARE
     wanted int[];
     numbers int[];
     gone boolean;
+    id uuid;
     -- A slow query without files is final with its record.
     at_once boolean;
     mean bigint := CASE WHEN cardinality(p_all) > 0 THEN greatest(p_took_micros / cardinality(p_all), 1) END;

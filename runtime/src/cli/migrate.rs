@@ -8,9 +8,9 @@ use clap::Args;
 
 use super::config::ConfigArgs;
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS};
-use crate::config::{Pooler, StoreUrl};
+use crate::config::StoreUrl;
 use crate::model::SystemClock;
-use crate::store::{self, PgSettings, PgStore, SchemaState, SqliteStore};
+use crate::store::{PgSettings, PgStore, SchemaState, SqliteStore};
 
 /// Bring the schema of the store to this program's version.
 ///
@@ -36,8 +36,12 @@ pub fn run(args: &MigrateCommand) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("cannot start the threads")?;
     runtime.block_on(async {
         match &config.store.url {
-            StoreUrl::Sqlite(file) if args.check && !file.exists() => {
-                say!("there is no store at {} yet: it is made when it is opened first", file.display());
+            // To open it would change it.
+            StoreUrl::Sqlite(file) if args.check => {
+                say!(
+                    "a SQLite store, such as {}, brings itself to the program's version whenever it is opened: there is nothing to check",
+                    file.display()
+                );
             }
             StoreUrl::Sqlite(file) => {
                 let store = SqliteStore::open(file, Arc::new(SystemClock)).await.with_context(|| format!("the store is {}", file.display()))?;
@@ -45,11 +49,7 @@ pub fn run(args: &MigrateCommand) -> anyhow::Result<ExitCode> {
                 say!("the store's schema is this program's");
             }
             StoreUrl::Postgres(url) => {
-                let pooler = match config.store.pooler {
-                    Pooler::None => store::Pooler::None,
-                    Pooler::Transaction => store::Pooler::Transaction,
-                };
-                let settings = PgSettings { url: url.expose().to_owned(), connections: 1, pooler };
+                let settings = PgSettings { url: url.expose().to_owned(), connections: 1, pooler: config.store.pooler };
                 let shown = url.as_shown_url();
                 if !args.check {
                     PgStore::migrate(&settings).await.with_context(|| format!("the store is {shown}"))?;

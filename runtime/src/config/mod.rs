@@ -22,6 +22,7 @@ pub use units::{parse_memory, parse_size, parse_time, parse_timeout, show_size, 
 
 use self::resolve::Resolved;
 pub use crate::model::Limits as LimitsConfig;
+use crate::model::Pooler;
 
 /// All settings, checked, and where each came from.
 #[derive(Clone, Debug)]
@@ -59,14 +60,6 @@ pub enum StoreUrl {
     Sqlite(PathBuf),
     /// The whole URL.
     Postgres(Secret),
-}
-
-/// What stands between a process and PostgreSQL.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pooler {
-    None,
-    /// A pooler in transaction mode: neither prepared statements nor LISTEN.
-    Transaction,
 }
 
 /// `[redis]`

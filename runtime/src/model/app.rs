@@ -13,7 +13,7 @@ pub struct App {
     pub weight: u32,
     /// Leases that run at the same time, over all workers; a lease runs one row or query at a time. None for no limit.
     pub running_max: Option<u32>,
-    /// What one row may use; the workers' own defaults when there is none.
+    /// What one row may use; what the processor was registered with when there is none. A worker looks at it when it begins with a batch.
     pub limits: Option<Limits>,
 }
 

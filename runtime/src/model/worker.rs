@@ -3,7 +3,7 @@ use serde::Serialize;
 use super::Timestamp;
 
 /// A worker as it registers itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WorkerInfo {
     /// Its name, of which there is one at a time.
     pub name: String,
@@ -20,22 +20,18 @@ pub struct WorkerInfo {
 /// A worker as others see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct WorkerRecord {
-    pub name: String,
-    pub host: String,
-    pub pid: u32,
-    pub slots: u32,
-    pub query_slots: u32,
-    pub draining: bool,
+    #[serde(flatten)]
+    pub info: WorkerInfo,
     pub started_at: Timestamp,
     /// Its last heartbeat.
     pub seen_at: Timestamp,
     /// What it runs now.
-    pub leases: Vec<HeldLeases>,
+    pub runs: Vec<RunningLeases>,
 }
 
 /// Leases of one app and operation that a worker holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct HeldLeases {
+pub struct RunningLeases {
     pub app: String,
     pub op: String,
     pub leases: u32,

@@ -152,21 +152,6 @@ impl StatusBoard {
         });
     }
 
-    /// Nothing remains to be done. The batch is forgotten when the last watcher has gone.
-    pub fn publish_done(&self, batch: BatchId) {
-        self.shared.watchers().change(batch, |progress| {
-            progress.done = true;
-            true
-        });
-        self.shared.watchers().forget(batch);
-        self.change(batch, |snapshot| {
-            // What is known may be older than the end; the end comes with a snapshot of its own then.
-            let newer = snapshot.status.is_final() && !snapshot.done;
-            snapshot.done |= newer;
-            newer
-        });
-    }
-
     /// Follows a batch from now on, and through Redis also where other processes work on it. What is known of it already is there at once, or soon after.
     pub fn watch(&self, batch: BatchId) -> watch::Receiver<Progress> {
         let known = self.shared.cache().get(batch, Duration::MAX);

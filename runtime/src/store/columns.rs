@@ -1,7 +1,8 @@
 //! How values stand in columns, the same in every database.
 
 use crate::model::{
-    App, BatchCounts, BatchStatus, BatchStep, HeldLeases, ProcessorKind, ProcessorVersion, RecordedOutcome, RowStatus, Timestamp, WorkerRecord,
+    App, BatchCounts, BatchStatus, BatchStep, ProcessorKind, ProcessorVersion, RecordedOutcome, RowStatus, RunningLeases, Timestamp, WorkerInfo,
+    WorkerRecord,
 };
 use crate::store::StoreError;
 
@@ -130,20 +131,15 @@ pub(super) fn workers_of(workers: Vec<WorkerRow>, held: Vec<HeldRow>) -> Vec<Wor
     let mut records: Vec<WorkerRecord> = workers
         .into_iter()
         .map(|(name, host, pid, slots, query_slots, draining, started_at, seen_at)| WorkerRecord {
-            name,
-            host,
-            pid: small(pid),
-            slots: small(slots),
-            query_slots: small(query_slots),
-            draining,
+            info: WorkerInfo { name, host, pid: small(pid), slots: small(slots), query_slots: small(query_slots), draining },
             started_at: Timestamp(started_at),
             seen_at: Timestamp(seen_at),
-            leases: Vec::new(),
+            runs: Vec::new(),
         })
         .collect();
     for (worker, app, op, leases, rows) in held {
-        if let Some(record) = records.iter_mut().find(|record| record.name == worker) {
-            record.leases.push(HeldLeases { app, op, leases: small(leases), rows: count(rows) });
+        if let Some(record) = records.iter_mut().find(|record| record.info.name == worker) {
+            record.runs.push(RunningLeases { app, op, leases: small(leases), rows: count(rows) });
         }
     }
     records

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::heartbeat::HeldLeases;
 use crate::blobs::{BlobError, Blobs};
-use crate::model::{Batch, BatchId, Lease};
+use crate::model::{Batch, BatchId, Lease, Limits};
 use crate::registry::Registry;
 use crate::status::{Snapshot, StatusBoard};
 use crate::store::{Store, StoreError};
@@ -65,6 +65,12 @@ pub enum WorkerError {
     Blobs(#[from] BlobError),
 }
 
+/// A batch that this worker runs rows of, and the limits of its app, when it has any.
+struct Assignment {
+    batch: Batch,
+    limits: Option<Limits>,
+}
+
 /// What the worker works with.
 pub struct Worker {
     store: Arc<dyn Store>,
@@ -78,7 +84,7 @@ pub struct Worker {
     /// Results that wait to be written: no more leases than slots, so that a slow disk bounds what is held in memory.
     recording: Arc<Semaphore>,
     held: HeldLeases,
-    batches: Mutex<HashMap<BatchId, Arc<Batch>>>,
+    assignments: Mutex<HashMap<BatchId, Arc<Assignment>>>,
     /// There may be something to claim.
     wake: Notify,
     /// A batch may be ready to be finished.
@@ -100,7 +106,7 @@ impl Worker {
             slots: Arc::new(Semaphore::new(slots)),
             recording: Arc::new(Semaphore::new(slots)),
             held: HeldLeases::default(),
-            batches: Mutex::default(),
+            assignments: Mutex::default(),
             wake: Notify::new(),
             finish_wanted: AtomicBool::new(true),
             failure: Mutex::new(None),
@@ -139,8 +145,8 @@ impl Worker {
     async fn work(self: Arc<Worker>, lease: Lease, slot: OwnedSemaphorePermit) {
         let held = self.held.hold(&lease);
         let worked = async {
-            let batch = self.batch(lease.batch).await?;
-            let mut ran = self.run_lease(&lease, &batch, &held).await?;
+            let assignment = self.assignment(lease.batch).await?;
+            let mut ran = self.run_lease(&lease, &assignment, &held).await?;
             let recording = Arc::clone(&self.recording).acquire_owned().await;
             drop(slot);
             self.record_rest(&lease, &mut ran).await?;
@@ -177,14 +183,21 @@ impl Worker {
     }
 
     /// What does not change about a batch, read once.
-    async fn batch(&self, id: BatchId) -> Result<Arc<Batch>, StoreError> {
-        if let Some(batch) = self.batches.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
-            return Ok(Arc::clone(batch));
+    async fn assignment(&self, id: BatchId) -> Result<Arc<Assignment>, StoreError> {
+        if let Some(assignment) = self.assignments.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
+            return Ok(Arc::clone(assignment));
         }
-        let batch = Arc::new(self.store.read_batch(id).await?);
+        let batch = self.store.read_batch(id).await?;
         self.status.publish(Snapshot::of(&batch));
-        self.batches.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&batch));
-        Ok(batch)
+        let limits = self.app_limits(&batch).await?;
+        let assignment = Arc::new(Assignment { batch, limits });
+        self.assignments.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&assignment));
+        Ok(assignment)
+    }
+
+    /// What the batch's app may use, when that is registered.
+    async fn app_limits(&self, batch: &Batch) -> Result<Option<Limits>, StoreError> {
+        Ok(self.store.read_app(&batch.app).await?.and_then(|app| app.limits))
     }
 
     /// Ends the worker because of an error, in good order as far as that goes.

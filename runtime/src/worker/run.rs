@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::heartbeat::HeldLease;
 use super::record::{WEIGHT_MAX_BYTES, result_of, weight};
-use super::{Worker, WorkerError};
+use super::{Assignment, Worker, WorkerError};
 use crate::model::{Batch, Ending, Lease, LeasedRow, RowResult, RowRun};
 use crate::registry::Registered;
 use crate::sandbox::{Session, SessionSpec};
@@ -47,8 +47,8 @@ impl Runner {
 
 impl Worker {
     /// Runs a lease's rows in order, until they end, the worker drains, or the lease is cancelled. Records on the way what cannot wait.
-    pub(super) async fn run_lease(&self, lease: &Lease, batch: &Arc<Batch>, held: &HeldLease) -> Result<Ran, WorkerError> {
-        let mut runner = self.runner(lease, batch, held);
+    pub(super) async fn run_lease(&self, lease: &Lease, assignment: &Assignment, held: &HeldLease) -> Result<Ran, WorkerError> {
+        let mut runner = self.runner(lease, assignment, held);
         let mut ran = Ran::default();
         let mut left = lease.rows;
         // The rows of a lease come in parts when they are large, and a part is read when the one before was recorded.
@@ -59,7 +59,7 @@ impl Worker {
                 break;
             }
             left = left.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
-            self.run_rows(lease, batch, held, &mut runner, rows, &mut ran).await?;
+            self.run_rows(lease, &assignment.batch, held, &mut runner, rows, &mut ran).await?;
         }
         if let Runner::Guest(session) = runner {
             session.close().await;
@@ -113,12 +113,14 @@ impl Worker {
         Ok(())
     }
 
-    fn runner(&self, lease: &Lease, batch: &Arc<Batch>, held: &HeldLease) -> Runner {
+    fn runner(&self, lease: &Lease, assignment: &Assignment, held: &HeldLease) -> Runner {
         if lease.crashes >= QUARANTINE_CRASHES {
             return Runner::Fixed(Ending::Quarantined { crashes: lease.crashes });
         }
+        let batch = &assignment.batch;
         match self.registry.find(batch) {
             Ok(Registered { processor, limits }) => {
+                let limits = assignment.limits.clone().unwrap_or(limits);
                 let (status, id) = (Arc::clone(&self.status), batch.id);
                 let progress: crate::sandbox::ProgressSink = Arc::new(move |percent, text| status.publish_said(id, percent, text));
                 let spec = SessionSpec { batch: Batch::clone(batch), limits, cancel: held.cancel.clone(), progress: Some(progress) };

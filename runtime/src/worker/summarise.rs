@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -35,12 +34,21 @@ impl Worker {
         self.wake.notify_one();
     }
 
-    /// Joins the pieces of each output file in line order. All files are written in one pass over the outcomes, and none is ever whole in memory.
     async fn join_files(&self, lease: &FinishLease) -> Result<(), WorkerError> {
+        // The lease is kept all the while: a slow object store may take longer than it lives.
+        match self.keeping(lease, self.write_files(lease)).await?? {
+            Some(files) => self.store.record_files(lease, &files).await?,
+            None => self.store.give_back_finish(lease).await?,
+        }
+        Ok(())
+    }
+
+    /// Joins the pieces of each output file in line order. All files are written in one pass over the outcomes, and none is ever whole in memory. None when the
+    /// worker drains.
+    async fn write_files(&self, lease: &FinishLease) -> Result<Option<Vec<OutputFile>>, WorkerError> {
         let names = self.store.list_file_names(lease.batch).await?;
         let mut writers: Vec<BlobWriter> = names.iter().map(|_| self.blobs.begin(lease.batch)).collect();
         let mut after = None;
-        let mut renewed = Instant::now();
         while !writers.is_empty() {
             let page = self.store.read_pieces(lease.batch, after, PAGE_ROWS).await?;
             let Some(last) = page.last() else { break };
@@ -52,13 +60,8 @@ impl Worker {
                     writers[*file].write(b"\n").await?;
                 }
             }
-            if renewed.elapsed() > self.settings.lease_ttl / 3 {
-                self.store.renew_finish(lease, self.settings.lease_ttl).await?;
-                renewed = Instant::now();
-            }
             if self.drain.is_cancelled() {
-                self.store.give_back_finish(lease).await?;
-                return Ok(());
+                return Ok(None);
             }
         }
         let mut files = Vec::with_capacity(names.len());
@@ -66,8 +69,7 @@ impl Worker {
             let (object, size_bytes) = writer.finish().await?;
             files.push(OutputFile { name, object, size_bytes });
         }
-        self.store.record_files(lease, &files).await?;
-        Ok(())
+        Ok(Some(files))
     }
 
     async fn mark_done(&self, lease: &FinishLease) -> Result<(), WorkerError> {
@@ -81,7 +83,8 @@ impl Worker {
             match self.registry.find(&batch) {
                 Err(reason) => Some(reason),
                 Ok(registered) => {
-                    let spec = SessionSpec { batch, limits: registered.limits, cancel: self.held.stopper(), progress: None };
+                    let limits = self.app_limits(&batch).await?.unwrap_or(registered.limits);
+                    let spec = SessionSpec { batch, limits, cancel: self.held.stopper(), progress: None };
                     let mut session = Session::new(registered.processor, spec);
                     let marked = self.keeping(lease, session.mark_done()).await?;
                     session.close().await;
@@ -97,7 +100,7 @@ impl Worker {
         }
         self.store.record_mark_done(lease, error.as_deref()).await?;
         self.status.publish(Snapshot { done: true, ..snapshot });
-        self.batches.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&lease.batch);
+        self.assignments.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&lease.batch);
         Ok(())
     }
 

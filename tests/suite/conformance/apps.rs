@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rowmill::model::{App, BatchId, ClaimRequest, HeldLeases, Limits, NewBatch, ProcessorKind, WorkerInfo};
+use rowmill::model::{App, BatchId, ClaimRequest, Limits, NewBatch, ProcessorKind, RunningLeases, WorkerInfo};
 
 use super::build::{TTL, batch, query, request, row, rows, success};
 use super::kit::{Kit, is_invalid};
@@ -154,15 +154,15 @@ pub async fn workers_are_seen_with_what_they_run(kit: Kit) {
     let op = kit.batch(id).await.op;
     kit.claim(&ClaimRequest { rows_max: 3, leases_max: 2, ..request() }).await;
     let seen = kit.store.list_workers().await.unwrap();
-    assert_eq!(seen.iter().map(|worker| worker.name.as_str()).collect::<Vec<_>>(), ["idle", "worker"]);
+    assert_eq!(seen.iter().map(|worker| worker.info.name.as_str()).collect::<Vec<_>>(), ["idle", "worker"]);
     let worker = &seen[1];
-    assert_eq!((worker.pid, worker.slots, worker.query_slots, worker.draining), (7, 4, 2, true));
+    assert_eq!(worker.info, WorkerInfo { draining: true, ..info("worker") });
     assert_eq!(worker.seen_at.since(worker.started_at), Duration::from_secs(3));
-    assert_eq!(worker.leases, [HeldLeases { app: "a".to_owned(), op, leases: 2, rows: 6 }]);
+    assert_eq!(worker.runs, [RunningLeases { app: "a".to_owned(), op, leases: 2, rows: 6 }]);
     kit.store.remove_worker("worker").await.unwrap();
     // Whoever was not seen for a day is forgotten.
     kit.pass(Duration::from_secs(24 * 60 * 60 + 1));
     kit.store.beat_worker(&info("new")).await.unwrap();
-    let names: Vec<String> = kit.store.list_workers().await.unwrap().into_iter().map(|worker| worker.name).collect();
+    let names: Vec<String> = kit.store.list_workers().await.unwrap().into_iter().map(|worker| worker.info.name).collect();
     assert_eq!(names, ["new"]);
 }

@@ -17,8 +17,10 @@ use super::build::{TTL, batch, held, request, rows, rows_with_lines, success};
 /// What an implementation brings along: a place of its own for each test, which goes when it is dropped.
 #[async_trait]
 pub trait Harness: Send + Sync + 'static {
-    /// Random schedules that are run.
-    const SCHEDULES: u64;
+    /// How many random schedules are run.
+    fn schedules() -> u64
+    where
+        Self: Sized;
 
     /// A place without any data.
     async fn fresh() -> Self
@@ -29,24 +31,11 @@ pub trait Harness: Send + Sync + 'static {
     async fn open(&self, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError>;
 }
 
-/// A harness whose kind is not known.
-#[async_trait]
-trait Place: Send + Sync {
-    async fn open(&self, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError>;
-}
-
-#[async_trait]
-impl<H: Harness> Place for H {
-    async fn open(&self, clock: Arc<dyn Clock>) -> Result<Arc<dyn Store>, StoreError> {
-        Harness::open(self, clock).await
-    }
-}
-
 /// A store under test.
 pub struct Kit {
     pub store: Arc<dyn Store>,
     pub clock: Arc<ManualClock>,
-    place: Arc<dyn Place>,
+    place: Arc<dyn Harness>,
     pub schedules: u64,
     another: fn() -> Pin<Box<dyn Future<Output = Kit>>>,
 }
@@ -57,9 +46,9 @@ pub const START: Timestamp = Timestamp(1_750_000_000_000);
 impl Kit {
     pub async fn fresh<H: Harness>() -> Kit {
         let clock = Arc::new(ManualClock::at(START));
-        let place: Arc<dyn Place> = Arc::new(H::fresh().await);
+        let place: Arc<dyn Harness> = Arc::new(H::fresh().await);
         let store = place.open(clock.clone()).await.unwrap();
-        Kit { store, clock, place, schedules: H::SCHEDULES, another: || Box::pin(Kit::fresh::<H>()) }
+        Kit { store, clock, place, schedules: H::schedules(), another: || Box::pin(Kit::fresh::<H>()) }
     }
 
     /// A fresh store of the same kind.

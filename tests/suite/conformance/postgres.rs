@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rowmill::model::Clock;
-use rowmill::store::{PgSettings, PgStore, Pooler, SchemaState, Store, StoreError, StoreEvent};
+use rowmill::model::{Clock, Pooler};
+use rowmill::store::{PgSettings, PgStore, SchemaState, Store, StoreError, StoreEvent};
 use rowmill_tests::servers::{Database, PgBouncer, shared_postgres};
 
 use super::build::{batch, retry, rows, success};
@@ -17,7 +17,9 @@ pub struct PgHarness(Database);
 
 #[async_trait]
 impl Harness for PgHarness {
-    const SCHEDULES: u64 = 50;
+    fn schedules() -> u64 {
+        50
+    }
 
     async fn fresh() -> PgHarness {
         PgHarness(migrated())
@@ -58,7 +60,9 @@ pub struct PooledHarness {
 
 #[async_trait]
 impl Harness for PooledHarness {
-    const SCHEDULES: u64 = 15;
+    fn schedules() -> u64 {
+        15
+    }
 
     async fn fresh() -> PooledHarness {
         PooledHarness { database: migrated(), pooler: PgBouncer::start(&shared_postgres()).unwrap() }
@@ -200,5 +204,74 @@ async fn rows_and_outcomes_leave_nothing_dead_behind() {
     while database.sql(counted).unwrap().trim() != "6000|0" {
         assert!(std::time::Instant::now() < deadline, "{}", database.sql(counted).unwrap());
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// How many rows of the large tables the database went through so far.
+fn rows_read(database: &Database) -> u64 {
+    let counted = "SELECT sum(seq_tup_read + coalesce(idx_tup_fetch, 0)) FROM pg_stat_user_tables
+        WHERE relname IN ('rows', 'outcomes', 'pieces', 'line_order')";
+    database.sql(counted).unwrap().trim().parse().unwrap()
+}
+
+/// Whatever the database thinks of its tables, a page costs what is in it, and not what is in the batch.
+#[tokio::test]
+async fn reading_page_by_page_goes_through_each_row_a_few_times() {
+    const ROWS: u32 = 6_000;
+    for (ascending, analyzed) in [(true, false), (true, true), (false, false), (false, true)] {
+        let database = migrated();
+        let settings = settings(&database.url(), Pooler::None);
+        let store = PgStore::connect(&settings).await.unwrap();
+        let new = batch();
+        let id = new.id;
+        let mut submitted = rows(ROWS);
+        if !ascending {
+            submitted.reverse();
+        }
+        store.submit_batch(new, submitted).await.unwrap();
+        let before = rows_read(&database);
+        let mut done = 0;
+        while let [lease] = store.claim_leases(&super::build::request()).await.unwrap()[..] {
+            let results: Vec<_> = store
+                .read_leased_rows(lease.key)
+                .await
+                .unwrap()
+                .iter()
+                .map(|row| super::build::with_pieces(row, &[("a", "1"), ("b", "2")]))
+                .collect();
+            done += results.len();
+            store.record_results(lease.key, &results, Duration::from_millis(1)).await.unwrap();
+        }
+        assert_eq!(done, ROWS as usize);
+        if analyzed {
+            database.sql("ANALYZE").unwrap();
+        }
+        let (mut after, mut read) = (None, 0);
+        loop {
+            let page = store.read_results(id, after, 100).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(rowmill::store::ResultCursor { line: last.line, row_no: last.row_no });
+            read += page.len();
+        }
+        let (mut after, mut pieces) = (None, 0);
+        loop {
+            let page = store.read_pieces(id, after, 100).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.at);
+            pieces += page.iter().map(|row| row.pieces.len()).sum::<usize>();
+        }
+        assert_eq!((read, pieces), (ROWS as usize, 2 * ROWS as usize));
+        // What a connection counted is written when it ends.
+        store.close().await;
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        // Two tables for leases and results, three times two pieces, and the order of lines.
+        while rows_read(&database) < before + u64::from(ROWS) {
+            assert!(std::time::Instant::now() < deadline, "nothing was counted");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let each = (rows_read(&database) - before) / u64::from(ROWS);
+        let tables =
+            database.sql("SELECT relname, seq_tup_read, idx_tup_fetch FROM pg_stat_user_tables WHERE seq_tup_read + idx_tup_fetch > 0").unwrap();
+        assert!(each <= 16, "ascending {ascending}, analyzed {analyzed}: each row was read {each} times\n{tables}");
     }
 }

@@ -15,7 +15,9 @@ pub struct SqliteHarness(tempfile::TempDir);
 
 #[async_trait]
 impl Harness for SqliteHarness {
-    const SCHEDULES: u64 = 200;
+    fn schedules() -> u64 {
+        200
+    }
 
     async fn fresh() -> SqliteHarness {
         SqliteHarness(tempfile::tempdir().unwrap())

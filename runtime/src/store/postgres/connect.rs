@@ -12,25 +12,18 @@ use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 
 use super::listen;
 use super::schema::{self, SchemaState};
-use crate::model::Clock;
+use crate::model::{Clock, Pooler};
 use crate::store::StoreError;
 use crate::store::columns::failed;
 use crate::store::events::Events;
 
 /// Whoever stands still in a transaction for so long loses it, and its locks.
 const STANDSTILL: (&str, &str) = ("idle_in_transaction_session_timeout", "10s");
-const SET_STANDSTILL: &str = "SET LOCAL idle_in_transaction_session_timeout = '10s'";
+/// Our statements are over before they would be compiled.
+const NO_JIT: (&str, &str) = ("jit", "off");
+/// The same, where a connection cannot be told.
+const SET_LOCAL: &str = "SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL jit = off";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// What stands between the program and the database.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pooler {
-    #[default]
-    None,
-    /// A pooler in transaction mode, such as PgBouncer: each transaction may get another connection, so there are no prepared statements and no LISTEN. Work of
-    /// other processes is found by polling.
-    Transaction,
-}
 
 /// How to reach a database.
 #[derive(Clone)]
@@ -56,7 +49,7 @@ impl PgSettings {
         })?;
         let options = options.application_name("rowmill");
         Ok(match self.pooler {
-            Pooler::None => options.options([STANDSTILL]),
+            Pooler::None => options.options([STANDSTILL, NO_JIT]),
             // A pooler refuses settings that it does not know.
             Pooler::Transaction => options.statement_cache_capacity(0).extra_float_digits(None),
         })
@@ -138,7 +131,7 @@ impl PgStore {
         let mut transaction = self.pool.begin().await.map_err(beginning)?;
         if self.pooler == Pooler::Transaction {
             // What the connection could not be told.
-            sqlx::raw_sql(SET_STANDSTILL).execute(&mut *transaction).await.map_err(beginning)?;
+            sqlx::raw_sql(SET_LOCAL).execute(&mut *transaction).await.map_err(beginning)?;
         }
         Ok(transaction)
     }
@@ -150,6 +143,13 @@ impl Drop for PgStore {
             listening.abort();
         }
     }
+}
+
+/// Ends a transaction that found something wrong: at once, since it holds locks.
+pub(super) async fn refuse<T>(db: Transaction<'static, Postgres>, error: StoreError) -> Result<T, StoreError> {
+    // When the connection is lost the locks go with it.
+    let _ = db.rollback().await;
+    Err(error)
 }
 
 /// A connection for one statement, which is to be read to its end (`execute`, `fetch_all`): it commits behind its last row, where `fetch_one` and

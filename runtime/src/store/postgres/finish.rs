@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::postgres::PgQueryResult;
 use uuid::Uuid;
 
-use super::connect::PgStore;
+use super::connect::{PgStore, refuse};
 use super::submit::notify;
 use super::text::encode;
 use super::{find_batch, millis};
@@ -126,7 +126,9 @@ pub(super) async fn record_files(store: &PgStore, lease: &FinishLease, files: &[
     .execute(&mut *db)
     .await
     .map_err(recording)?;
-    ensure_held(&hit)?;
+    if let Err(lost) = ensure_held(&hit) {
+        return refuse(db, lost).await;
+    }
     for file in files {
         let hit = sqlx::query("UPDATE rowmill.output_files SET object = $1, size_bytes = $2 WHERE batch_key = $3 AND name = $4")
             .persistent(store.named())
@@ -138,7 +140,7 @@ pub(super) async fn record_files(store: &PgStore, lease: &FinishLease, files: &[
             .await
             .map_err(recording)?;
         if hit.rows_affected() != 1 {
-            return Err(StoreError::Invalid(format!("batch {} has no output file {:?}", lease.batch, file.name)));
+            return refuse(db, StoreError::Invalid(format!("batch {} has no output file {:?}", lease.batch, file.name))).await;
         }
     }
     notify(&mut db, StoreEvent::Final(lease.batch)).await?;

@@ -22,7 +22,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::broadcast;
 
-pub use self::connect::{PgSettings, PgStore, Pooler};
+pub use self::connect::{PgSettings, PgStore};
 pub use self::schema::SchemaState;
 pub use sqlx::PgConnection;
 

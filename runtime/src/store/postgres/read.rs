@@ -92,22 +92,25 @@ pub(super) async fn read_results(store: &PgStore, id: BatchId, after: Option<Res
     let mut db = store.unit().await?;
     // The status first: what is read after it is as new or newer, and nothing changes after an abort.
     let (key, status, ascend) = open_results(&mut db, id).await?;
-    // The sum of the rows before each bounds the page: one row at least.
+    // The sum of the rows before each bounds the page: one row at least. The rows of a page are named before anything is joined to them, and what is joined is looked
+    // up row by row (LATERAL … LIMIT 1), so that no plan goes through the rest of the batch for a page, whatever the database thinks of its tables.
     let select = if ascend {
+        // Rows are numbered densely.
         "SELECT p.* FROM (
             SELECT a.*, sum(bytes) OVER (ORDER BY row_no) - bytes AS bytes_before FROM (
                 SELECT r.row_no::bigint, r.line, r.input, o.failed, o.attempt::bigint, o.fuel, o.output, o.messages, o.log,
                     octet_length(r.input) + coalesce(octet_length(o.output), 0) + coalesce(octet_length(o.messages), 0) + coalesce(octet_length(o.log), 0) AS bytes
-                FROM rowmill.rows r LEFT JOIN rowmill.outcomes o USING (batch_key, row_no)
-                WHERE r.batch_key = $1 AND r.row_no > $3 AND $2 IS NOT NULL ORDER BY r.row_no LIMIT $4) a) p
+                FROM rowmill.rows r LEFT JOIN LATERAL (SELECT * FROM rowmill.outcomes o WHERE o.batch_key = $1 AND o.row_no = r.row_no LIMIT 1) o ON true
+                WHERE r.batch_key = $1 AND r.row_no > $3 AND r.row_no <= $3 + $4 AND $2 IS NOT NULL) a) p
          WHERE p.bytes_before < $5 ORDER BY p.row_no"
     } else {
         "SELECT p.* FROM (
             SELECT a.*, sum(bytes) OVER (ORDER BY line, row_no) - bytes AS bytes_before FROM (
                 SELECT r.row_no::bigint, r.line, r.input, o.failed, o.attempt::bigint, o.fuel, o.output, o.messages, o.log,
                     octet_length(r.input) + coalesce(octet_length(o.output), 0) + coalesce(octet_length(o.messages), 0) + coalesce(octet_length(o.log), 0) AS bytes
-                FROM rowmill.line_order l JOIN rowmill.rows r USING (batch_key, row_no) LEFT JOIN rowmill.outcomes o USING (batch_key, row_no)
-                WHERE l.batch_key = $1 AND (l.line, l.row_no) > ($2, $3) ORDER BY l.line, l.row_no LIMIT $4) a) p
+                FROM rowmill.next_lines($1, $2, $3, $4, false) l
+                CROSS JOIN LATERAL (SELECT * FROM rowmill.rows r WHERE r.batch_key = $1 AND r.row_no = l.row_no LIMIT 1) r
+                LEFT JOIN LATERAL (SELECT * FROM rowmill.outcomes o WHERE o.batch_key = $1 AND o.row_no = l.row_no LIMIT 1) o ON true) a) p
          WHERE p.bytes_before < $5 ORDER BY p.line, p.row_no"
     };
     let (line, row_no) = position(after);
@@ -125,9 +128,9 @@ pub(super) async fn read_results(store: &PgStore, id: BatchId, after: Option<Res
     rows.into_iter().map(|row| ResultRow { log: row.log.map(decode), ..row }.recorded(status)).collect()
 }
 
-/// Where to go on; before the first row when there is no cursor, since lines and rows are not negative.
+/// Where to go on; before the first row when there is no cursor, since rows are numbered from 1 and lines are not negative.
 fn position(after: Option<ResultCursor>) -> (i64, i64) {
-    after.map_or((-1, -1), |cursor| (i64::from(cursor.line), i64::from(cursor.row_no)))
+    after.map_or((-1, 0), |cursor| (i64::from(cursor.line), i64::from(cursor.row_no)))
 }
 
 pub(super) async fn list_file_names(store: &PgStore, id: BatchId) -> Result<Vec<String>, StoreError> {
@@ -146,20 +149,22 @@ pub(super) async fn list_file_names(store: &PgStore, id: BatchId) -> Result<Vec<
 pub(super) async fn read_pieces(store: &PgStore, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError> {
     let mut db = store.unit().await?;
     let (key, _, ascend) = open_results(&mut db, id).await?;
+    // The rows that may be in the page come first, then those that fit into it by the bytes of the pieces before them; these are read whole.
     let select = if ascend {
-        "SELECT p.line, p.row_no, p.files, p.pieces FROM (
-            SELECT a.*, sum(bytes) OVER (ORDER BY row_no) - bytes AS bytes_before FROM (
-                SELECT 0::bigint AS line, row_no::bigint, array_agg(file_no ORDER BY piece_no) AS files, array_agg(piece ORDER BY piece_no) AS pieces,
-                    sum(octet_length(piece)) AS bytes
-                FROM rowmill.pieces WHERE batch_key = $1 AND row_no > $3 AND $2 IS NOT NULL GROUP BY row_no ORDER BY row_no LIMIT $4) a) p
-         WHERE p.bytes_before < $5 ORDER BY p.row_no"
+        "SELECT 0::bigint, row_no::bigint, array_agg(file_no ORDER BY piece_no), array_agg(piece ORDER BY piece_no)
+         FROM (SELECT rowmill.next_row_with_pieces($1, $3) AS first WHERE $2 IS NOT NULL) n JOIN LATERAL (
+            SELECT max(row_no) AS last FROM (
+                SELECT row_no, sum(octet_length(piece)) OVER (ORDER BY row_no, piece_no) - octet_length(piece) AS bytes_before
+                FROM rowmill.pieces WHERE batch_key = $1 AND row_no >= n.first AND row_no < n.first + $4) b
+            WHERE bytes_before < $5) b ON true
+         JOIN rowmill.pieces ON batch_key = $1 AND row_no >= n.first AND row_no <= b.last
+         GROUP BY row_no ORDER BY row_no"
     } else {
         "SELECT p.line, p.row_no, p.files, p.pieces FROM (
-            SELECT a.*, sum(bytes) OVER (ORDER BY line, row_no) - bytes AS bytes_before FROM (
-                SELECT l.line, l.row_no::bigint, array_agg(o.file_no ORDER BY o.piece_no) AS files, array_agg(o.piece ORDER BY o.piece_no) AS pieces,
-                    sum(octet_length(o.piece)) AS bytes
-                FROM rowmill.line_order l JOIN rowmill.pieces o USING (batch_key, row_no)
-                WHERE l.batch_key = $1 AND (l.line, l.row_no) > ($2, $3) GROUP BY l.line, l.row_no ORDER BY l.line, l.row_no LIMIT $4) a) p
+            SELECT l.line, l.row_no::bigint, o.files, o.pieces, sum(o.bytes) OVER (ORDER BY l.line, l.row_no) - o.bytes AS bytes_before
+            FROM rowmill.next_lines($1, $2, $3, $4, true) l CROSS JOIN LATERAL (
+                SELECT array_agg(o.file_no ORDER BY o.piece_no) AS files, array_agg(o.piece ORDER BY o.piece_no) AS pieces, sum(octet_length(o.piece)) AS bytes
+                FROM rowmill.pieces o WHERE o.batch_key = $1 AND o.row_no = l.row_no) o) p
          WHERE p.bytes_before < $5 ORDER BY p.line, p.row_no"
     };
     let (line, row_no) = position(after);

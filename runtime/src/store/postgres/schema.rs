@@ -5,7 +5,8 @@ use std::fmt;
 use sqlx::migrate::{MigrateError, Migrator};
 use sqlx::{Connection, PgConnection};
 
-use super::connect::{PgSettings, Pooler};
+use super::connect::PgSettings;
+use crate::model::Pooler;
 use crate::store::StoreError;
 use crate::store::columns::failed;
 

@@ -1,9 +1,8 @@
 //! Batches and rows come in.
 
-use sqlx::{PgConnection, Postgres, Transaction};
+use sqlx::PgConnection;
 
-use super::connect::PgStore;
-use super::find_batch;
+use super::connect::{PgStore, refuse};
 use super::listen::{CHANNEL, write};
 use super::text::encode;
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
@@ -11,7 +10,7 @@ use crate::store::columns::{count, failed, status_of};
 use crate::store::rules::{check_rows, check_submit, count_rows};
 use crate::store::{StoreError, StoreEvent};
 
-/// Rows of one statement, at most, and their bytes: arrays of so many are as fast as COPY, and need no protocol of their own.
+/// Rows of one statement, at most, and their bytes. Arrays need no protocol of their own, as COPY does.
 const ROWS_PER_INSERT: usize = 10_000;
 const BYTES_PER_INSERT: usize = 8 << 20;
 
@@ -85,8 +84,7 @@ pub(super) async fn release_batch(store: &PgStore, id: BatchId) -> Result<u64, S
 
 pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), StoreError> {
     let mut db = store.begin().await?;
-    let (key, _) = find_batch(&mut db, id).await?;
-    let (_, status) = lock_place(&mut db, id).await?;
+    let (place, status) = lock_place(&mut db, id).await?;
     if status != BatchStatus::Wait {
         return refuse(db, StoreError::WrongStatus { id, status, wanted: "only a held batch can be discarded" }).await;
     }
@@ -95,16 +93,9 @@ pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), St
         "DELETE FROM rowmill.line_order WHERE batch_key = $1",
         "DELETE FROM rowmill.batches WHERE batch_key = $1",
     ] {
-        sqlx::query(delete).persistent(store.named()).bind(key).execute(&mut *db).await.map_err(failed("discard a batch"))?;
+        sqlx::query(delete).persistent(store.named()).bind(place.key).execute(&mut *db).await.map_err(failed("discard a batch"))?;
     }
     db.commit().await.map_err(failed("commit a discard"))
-}
-
-/// Ends a transaction that found something wrong: at once, since it holds locks.
-async fn refuse<T>(db: Transaction<'static, Postgres>, error: StoreError) -> Result<T, StoreError> {
-    // When the connection is lost the locks go with it.
-    let _ = db.rollback().await;
-    Err(error)
 }
 
 /// `wait` becomes `queued`.

@@ -32,11 +32,10 @@ pub(super) async fn record_results(store: &SqliteStore, lease: LeaseKey, results
     }
     let files = FileNumbers::assign(&mut db, key, results).await?;
     insert_outcomes(&mut db, key, results, &files).await?;
-    note_time(&mut db, lease, took).await?;
     if retries {
-        record_retried(&mut db, key, lease, results, now).await?;
+        record_retried(&mut db, key, lease, results, took, now).await?;
     } else {
-        move_mark(&mut db, lease, first + row_count(results), last).await?;
+        move_mark(&mut db, lease, first + row_count(results), last, took).await?;
         for (row_no, attempt, due_at) in again(results, now) {
             sqlx::query("INSERT INTO retries (batch_key, row_no, attempt, due_at) VALUES (?, ?, ?, ?)")
                 .bind(key)
@@ -91,17 +90,29 @@ async fn ensure_next_retries(db: &mut SqliteConnection, lease: LeaseKey, results
 }
 
 /// Moves a range lease forward; it goes when its last row is recorded.
-async fn move_mark(db: &mut SqliteConnection, lease: LeaseKey, next: i64, last: i64) -> Result<(), StoreError> {
+async fn move_mark(db: &mut SqliteConnection, lease: LeaseKey, next: i64, last: i64, took: Duration) -> Result<(), StoreError> {
     if next > last {
-        settle(&mut *db, lease).await?;
+        return end_lease(db, lease, took).await;
     }
-    let move_on = if next > last { "DELETE FROM leases WHERE lease_id = ?1" } else { "UPDATE leases SET next_row = ?2 WHERE lease_id = ?1" };
-    sqlx::query(move_on).bind(lease.id).bind(next).execute(db).await.map_err(failed("move a lease"))?;
+    sqlx::query("UPDATE leases SET next_row = ?, took_micros = took_micros + ? WHERE lease_id = ?")
+        .bind(next)
+        .bind(micros(took))
+        .bind(lease.id)
+        .execute(db)
+        .await
+        .map_err(failed("move a lease"))?;
     Ok(())
 }
 
 /// Takes recorded rows out of a lease of retries, or plans their next attempt.
-async fn record_retried(db: &mut SqliteConnection, key: i64, lease: LeaseKey, results: &[RowResult], now: Timestamp) -> Result<(), StoreError> {
+async fn record_retried(
+    db: &mut SqliteConnection,
+    key: i64,
+    lease: LeaseKey,
+    results: &[RowResult],
+    took: Duration,
+    now: Timestamp,
+) -> Result<(), StoreError> {
     let recording = failed("record retried rows");
     for result in results {
         let hit = match result.verdict {
@@ -125,33 +136,30 @@ async fn record_retried(db: &mut SqliteConnection, key: i64, lease: LeaseKey, re
     let left: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM retries WHERE lease_id = ?)").bind(lease.id).fetch_one(&mut *db).await.map_err(recording)?;
     if !left {
-        settle(&mut *db, lease).await?;
-        sqlx::query("DELETE FROM leases WHERE lease_id = ?").bind(lease.id).execute(db).await.map_err(recording)?;
+        return end_lease(db, lease, took).await;
     }
-    Ok(())
-}
-
-/// Notes how long the lease took so far; its app is charged for it in the end.
-async fn note_time(db: &mut SqliteConnection, lease: LeaseKey, took: Duration) -> Result<(), StoreError> {
     sqlx::query("UPDATE leases SET took_micros = took_micros + ? WHERE lease_id = ?")
         .bind(micros(took))
         .bind(lease.id)
         .execute(db)
         .await
-        .map_err(failed("note the time of a lease"))?;
+        .map_err(recording)?;
     Ok(())
 }
 
-/// A lease that ends is charged to its app for what it took, and not for what was expected.
-async fn settle(db: &mut SqliteConnection, lease: LeaseKey) -> Result<(), StoreError> {
+/// Ends a lease. Its app is charged for what it took, and not for what was expected.
+async fn end_lease(db: &mut SqliteConnection, lease: LeaseKey, took: Duration) -> Result<(), StoreError> {
+    let ending = failed("end a lease");
     sqlx::query(
-        "UPDATE apps SET served_micros = served_micros + (l.took_micros - l.charged_micros) / weight
-         FROM leases l JOIN batches b USING (batch_key) WHERE l.lease_id = ? AND apps.app = b.app",
+        "UPDATE apps SET served_micros = served_micros + (l.took_micros + ?2 - l.charged_micros) / weight
+         FROM leases l JOIN batches b USING (batch_key) WHERE l.lease_id = ?1 AND apps.app = b.app",
     )
     .bind(lease.id)
-    .execute(db)
+    .bind(micros(took))
+    .execute(&mut *db)
     .await
-    .map_err(failed("charge a lease to its app"))?;
+    .map_err(ending)?;
+    sqlx::query("DELETE FROM leases WHERE lease_id = ?").bind(lease.id).execute(db).await.map_err(ending)?;
     Ok(())
 }
 
