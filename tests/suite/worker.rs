@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rowmill::blobs::Blobs;
 use rowmill::model::{App, BatchId, BatchStatus, BatchStep, JsonText, Limits, NewBatch, NewRow, Pooler, ProcessorKind, RecordedOutcome, SystemClock};
-use rowmill::registry::{Registered, Registry};
+use rowmill::registry::Registry;
 use rowmill::sandbox::{Processor, Sandbox};
 use rowmill::status::StatusBoard;
 use rowmill::store::{PgSettings, PgStore, SqliteStore, Store};
@@ -18,6 +18,7 @@ use crate::support::guests;
 /// A store, a guest, and what a worker needs beside them.
 struct Bench {
     store: Arc<dyn Store>,
+    sandbox: Sandbox,
     processor: Processor,
     directory: TempDir,
 }
@@ -26,7 +27,7 @@ impl Bench {
     fn new(store: Arc<dyn Store>, directory: TempDir) -> Bench {
         let sandbox = Sandbox::new(8, &guests::cache()).unwrap();
         let processor = sandbox.load(&std::fs::read(guests::path("bank-transactions")).unwrap()).unwrap();
-        Bench { store, processor, directory }
+        Bench { store, sandbox, processor, directory }
     }
 
     async fn submit(&self, app: &str, rows: u32) -> BatchId {
@@ -47,18 +48,16 @@ impl Bench {
         id
     }
 
-    fn worker(&self, apps: &[&str]) -> Arc<Worker> {
-        let registry = Registry::default();
-        for app in apps {
-            assert!(registry.register(app, "validate", 1, Registered { processor: self.processor.clone(), limits: Limits::default() }));
-        }
+    fn worker(&self) -> Arc<Worker> {
         let blobs = Blobs::local(self.directory.path()).unwrap();
+        let registry = Registry::new(self.sandbox.clone(), blobs.clone());
+        registry.add(self.processor.clone());
         Worker::new(Arc::clone(&self.store), blobs, Arc::new(registry), Arc::new(StatusBoard::in_process()), WorkerSettings::local())
     }
 
     /// Works until the batches are done.
-    async fn work(&self, apps: &[&str], batches: &[BatchId]) {
-        let worker = self.worker(apps);
+    async fn work(&self, batches: &[BatchId]) {
+        let worker = self.worker();
         let watching = async {
             for id in batches {
                 while self.store.read_batch(*id).await.unwrap().step != BatchStep::Done {
@@ -103,7 +102,7 @@ async fn postgres() -> (Database, Bench) {
 
 async fn a_batch_goes_its_whole_way(bench: Bench) {
     let id = bench.submit("bank", 3_000).await;
-    bench.work(&["bank"], &[id]).await;
+    bench.work(&[id]).await;
     let (batch, results) = (bench.store.read_batch(id).await.unwrap(), bench.results(id).await);
     assert_eq!(batch.mark_error, None);
     assert_eq!(results.iter().map(|row| row.line).collect::<Vec<_>>(), (1..=3_000).collect::<Vec<_>>());
@@ -129,7 +128,7 @@ async fn the_limits_of_an_app_hold_for_its_rows_and_no_others() {
     let limits = Limits { fuel: 10, ..Limits::default() };
     bench.store.put_app(&App { limits: Some(limits), ..App::named("small") }).await.unwrap();
     let (small, other) = (bench.submit("small", 3).await, bench.submit("other", 3).await);
-    bench.work(&["small", "other"], &[small, other]).await;
+    bench.work(&[small, other]).await;
     for row in bench.results(small).await {
         assert_eq!(row.messages[0].code, "configerror", "it has not even the fuel to start: {row:?}");
     }

@@ -62,10 +62,25 @@ pub(super) fn load(engine: &Engine, linker: &Linker<GuestState>, cache: &Compile
             component
         }
     };
-    let kind = find_kind(engine, &component)?;
-    check_imports(engine, &component)?;
+    prepare(engine, linker, &component, digest)
+}
+
+pub(super) fn load_compiled(
+    engine: &Engine,
+    linker: &Linker<GuestState>,
+    cache: &CompiledCache,
+    digest: &str,
+) -> Option<Result<Processor, LoadError>> {
+    let component = cache.load(engine, digest)?;
+    Some(prepare(engine, linker, &component, digest.to_owned()))
+}
+
+/// Checks compiled code, and makes it ready to be instantiated.
+fn prepare(engine: &Engine, linker: &Linker<GuestState>, component: &Component, digest: String) -> Result<Processor, LoadError> {
+    let kind = find_kind(engine, component)?;
+    check_imports(engine, component)?;
     let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
-    let pre: InstancePre<GuestState> = linker.instantiate_pre(&component).map_err(mismatch)?;
+    let pre: InstancePre<GuestState> = linker.instantiate_pre(component).map_err(mismatch)?;
     check_exports(engine, &pre, kind).map_err(mismatch)?;
     let world = match kind {
         ProcessorKind::Batch => World::Batch(batch::BatchProcessorPre::new(pre).map_err(mismatch)?),

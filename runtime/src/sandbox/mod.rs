@@ -96,4 +96,12 @@ impl Sandbox {
     pub fn load(&self, wasm: &[u8]) -> Result<Processor, LoadError> {
         load::load(&self.0.engine, &self.0.linker, &self.0.cache, wasm)
     }
+
+    /// A processor whose compiled code is in the cache, by the SHA-256 of its upload. None when it is not there.
+    ///
+    /// # Errors
+    /// [`LoadError`], as for [`Sandbox::load`].
+    pub fn load_compiled(&self, digest: &str) -> Option<Result<Processor, LoadError>> {
+        load::load_compiled(&self.0.engine, &self.0.linker, &self.0.cache, digest)
+    }
 }

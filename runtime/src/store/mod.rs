@@ -177,8 +177,8 @@ pub trait Store: Send + Sync + 'static {
     /// `LeaseLost`.
     async fn renew_finish(&self, lease: &FinishLease, ttl: Duration) -> Result<(), StoreError>;
 
-    /// Gives a finish lease back, to be claimed at once. It does not count as an attempt. A lost lease is left alone.
-    async fn give_back_finish(&self, lease: &FinishLease) -> Result<(), StoreError>;
+    /// Gives a finish lease back, to be claimed `after` from now. It does not count as an attempt. A lost lease is left alone.
+    async fn give_back_finish(&self, lease: &FinishLease, after: Duration) -> Result<(), StoreError>;
 
     /// Ends the step `Join`: the files and the status of the batch are final. A file that is not among these is none of the batch's.
     ///

@@ -1,9 +1,10 @@
 //! Claims: as many leases as there are free slots, never more.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::lane::Lane;
+use super::patience::Pauses;
 use super::{Worker, WorkerError};
 use crate::model::ClaimRequest;
 use crate::store::StoreError;
@@ -14,38 +15,50 @@ const POLL: Duration = Duration::from_secs(1);
 const POLL_LEAST: Duration = Duration::from_millis(5);
 
 impl Worker {
-    /// Keeps all slots busy as long as there is work.
-    pub(super) async fn claim_until_drained(self: &Arc<Worker>) {
+    /// Keeps all slots of a lane busy as long as there is work.
+    pub(super) async fn claim_until_drained(self: Arc<Worker>, lane: Arc<Lane>) {
+        let mut pauses = Pauses::default();
         while !self.drain.is_cancelled() {
-            if let Err(error) = self.claim_once().await {
-                self.give_up(error);
+            match self.claim_once(&lane).await {
+                Ok(()) => pauses = Pauses::default(),
+                Err(error) => {
+                    self.report("claims nothing", error);
+                    tokio::select! {
+                        () = self.drain.cancelled() => {}
+                        () = tokio::time::sleep(pauses.next()) => {}
+                    }
+                }
             }
         }
     }
 
-    async fn claim_once(self: &Arc<Worker>) -> Result<(), WorkerError> {
+    async fn claim_once(self: &Arc<Worker>, lane: &Arc<Lane>) -> Result<(), WorkerError> {
         // Before the claim: what is submitted while it runs is not missed.
-        let woken = self.wake.notified();
+        let woken = lane.wake.notified();
         let first = tokio::select! {
             () = self.drain.cancelled() => return Ok(()),
-            slot = Arc::clone(&self.slots).acquire_owned() => slot.expect("the slots are never closed"),
+            slot = Arc::clone(&lane.slots).acquire_owned() => slot.expect("the slots are never closed"),
         };
-        if self.finish_wanted.swap(false, Ordering::AcqRel)
-            && let Some(finish) = self.store.claim_finish(&self.settings.name, None, self.settings.lease_ttl).await?
-        {
-            self.finish_wanted.store(true, Ordering::Release);
-            tokio::spawn(Arc::clone(self).finish(finish, first));
+        let looks_first = lane.take_finish_wanted();
+        if looks_first && let Some(finish) = self.claim_finish(lane).await? {
+            lane.want_finish();
+            tokio::spawn(Arc::clone(self).finish(finish, Arc::clone(lane), first));
             return Ok(());
         }
         let mut slots = vec![first];
-        while let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() {
+        while let Ok(slot) = Arc::clone(&lane.slots).try_acquire_owned() {
             slots.push(slot);
         }
-        let leases = self.store.claim_leases(&self.claim_request(slots.len())).await?;
+        let leases = self.store.claim_leases(&self.claim_request(lane, slots.len())).await?;
         if leases.is_empty() {
+            if !looks_first && let Some(finish) = self.claim_finish(lane).await? {
+                lane.want_finish();
+                let first = slots.swap_remove(0);
+                tokio::spawn(Arc::clone(self).finish(finish, Arc::clone(lane), first));
+                return Ok(());
+            }
             drop(slots);
-            self.finish_wanted.store(true, Ordering::Release);
-            let idle = self.idle_time().await?;
+            let idle = self.idle_time(lane).await?;
             tokio::select! {
                 () = woken => {}
                 () = self.drain.cancelled() => {}
@@ -54,24 +67,30 @@ impl Worker {
             return Ok(());
         }
         for (lease, slot) in leases.into_iter().zip(slots) {
-            tokio::spawn(Arc::clone(self).work(lease, slot));
+            tokio::spawn(Arc::clone(self).work(lease, Arc::clone(lane), slot));
         }
         Ok(())
     }
 
-    fn claim_request(&self, free: usize) -> ClaimRequest {
+    async fn claim_finish(&self, lane: &Lane) -> Result<Option<crate::model::FinishLease>, StoreError> {
+        self.store.claim_finish(&self.settings.name, Some(lane.kind), self.settings.lease_ttl()).await
+    }
+
+    fn claim_request(&self, lane: &Lane, free: usize) -> ClaimRequest {
         ClaimRequest {
             worker: self.settings.name.clone(),
-            kind: None,
+            kind: Some(lane.kind),
             leases_max: u32::try_from(free).unwrap_or(u32::MAX),
             rows_max: self.settings.lease_rows_max,
             target: self.settings.lease_target,
-            slots: self.settings.slots,
-            ttl: self.settings.lease_ttl,
+            slots: lane.slot_count(),
+            ttl: self.settings.lease_ttl(),
         }
     }
 
-    async fn idle_time(&self) -> Result<Duration, StoreError> {
-        Ok(self.store.next_due(None).await?.unwrap_or(POLL).clamp(POLL_LEAST, POLL))
+    /// Until something is due, and not so long that what a dead worker leaves behind would wait past two heartbeats.
+    async fn idle_time(&self, lane: &Lane) -> Result<Duration, StoreError> {
+        let most = POLL.min(self.settings.heartbeat / 4).max(POLL_LEAST);
+        Ok(self.store.next_due(Some(lane.kind)).await?.unwrap_or(most).clamp(POLL_LEAST, most))
     }
 }

@@ -2,11 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
 use crate::model::{BatchId, Lease, LeaseKey};
+use crate::store::StoreError;
 
 type Leases = HashMap<LeaseKey, (BatchId, CancellationToken)>;
 
@@ -47,10 +49,9 @@ impl HeldLeases {
         self.stop.cancel();
     }
 
-    fn cancel(&self, key: LeaseKey) {
-        if let Some((_, cancel)) = self.lock().get(&key) {
-            cancel.cancel();
-        }
+    fn cancel(&self, keys: &[LeaseKey]) {
+        let leases = self.lock();
+        keys.iter().filter_map(|key| leases.get(key)).for_each(|(_, cancel)| cancel.cancel());
     }
 
     fn keys(&self) -> Vec<LeaseKey> {
@@ -69,23 +70,48 @@ impl Drop for HeldLease {
 }
 
 impl Worker {
-    /// Renews the held leases, three times in their life, until the worker has stopped. A lost lease stops its guest: what it does is not recorded.
+    /// Renews the held leases and shows that the worker lives, until it has stopped. A lost lease stops its guest: what it does is not recorded.
     pub(super) async fn beat(self: Arc<Worker>, stopped: CancellationToken) {
-        let mut beat = tokio::time::interval(self.settings.lease_ttl / 3);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut renewed_at = Instant::now();
         loop {
+            let begun_at = Instant::now();
+            let mut shows_drain = false;
+            let pause = match self.beat_once().await {
+                Ok(draining) => {
+                    renewed_at = begun_at;
+                    shows_drain = !draining;
+                    self.settings.heartbeat
+                }
+                Err(error) => {
+                    self.report("cannot renew its leases", error.into());
+                    if begun_at.duration_since(renewed_at) > self.settings.lease_ttl() {
+                        // They have ended, and others may have them.
+                        self.held.cancel(&self.held.keys());
+                    }
+                    self.settings.heartbeat / 6
+                }
+            };
             tokio::select! {
                 () = stopped.cancelled() => return,
-                _ = beat.tick() => {}
-            }
-            let keys = self.held.keys();
-            if keys.is_empty() {
-                continue;
-            }
-            match self.store.renew_leases(&keys, self.settings.lease_ttl).await {
-                Ok(lost) => lost.into_iter().for_each(|key| self.held.cancel(key)),
-                Err(error) => self.give_up(error.into()),
+                // It is to be seen at once that it takes nothing more.
+                () = self.drain.cancelled(), if shows_drain => {}
+                () = tokio::time::sleep(pause.saturating_sub(begun_at.elapsed())) => {}
             }
         }
+    }
+
+    /// Whether it shows that it takes nothing more.
+    async fn beat_once(&self) -> Result<bool, StoreError> {
+        let keys = self.held.keys();
+        if !keys.is_empty() {
+            let lost = self.store.renew_leases(&keys, self.settings.lease_ttl()).await?;
+            self.held.cancel(&lost);
+        }
+        let draining = self.drain.is_cancelled();
+        self.store.beat_worker(&self.settings.info(draining)).await?;
+        // A batch whose finisher died is looked for although there are rows without end.
+        self.batches.want_finish();
+        self.queries.want_finish();
+        Ok(draining)
     }
 }

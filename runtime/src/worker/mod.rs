@@ -3,58 +3,32 @@
 //! It never holds more leases than it has free slots. What a lease ran is recorded while the next lease runs. A drain lets every running row end, records
 //! it and gives the rest back; a worker that dies loses nothing but the work of the leases it held.
 
+mod assignment;
 mod claim;
 mod heartbeat;
+mod lane;
+mod listen;
+mod patience;
 mod record;
 mod run;
+mod settings;
 mod summarise;
 
-use std::collections::HashMap;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use self::heartbeat::HeldLeases;
+pub use self::settings::WorkerSettings;
+
+use self::assignment::Assignments;
+use self::heartbeat::{HeldLease, HeldLeases};
+use self::lane::Lane;
 use crate::blobs::{BlobError, Blobs};
-use crate::model::{Batch, BatchId, Lease, Limits};
+use crate::model::{Lease, ProcessorKind};
 use crate::registry::Registry;
-use crate::status::{Snapshot, StatusBoard};
+use crate::status::StatusBoard;
 use crate::store::{Store, StoreError};
-
-/// How a worker works.
-#[derive(Clone, Debug)]
-pub struct WorkerSettings {
-    /// For people who look at leases.
-    pub name: String,
-    /// Leases that run at the same time.
-    pub slots: u32,
-    /// A lease lives this long without a sign of its worker.
-    pub lease_ttl: Duration,
-    /// A lease should hold about this much work.
-    pub lease_target: Duration,
-    /// Rows of a lease, at most.
-    pub lease_rows_max: u32,
-    /// A drain stops rows that still run after this time, and gives them back.
-    pub drain_grace: Duration,
-}
-
-impl WorkerSettings {
-    /// For a process on this machine: twice as many slots as cores, since a slot waits while its lease is claimed and read.
-    pub fn local() -> WorkerSettings {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        WorkerSettings {
-            name: format!("pid-{}", std::process::id()),
-            slots: u32::try_from(cores * 2).unwrap_or(u32::MAX),
-            lease_ttl: Duration::from_secs(30),
-            lease_target: Duration::from_millis(250),
-            lease_rows_max: 5_000,
-            drain_grace: Duration::from_secs(10),
-        }
-    }
-}
 
 /// Why a worker gave up. What it had recorded stays, and what it held is run again by the next.
 #[derive(Debug, thiserror::Error)]
@@ -63,12 +37,6 @@ pub enum WorkerError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Blobs(#[from] BlobError),
-}
-
-/// A batch that this worker runs rows of, and the limits of its app, when it has any.
-struct Assignment {
-    batch: Batch,
-    limits: Option<Limits>,
 }
 
 /// What the worker works with.
@@ -80,35 +48,27 @@ pub struct Worker {
     settings: WorkerSettings,
     /// Set once, when it is to end in good order.
     drain: CancellationToken,
-    slots: Arc<Semaphore>,
-    /// Results that wait to be written: no more leases than slots, so that a slow disk bounds what is held in memory.
-    recording: Arc<Semaphore>,
+    batches: Arc<Lane>,
+    queries: Arc<Lane>,
     held: HeldLeases,
-    assignments: Mutex<HashMap<BatchId, Arc<Assignment>>>,
-    /// There may be something to claim.
-    wake: Notify,
-    /// A batch may be ready to be finished.
-    finish_wanted: AtomicBool,
+    assignments: Assignments,
     /// The first error that stopped the worker.
     failure: Mutex<Option<WorkerError>>,
 }
 
 impl Worker {
     pub fn new(store: Arc<dyn Store>, blobs: Blobs, registry: Arc<Registry>, status: Arc<StatusBoard>, settings: WorkerSettings) -> Arc<Worker> {
-        let slots = settings.slots.max(1) as usize;
         Arc::new(Worker {
+            batches: Arc::new(Lane::new(ProcessorKind::Batch, settings.slots)),
+            queries: Arc::new(Lane::new(ProcessorKind::SlowQuery, settings.query_slots)),
             store,
             blobs,
             registry,
             status,
             settings,
             drain: CancellationToken::new(),
-            slots: Arc::new(Semaphore::new(slots)),
-            recording: Arc::new(Semaphore::new(slots)),
             held: HeldLeases::default(),
-            assignments: Mutex::default(),
-            wake: Notify::new(),
-            finish_wanted: AtomicBool::new(true),
+            assignments: Assignments::default(),
             failure: Mutex::new(None),
         })
     }
@@ -118,23 +78,32 @@ impl Worker {
         self.drain.cancel();
     }
 
-    /// Something was submitted or released: claim at once instead of at the next poll.
+    /// Something was submitted or released: claim at once instead of at the next poll. The store tells of it, so nobody needs to.
     pub fn wake(&self) {
-        self.wake.notify_one();
+        self.batches.wake.notify_one();
+        self.queries.wake.notify_one();
     }
 
     /// Works until it is drained.
     ///
     /// # Errors
-    /// [`WorkerError`] when the store or the object store failed.
+    /// [`WorkerError`] when the store or the object store failed, unless it outlasts failures.
     pub async fn run(self: &Arc<Worker>) -> Result<(), WorkerError> {
         let stopped = CancellationToken::new();
-        let heartbeat = tokio::spawn(Arc::clone(self).beat(stopped.clone()));
-        self.claim_until_drained().await;
+        let beside = [tokio::spawn(Arc::clone(self).beat(stopped.clone())), tokio::spawn(Arc::clone(self).listen(stopped.clone()))];
+        tokio::join!(
+            Arc::clone(self).claim_until_drained(Arc::clone(&self.batches)),
+            Arc::clone(self).claim_until_drained(Arc::clone(&self.queries)),
+        );
         self.wait_for_slots().await;
         stopped.cancel();
-        // It only ends; an error of its own is in `failure`.
-        let _ = heartbeat.await;
+        for task in beside {
+            // It only ends; an error of its own is in `failure`.
+            let _ = task.await;
+        }
+        if let Err(error) = self.store.remove_worker(&self.settings.name).await {
+            tracing::warn!("the worker stays listed until it is forgotten: {error:#}");
+        }
         match self.failure.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(error) => Err(error),
             None => Ok(()),
@@ -142,62 +111,47 @@ impl Worker {
     }
 
     /// A lease from its claim to its record.
-    async fn work(self: Arc<Worker>, lease: Lease, slot: OwnedSemaphorePermit) {
+    async fn work(self: Arc<Worker>, lease: Lease, lane: Arc<Lane>, slot: OwnedSemaphorePermit) {
         let held = self.held.hold(&lease);
-        let worked = async {
-            let assignment = self.assignment(lease.batch).await?;
-            let mut ran = self.run_lease(&lease, &assignment, &held).await?;
-            let recording = Arc::clone(&self.recording).acquire_owned().await;
-            drop(slot);
-            self.record_rest(&lease, &mut ran).await?;
-            if let Some(reason) = ran.abort {
-                self.abort(lease.batch, reason).await?;
-            } else if ran.stopped {
-                self.store.give_back_lease(lease.key).await?;
-            }
-            // Not before: who waits for the worker's end waits for this.
-            drop(recording);
-            Ok::<(), WorkerError>(())
-        };
-        match worked.await {
+        match self.work_held(&lease, &lane, &held, slot).await {
             Err(WorkerError::Store(StoreError::LeaseLost)) => tracing::info!(batch = %lease.batch, "a lease was lost; its results were dropped"),
-            Err(error) => self.give_up(error),
+            Err(error) => {
+                self.report("gives a lease back", error);
+                // It lives as long as it is held. When it cannot be given back it ends by the clock, and counts as a crash.
+                if let Err(error) = self.insist(&held.cancel, "cannot give a lease back", || self.store.give_back_lease(lease.key)).await {
+                    tracing::warn!(batch = %lease.batch, "a lease could not be given back: {error:#}");
+                }
+            }
             Ok(()) => {}
         }
         drop(held);
-        self.wake.notify_one();
+        lane.wake.notify_one();
+    }
+
+    async fn work_held(&self, lease: &Lease, lane: &Lane, held: &HeldLease, slot: OwnedSemaphorePermit) -> Result<(), WorkerError> {
+        let assignment = self.insist(&held.cancel, "cannot read a batch", || self.assignment(lease.batch)).await?;
+        let mut ran = self.run_lease(lease, &assignment, held).await?;
+        let recording = Arc::clone(&lane.recording).acquire_owned().await;
+        drop(slot);
+        self.record_rest(lease, held, &mut ran).await?;
+        if let Some(reason) = ran.abort {
+            self.insist(&held.cancel, "cannot abort a batch", || self.abort(lease.batch, &reason)).await?;
+        } else if ran.stopped {
+            self.insist(&held.cancel, "cannot give a lease back", || self.store.give_back_lease(lease.key)).await?;
+        }
+        // Not before: who waits for the worker's end waits for this.
+        drop(recording);
+        Ok(())
     }
 
     /// Lets all that runs come to an end, but not for ever.
     async fn wait_for_slots(&self) {
-        let all = self.settings.slots.max(1);
-        let quiet = async {
-            let _slots = self.slots.acquire_many(all).await;
-            let _recording = self.recording.acquire_many(all).await;
-        };
+        let quiet = async { tokio::join!(self.batches.take_all_slots(), self.queries.take_all_slots()) };
         tokio::pin!(quiet);
         if tokio::time::timeout(self.settings.drain_grace, &mut quiet).await.is_err() {
             self.held.cancel_all();
             quiet.await;
         }
-    }
-
-    /// What does not change about a batch, read once.
-    async fn assignment(&self, id: BatchId) -> Result<Arc<Assignment>, StoreError> {
-        if let Some(assignment) = self.assignments.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
-            return Ok(Arc::clone(assignment));
-        }
-        let batch = self.store.read_batch(id).await?;
-        self.status.publish(Snapshot::of(&batch));
-        let limits = self.app_limits(&batch).await?;
-        let assignment = Arc::new(Assignment { batch, limits });
-        self.assignments.lock().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&assignment));
-        Ok(assignment)
-    }
-
-    /// What the batch's app may use, when that is registered.
-    async fn app_limits(&self, batch: &Batch) -> Result<Option<Limits>, StoreError> {
-        Ok(self.store.read_app(&batch.app).await?.and_then(|app| app.limits))
     }
 
     /// Ends the worker because of an error, in good order as far as that goes.

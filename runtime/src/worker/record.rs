@@ -1,12 +1,13 @@
 //! Records what became of rows.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::heartbeat::HeldLease;
 use super::run::Ran;
 use super::{Worker, WorkerError};
 use crate::model::{Answer, BatchId, Ending, Lease, LeasedRow, RowResult, RowRun, RowStatus, Verdict};
-use crate::store::StoreError;
+use crate::status::Snapshot;
+use crate::store::{Recorded, StoreError};
 
 /// Results of this weight are recorded at once, so that large ones do not pile up in memory.
 pub(super) const WEIGHT_MAX_BYTES: usize = 4 << 20;
@@ -49,35 +50,46 @@ pub(super) fn weight(result: &RowResult) -> usize {
 
 impl Worker {
     /// Records what has run and is not recorded yet.
-    pub(super) async fn record_rest(&self, lease: &Lease, ran: &mut Ran) -> Result<(), WorkerError> {
+    pub(super) async fn record_rest(&self, lease: &Lease, held: &HeldLease, ran: &mut Ran) -> Result<(), WorkerError> {
         let mut results = std::mem::take(&mut ran.results);
         let took = std::mem::take(&mut ran.took);
         ran.weight = 0;
         if results.is_empty() {
             return Ok(());
         }
-        let recorded = match self.store.record_results(lease.key, &results, took).await {
+        let recorded = match self.record_results(lease, held, &results, took).await {
             Err(StoreError::TooManyFiles { allowed }) => {
                 fail_rows_with_other_files(&mut results, &allowed);
-                self.store.record_results(lease.key, &results, took).await?
+                self.record_results(lease, held, &results, took).await?
             }
             recorded => recorded?,
         };
         self.status.publish_counts(lease.batch, recorded.counts);
         if recorded.last {
-            self.finish_wanted.store(true, Ordering::Release);
-            self.wake.notify_one();
+            self.finish_soon();
         }
         Ok(())
     }
 
+    async fn record_results(&self, lease: &Lease, held: &HeldLease, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
+        self.insist(&held.cancel, "cannot record results", || self.store.record_results(lease.key, results, took)).await
+    }
+
     /// Aborts a batch and stops its guests.
-    pub(super) async fn abort(&self, id: BatchId, reason: String) -> Result<(), WorkerError> {
-        let aborted = self.store.abort_batch(id, Some(reason)).await?;
+    pub(super) async fn abort(&self, id: BatchId, reason: &str) -> Result<(), StoreError> {
+        self.store.abort_batch(id, Some(reason.to_owned())).await?;
         self.held.cancel_batch(id);
-        self.status.publish_counts(id, aborted.counts);
-        self.finish_wanted.store(true, Ordering::Release);
+        // Counts alone would not say that it is aborted.
+        self.status.publish(Snapshot::of(&self.store.read_batch(id).await?));
+        self.finish_soon();
         Ok(())
+    }
+
+    fn finish_soon(&self) {
+        for lane in [&self.batches, &self.queries] {
+            lane.want_finish();
+            lane.wake.notify_one();
+        }
     }
 }
 

@@ -3,17 +3,21 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::assignment::Assignment;
 use super::heartbeat::HeldLease;
+use super::patience::Pauses;
 use super::record::{WEIGHT_MAX_BYTES, result_of, weight};
-use super::{Assignment, Worker, WorkerError};
+use super::{Worker, WorkerError};
 use crate::model::{Batch, Ending, Lease, LeasedRow, RowResult, RowRun};
-use crate::registry::Registered;
-use crate::sandbox::{Session, SessionSpec};
+use crate::registry::FindError;
+use crate::sandbox::{Processor, Session, SessionSpec};
 
 /// A guest that never waits would keep its thread: between two rows others get their turn after this time.
 const TURN: Duration = Duration::from_millis(1);
 /// What has run for this long is recorded, though the lease goes on: rows may turn out slower than the lease was made for.
 const RECORD_AFTER: Duration = Duration::from_millis(500);
+/// A slot waits so long for code that the object store does not give; then another lease may have it.
+const CODE_PATIENCE: Duration = Duration::from_secs(10);
 /// From so many crashes of workers on, a row that was leased alone is not run again.
 const QUARANTINE_CRASHES: u32 = 4;
 
@@ -48,13 +52,13 @@ impl Runner {
 impl Worker {
     /// Runs a lease's rows in order, until they end, the worker drains, or the lease is cancelled. Records on the way what cannot wait.
     pub(super) async fn run_lease(&self, lease: &Lease, assignment: &Assignment, held: &HeldLease) -> Result<Ran, WorkerError> {
-        let mut runner = self.runner(lease, assignment, held);
+        let mut runner = self.runner(lease, assignment, held).await?;
         let mut ran = Ran::default();
         let mut left = lease.rows;
         // The rows of a lease come in parts when they are large, and a part is read when the one before was recorded.
         while left > 0 && !ran.stopped && ran.abort.is_none() {
-            self.record_rest(lease, &mut ran).await?;
-            let rows = self.store.read_leased_rows(lease.key).await?;
+            self.record_rest(lease, held, &mut ran).await?;
+            let rows = self.insist(&held.cancel, "cannot read rows", || self.store.read_leased_rows(lease.key)).await?;
             if rows.is_empty() {
                 break;
             }
@@ -102,7 +106,7 @@ impl Worker {
                 }
             }
             if ran.weight > WEIGHT_MAX_BYTES || ran.took > RECORD_AFTER {
-                self.record_rest(lease, ran).await?;
+                self.record_rest(lease, held, ran).await?;
             }
             if now - turn > TURN {
                 tokio::task::yield_now().await;
@@ -113,20 +117,44 @@ impl Worker {
         Ok(())
     }
 
-    fn runner(&self, lease: &Lease, assignment: &Assignment, held: &HeldLease) -> Runner {
+    async fn runner(&self, lease: &Lease, assignment: &Assignment, held: &HeldLease) -> Result<Runner, WorkerError> {
         if lease.crashes >= QUARANTINE_CRASHES {
-            return Runner::Fixed(Ending::Quarantined { crashes: lease.crashes });
+            return Ok(Runner::Fixed(Ending::Quarantined { crashes: lease.crashes }));
         }
         let batch = &assignment.batch;
-        match self.registry.find(batch) {
-            Ok(Registered { processor, limits }) => {
-                let limits = assignment.limits.clone().unwrap_or(limits);
+        match self.find_processor(batch, held).await? {
+            Ok(processor) => {
+                let limits = assignment.limits.clone();
                 let (status, id) = (Arc::clone(&self.status), batch.id);
                 let progress: crate::sandbox::ProgressSink = Arc::new(move |percent, text| status.publish_said(id, percent, text));
                 let spec = SessionSpec { batch: Batch::clone(batch), limits, cancel: held.cancel.clone(), progress: Some(progress) };
-                Runner::Guest(Box::new(Session::new(processor, spec)))
+                Ok(Runner::Guest(Box::new(Session::new(processor, spec))))
             }
-            Err(reason) => Runner::Fixed(Ending::CannotStart { reason }),
+            Err(reason) => Ok(Runner::Fixed(Ending::CannotStart { reason })),
+        }
+    }
+
+    /// The batch's code, or a sentence for its rows. When the object store fails it is asked again for a while: until then the lease is kept, not its rows failed.
+    async fn find_processor(&self, batch: &Batch, held: &HeldLease) -> Result<Result<Processor, String>, WorkerError> {
+        let mut pauses = Pauses::default();
+        let given_up_at = Instant::now() + CODE_PATIENCE;
+        loop {
+            match self.registry.find(batch).await {
+                Ok(processor) => return Ok(Ok(processor)),
+                Err(FindError::Unusable(reason)) => return Ok(Err(reason)),
+                Err(FindError::Blobs(error)) => {
+                    let waits = self.settings.outlasts_failures && !held.cancel.is_cancelled() && !self.drain.is_cancelled();
+                    if !waits || Instant::now() > given_up_at {
+                        return Err(error.into());
+                    }
+                    self.report("cannot read a processor", error.into());
+                    tokio::select! {
+                        () = held.cancel.cancelled() => {}
+                        () = self.drain.cancelled() => {}
+                        () = tokio::time::sleep(pauses.next()) => {}
+                    }
+                }
+            }
         }
     }
 }

@@ -1,13 +1,16 @@
 //! Finishes a batch: joins its output files, then tells its processor.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
+use super::lane::Lane;
 use super::{Worker, WorkerError};
 use crate::blobs::BlobWriter;
 use crate::model::{Batch, BatchStep, Ending, FinishLease, OutputFile, ProcessorKind};
+use crate::registry::FindError;
 use crate::sandbox::{Session, SessionSpec};
 use crate::status::{QueryAnswer, Snapshot};
 use crate::store::StoreError;
@@ -16,29 +19,43 @@ use crate::store::StoreError;
 const PAGE_ROWS: u32 = 2_000;
 /// `mark-done` is given up after so many workers died in it.
 const MARK_ATTEMPTS_MAX: u32 = 3;
+/// A batch that could not be finished because something failed is tried again after this time; others are finished meanwhile.
+const TRY_AGAIN: Duration = Duration::from_secs(3);
 
 impl Worker {
     /// Does the step that a batch is at.
-    pub(super) async fn finish(self: Arc<Worker>, lease: FinishLease, slot: OwnedSemaphorePermit) {
+    pub(super) async fn finish(self: Arc<Worker>, lease: FinishLease, lane: Arc<Lane>, slot: OwnedSemaphorePermit) {
+        let stop = self.held.stopper();
         let finished = match lease.step {
-            BatchStep::Join => self.join_files(&lease).await,
-            _ => self.mark_done(&lease).await,
+            BatchStep::Join => self.join_files(&lease, &stop).await,
+            _ => self.mark_done(&lease, &stop).await,
         };
         match finished {
             Err(WorkerError::Store(StoreError::LeaseLost)) => tracing::info!(batch = %lease.batch, "another worker finishes the batch"),
-            Err(error) => self.give_up(error),
+            Err(error) => {
+                self.report("finishes a batch later", error);
+                if let Err(error) = self.give_back(&lease, TRY_AGAIN, &stop).await {
+                    tracing::warn!(batch = %lease.batch, "the lease of a batch to finish could not be given back: {error:#}");
+                }
+            }
             Ok(()) => {}
         }
         drop(slot);
-        self.finish_wanted.store(true, Ordering::Release);
-        self.wake.notify_one();
+        lane.want_finish();
+        lane.wake.notify_one();
     }
 
-    async fn join_files(&self, lease: &FinishLease) -> Result<(), WorkerError> {
+    async fn give_back(&self, lease: &FinishLease, after: Duration, stop: &CancellationToken) -> Result<(), StoreError> {
+        self.insist(stop, "cannot give the lease of a batch back", || self.store.give_back_finish(lease, after)).await
+    }
+
+    async fn join_files(&self, lease: &FinishLease, stop: &CancellationToken) -> Result<(), WorkerError> {
         // The lease is kept all the while: a slow object store may take longer than it lives.
         match self.keeping(lease, self.write_files(lease)).await?? {
-            Some(files) => self.store.record_files(lease, &files).await?,
-            None => self.store.give_back_finish(lease).await?,
+            Some(files) => {
+                self.keeping(lease, self.insist(stop, "cannot record output files", || self.store.record_files(lease, &files))).await??;
+            }
+            None => self.give_back(lease, Duration::ZERO, stop).await?,
         }
         Ok(())
     }
@@ -72,24 +89,24 @@ impl Worker {
         Ok(Some(files))
     }
 
-    async fn mark_done(&self, lease: &FinishLease) -> Result<(), WorkerError> {
+    async fn mark_done(&self, lease: &FinishLease, stop: &CancellationToken) -> Result<(), WorkerError> {
         let batch = self.store.read_batch(lease.batch).await?;
         // The status, the files and the answer are final: pollers need not wait for the processor.
         let snapshot = Snapshot::of(&batch).with_answer(self.read_answer(&batch).await?);
         self.status.publish(snapshot.clone());
         let error = if lease.attempt > MARK_ATTEMPTS_MAX {
-            Some(format!("mark-done was given up: {MARK_ATTEMPTS_MAX} workers died in it"))
+            Some(format!("mark-done was given up: {MARK_ATTEMPTS_MAX} workers died in it, or were silent for too long"))
         } else {
-            match self.registry.find(&batch) {
-                Err(reason) => Some(reason),
-                Ok(registered) => {
-                    let limits = self.app_limits(&batch).await?.unwrap_or(registered.limits);
-                    let spec = SessionSpec { batch, limits, cancel: self.held.stopper(), progress: None };
-                    let mut session = Session::new(registered.processor, spec);
+            match self.keeping(lease, self.registry.find(&batch)).await? {
+                Err(FindError::Unusable(reason)) => Some(reason),
+                Err(FindError::Blobs(error)) => return Err(error.into()),
+                Ok(processor) => {
+                    let limits = self.limits(&batch.app).await?;
+                    let mut session = Session::new(processor, SessionSpec { batch, limits, cancel: stop.clone(), progress: None });
                     let marked = self.keeping(lease, session.mark_done()).await?;
                     session.close().await;
                     match marked {
-                        Err(Ending::Cancelled) => return Ok(self.store.give_back_finish(lease).await?),
+                        Err(Ending::Cancelled) => return Ok(self.give_back(lease, Duration::ZERO, stop).await?),
                         marked => marked.err().map(|ending| ending.explain()),
                     }
                 }
@@ -98,9 +115,10 @@ impl Worker {
         if let Some(error) = &error {
             tracing::warn!(batch = %lease.batch, "mark-done failed: {error}");
         }
-        self.store.record_mark_done(lease, error.as_deref()).await?;
+        let recording = self.insist(stop, "cannot record the end of a batch", || self.store.record_mark_done(lease, error.as_deref()));
+        self.keeping(lease, recording).await??;
         self.status.publish(Snapshot { done: true, ..snapshot });
-        self.assignments.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(&lease.batch);
+        self.assignments.forget(lease.batch);
         Ok(())
     }
 
@@ -114,11 +132,23 @@ impl Worker {
 
     /// Renews a finish lease while something is done under it.
     async fn keeping<T>(&self, lease: &FinishLease, doing: impl Future<Output = T>) -> Result<T, StoreError> {
+        let ttl = self.settings.lease_ttl();
+        let mut renewed_at = Instant::now();
+        let mut pause = self.settings.heartbeat;
         tokio::pin!(doing);
         loop {
             tokio::select! {
                 done = &mut doing => return Ok(done),
-                () = tokio::time::sleep(self.settings.lease_ttl / 3) => self.store.renew_finish(lease, self.settings.lease_ttl).await?,
+                () = tokio::time::sleep(pause) => {}
+            }
+            let begun_at = Instant::now();
+            match self.store.renew_finish(lease, ttl).await {
+                Ok(()) => (renewed_at, pause) = (begun_at, self.settings.heartbeat),
+                Err(error @ StoreError::Failed { .. }) if self.settings.outlasts_failures && begun_at.duration_since(renewed_at) < ttl => {
+                    self.report("cannot renew the lease of a batch to finish", error.into());
+                    pause = self.settings.heartbeat / 6;
+                }
+                Err(error) => return Err(error),
             }
         }
     }

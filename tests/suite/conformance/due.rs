@@ -60,7 +60,7 @@ pub async fn a_batch_to_be_finished_is_due_at_once_or_when_its_lease_ends(kit: K
         assert_eq!(due(&kit).await, Some(Duration::ZERO));
         let given_back = kit.claim_finish().await;
         assert_eq!((given_back.step, due(&kit).await), (step, Some(TTL)));
-        kit.store.give_back_finish(&given_back).await.unwrap();
+        kit.store.give_back_finish(&given_back, Duration::ZERO).await.unwrap();
         assert_eq!(due(&kit).await, Some(Duration::ZERO));
         let lease = kit.claim_finish().await;
         kit.pass(SECOND);

@@ -1,5 +1,7 @@
 //! Batches are finished: joined, then marked, then done.
 
+use std::time::Duration;
+
 use rowmill::model::{BatchId, BatchStatus, BatchStep, FinishLease, RowStatus};
 
 use super::build::{MILLISECOND, SECOND, TTL, counts, outcome, query, row, rows, success};
@@ -77,7 +79,7 @@ async fn opens_nothing(kit: &Kit, lease: &FinishLease) {
     is_lost(kit.store.renew_finish(lease, TTL * 100).await);
     is_lost(kit.store.record_files(lease, &[file("a.txt", "elsewhere")]).await);
     is_lost(kit.store.record_mark_done(lease, Some("elsewhere")).await);
-    kit.store.give_back_finish(lease).await.unwrap();
+    kit.store.give_back_finish(lease, Duration::ZERO).await.unwrap();
     assert_eq!(kit.view(lease.batch).await, before);
 }
 
@@ -127,7 +129,7 @@ pub async fn a_lost_finish_lease_is_not_given_back(kit: Kit) {
     to_be_joined(&kit).await;
     let lease = kit.claim_finish().await;
     kit.go_silent();
-    kit.store.give_back_finish(&lease).await.unwrap();
+    kit.store.give_back_finish(&lease, Duration::ZERO).await.unwrap();
     assert_eq!(kit.claim_finish().await.attempt, 2);
 }
 
@@ -148,15 +150,32 @@ pub async fn a_finish_lease_given_back_is_no_attempt(kit: Kit) {
     for _ in 0..3 {
         let lease = kit.claim_finish().await;
         assert_eq!(lease.attempt, 1);
-        kit.store.give_back_finish(&lease).await.unwrap();
+        kit.store.give_back_finish(&lease, Duration::ZERO).await.unwrap();
         opens_nothing(&kit, &lease).await;
     }
     kit.claim_finish().await;
     kit.go_silent();
     let second = kit.claim_finish().await;
     assert_eq!(second.attempt, 2);
-    kit.store.give_back_finish(&second).await.unwrap();
+    kit.store.give_back_finish(&second, Duration::ZERO).await.unwrap();
     assert_eq!(kit.claim_finish().await.attempt, 2);
+}
+
+pub async fn a_finish_lease_given_back_for_later_waits_and_is_no_attempt(kit: Kit) {
+    let id = to_be_joined(&kit).await;
+    for _ in 0..3 {
+        let lease = kit.claim_finish().await;
+        assert_eq!((lease.batch, lease.attempt), (id, 1));
+        kit.store.give_back_finish(&lease, SECOND).await.unwrap();
+        opens_nothing(&kit, &lease).await;
+        assert_eq!(kit.store.next_due(None).await.unwrap(), Some(SECOND));
+        kit.pass(SECOND - MILLISECOND);
+        assert_eq!(kit.try_claim_finish().await, None);
+        kit.pass(MILLISECOND);
+    }
+    let lease = kit.claim_finish().await;
+    kit.store.record_files(&lease, &[]).await.unwrap();
+    assert_eq!(kit.claim_finish().await.step, BatchStep::Mark);
 }
 
 pub async fn a_lease_for_one_step_does_not_end_the_other(kit: Kit) {

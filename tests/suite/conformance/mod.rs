@@ -175,6 +175,7 @@ macro_rules! conformance {
                 a_lost_finish_lease_is_not_given_back
                 a_finish_lease_that_is_renewed_lives_on
                 a_finish_lease_given_back_is_no_attempt
+                a_finish_lease_given_back_for_later_waits_and_is_no_attempt
                 a_lease_for_one_step_does_not_end_the_other
                 a_lease_of_one_batch_does_not_finish_another
                 a_batch_ends_as_the_worst_of_its_rows

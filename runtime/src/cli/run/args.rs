@@ -79,13 +79,13 @@ pub(super) enum Source {
 }
 
 impl RunArgs {
-    pub(super) fn limits(&self) -> Limits {
+    fn limits(&self) -> Limits {
         Limits { fuel: self.fuel, timeout: self.timeout, memory_bytes: self.memory, ..Limits::default() }
     }
 
     pub(super) fn settings(&self) -> WorkerSettings {
         let local = WorkerSettings::local();
-        WorkerSettings { slots: self.workers.unwrap_or(local.slots), ..local }
+        WorkerSettings { slots: self.workers.unwrap_or(local.slots), limits: self.limits(), ..local }
     }
 
     pub(super) fn context(&self) -> anyhow::Result<JsonText> {

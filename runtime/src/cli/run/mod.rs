@@ -18,8 +18,8 @@ use super::signals::Stop;
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
 use crate::blobs::Blobs;
 use crate::export::{Summary, export_batch};
-use crate::model::{Batch, BatchStatus, BatchStep, Limits, ProcessorKind, SystemClock, without_controls};
-use crate::registry::{Registered, Registry};
+use crate::model::{Batch, BatchStatus, BatchStep, ProcessorKind, SystemClock, without_controls};
+use crate::registry::Registry;
 use crate::sandbox::{Processor, Sandbox};
 use crate::status::StatusBoard;
 use crate::store::{SqliteStore, Store};
@@ -46,7 +46,8 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
     let settings = args.settings();
-    let processor = load_processor(args, settings.slots)?;
+    let sandbox = make_sandbox(settings.slots.max(settings.query_slots))?;
+    let processor = load_processor(args, &sandbox)?;
     let directory = RunDirectory::new(args.out_directory());
     let opened = if args.resume { directory.resume(&processor.digest)? } else { directory.check_free()? };
     let manifest = match opened {
@@ -68,7 +69,9 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
         },
     };
     let blobs = Blobs::local(&directory.objects())?;
-    let batch = work(Arc::clone(&store), &blobs, processor, args.limits(), settings, &manifest, stop).await;
+    let registry = Registry::new(sandbox, blobs.clone());
+    registry.add(processor);
+    let batch = work(Arc::clone(&store), &blobs, registry, settings, &manifest, stop).await;
     let batch = batch.with_context(|| format!("what was done is kept: {}", args.how_to_resume()))?;
     if batch.step != BatchStep::Done {
         say!("stopped after {} of {} rows; to go on: {}", batch.counts.success + batch.counts.failed, batch.counts.rows, args.how_to_resume());
@@ -84,11 +87,14 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
     report(args, &directory, &summary, answer.and_then(|answer| answer.output))
 }
 
-fn load_processor(args: &RunArgs, slots: u32) -> anyhow::Result<Processor> {
+fn make_sandbox(slots: u32) -> anyhow::Result<Sandbox> {
+    // A lease's instance may still close while the slot's next one starts.
+    Ok(Sandbox::new(slots.saturating_mul(2).saturating_add(2), &cache_directory()?)?)
+}
+
+fn load_processor(args: &RunArgs, sandbox: &Sandbox) -> anyhow::Result<Processor> {
     let path = &args.processor;
     let wasm = std::fs::read(path).with_context(|| format!("cannot read the processor {}", path.display()))?;
-    // A lease's instance may still close while the slot's next one starts.
-    let sandbox = Sandbox::new(slots.saturating_mul(2).saturating_add(2), &cache_directory()?)?;
     sandbox.load(&wasm).with_context(|| format!("cannot use {} as a processor", path.display()))
 }
 
@@ -104,8 +110,7 @@ fn cache_directory() -> anyhow::Result<PathBuf> {
 async fn work(
     store: Arc<SqliteStore>,
     blobs: &Blobs,
-    processor: Processor,
-    limits: Limits,
+    registry: Registry,
     settings: WorkerSettings,
     manifest: &Manifest,
     stop: &Stop,
@@ -114,12 +119,10 @@ async fn work(
     if batch.step == BatchStep::Done {
         return Ok(batch);
     }
-    let registry = Arc::new(Registry::default());
-    registry.register(&batch.app, &batch.op, batch.processor_version, Registered { processor, limits });
     let status = Arc::new(StatusBoard::default());
     let following = status.watch(batch.id);
     status.publish_counts(batch.id, batch.counts);
-    let worker = Worker::new(Arc::clone(&store) as Arc<dyn Store>, blobs.clone(), registry, status, settings);
+    let worker = Worker::new(Arc::clone(&store) as Arc<dyn Store>, blobs.clone(), Arc::new(registry), status, settings);
     let watching = {
         let (worker, stop) = (Arc::clone(&worker), stop.clone());
         tokio::spawn(async move {

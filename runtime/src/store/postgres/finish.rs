@@ -51,7 +51,7 @@ pub(super) async fn claim_finish(
             finish_expires_at = rowmill.later(coalesce($3, rowmill.now_ms()), $2)
          WHERE batch_key = (
             SELECT batch_key FROM rowmill.batches
-            WHERE step IN ('join', 'mark') AND (finish_token IS NULL OR finish_expires_at <= coalesce($3, rowmill.now_ms())) AND ($4 IS NULL OR kind = $4)
+            WHERE step IN ('join', 'mark') AND (finish_expires_at IS NULL OR finish_expires_at <= coalesce($3, rowmill.now_ms())) AND ($4 IS NULL OR kind = $4)
             ORDER BY batch_key LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
          RETURNING batch_id, step, finish_token, finish_attempt",
     ).persistent(store.named())
@@ -89,18 +89,20 @@ pub(super) async fn renew_finish(store: &PgStore, lease: &FinishLease, ttl: Dura
     ensure_held(&hit)
 }
 
-pub(super) async fn give_back_finish(store: &PgStore, lease: &FinishLease) -> Result<(), StoreError> {
+pub(super) async fn give_back_finish(store: &PgStore, lease: &FinishLease, after: Duration) -> Result<(), StoreError> {
     let mut db = store.unit().await?;
     sqlx::query(
         "WITH given AS (
-            UPDATE rowmill.batches SET finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL, finish_attempt = finish_attempt - 1
-            WHERE batch_id = $1 AND finish_token = $2 AND finish_expires_at > coalesce($3, rowmill.now_ms()) RETURNING kind)
-         SELECT pg_notify('rowmill', 'work ' || kind) FROM given",
+            UPDATE rowmill.batches SET finish_token = NULL, finish_worker = NULL, finish_attempt = finish_attempt - 1,
+                finish_expires_at = CASE WHEN $4 > 0 THEN rowmill.later(coalesce($3, rowmill.now_ms()), $4) END
+            WHERE batch_id = $1 AND finish_token = $2 AND finish_expires_at > coalesce($3, rowmill.now_ms()) RETURNING kind, finish_expires_at)
+         SELECT pg_notify('rowmill', 'work ' || kind) FROM given WHERE finish_expires_at IS NULL",
     )
     .persistent(store.named())
     .bind(lease.batch.uuid())
     .bind(lease.token)
     .bind(store.now())
+    .bind(millis(after))
     .execute(&mut *db)
     .await
     .map_err(failed("give the lease of a batch to finish back"))?;

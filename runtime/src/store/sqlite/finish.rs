@@ -54,7 +54,7 @@ pub(super) async fn claim_finish(
     let claimed: Option<(String, String, i64)> = sqlx::query_as(
         "UPDATE batches SET finish_token = ?1, finish_worker = ?2, finish_expires_at = ?3, finish_attempt = finish_attempt + 1
          WHERE batch_key = (SELECT batch_key FROM batches
-                            WHERE step IN ('join', 'mark') AND (finish_token IS NULL OR finish_expires_at <= ?4) AND kind = coalesce(?5, kind) ORDER BY batch_key LIMIT 1)
+                            WHERE step IN ('join', 'mark') AND (finish_expires_at IS NULL OR finish_expires_at <= ?4) AND kind = coalesce(?5, kind) ORDER BY batch_key LIMIT 1)
          RETURNING batch_id, step, finish_attempt",
     )
     .bind(token)
@@ -83,14 +83,16 @@ pub(super) async fn renew_finish(store: &SqliteStore, lease: &FinishLease, ttl: 
     ensure_held(&hit)
 }
 
-pub(super) async fn give_back_finish(store: &SqliteStore, lease: &FinishLease) -> Result<(), StoreError> {
+pub(super) async fn give_back_finish(store: &SqliteStore, lease: &FinishLease, after: Duration) -> Result<(), StoreError> {
+    let now = store.now();
     sqlx::query(
-        "UPDATE batches SET finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL, finish_attempt = finish_attempt - 1
+        "UPDATE batches SET finish_token = NULL, finish_worker = NULL, finish_expires_at = ?, finish_attempt = finish_attempt - 1
          WHERE batch_id = ? AND finish_token = ? AND finish_expires_at > ?",
     )
+    .bind((!after.is_zero()).then(|| now.after(after).0))
     .bind(lease.batch.to_string())
     .bind(lease.token)
-    .bind(store.now().0)
+    .bind(now.0)
     .execute(&store.writer)
     .await
     .map_err(failed("give the lease of a batch to finish back"))?;

@@ -208,8 +208,8 @@ impl Store for SqliteStore {
         finish::renew_finish(self, lease, ttl).await
     }
 
-    async fn give_back_finish(&self, lease: &FinishLease) -> Result<(), StoreError> {
-        finish::give_back_finish(self, lease).await
+    async fn give_back_finish(&self, lease: &FinishLease, after: Duration) -> Result<(), StoreError> {
+        finish::give_back_finish(self, lease, after).await
     }
 
     async fn record_files(&self, lease: &FinishLease, files: &[OutputFile]) -> Result<(), StoreError> {

@@ -230,8 +230,8 @@ impl Store for Faulty {
         self.store.renew_finish(&self.finish(lease), ttl).await
     }
 
-    async fn give_back_finish(&self, lease: &FinishLease) -> Result<(), StoreError> {
-        self.store.give_back_finish(&self.finish(lease)).await
+    async fn give_back_finish(&self, lease: &FinishLease, after: Duration) -> Result<(), StoreError> {
+        self.store.give_back_finish(&self.finish(lease), after).await
     }
 
     async fn record_files(&self, lease: &FinishLease, files: &[OutputFile]) -> Result<(), StoreError> {

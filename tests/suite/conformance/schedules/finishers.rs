@@ -43,7 +43,7 @@ impl Schedule {
         self.story.push(format!("{} finish {way} {lease:?} held: {held}", now.0));
         match way {
             0 => {
-                self.store.give_back_finish(lease).await?;
+                self.store.give_back_finish(lease, Duration::ZERO).await?;
                 if held {
                     (batch.finish, batch.finish_attempts) = (None, batch.finish_attempts - 1);
                 }

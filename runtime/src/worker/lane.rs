@@ -1,0 +1,61 @@
+//! Slots for one kind of work: slow queries have slots that batches cannot take.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::sync::{Notify, Semaphore};
+
+use crate::model::ProcessorKind;
+
+/// The slots of one kind, and what wakes their claims.
+pub(super) struct Lane {
+    pub kind: ProcessorKind,
+    count: u32,
+    pub slots: Arc<Semaphore>,
+    /// Results that wait to be written: no more leases than slots, so that a slow disk bounds what is held in memory.
+    pub recording: Arc<Semaphore>,
+    /// There may be something to claim.
+    pub wake: Notify,
+    /// A batch may be ready to be finished.
+    finish_wanted: AtomicBool,
+}
+
+impl Lane {
+    pub fn new(kind: ProcessorKind, slots: u32) -> Lane {
+        let count = slots.max(1);
+        Lane {
+            kind,
+            count,
+            slots: Arc::new(Semaphore::new(count as usize)),
+            recording: Arc::new(Semaphore::new(count as usize)),
+            wake: Notify::new(),
+            finish_wanted: AtomicBool::new(true),
+        }
+    }
+
+    /// How many slots there are, used or free.
+    pub fn slot_count(&self) -> u32 {
+        self.count
+    }
+
+    /// Before more rows are claimed, look for a batch to finish.
+    pub fn want_finish(&self) {
+        self.finish_wanted.store(true, Ordering::Release);
+    }
+
+    /// Whether to look, once.
+    pub fn take_finish_wanted(&self) -> bool {
+        self.finish_wanted.swap(false, Ordering::AcqRel)
+    }
+
+    /// Waits until nothing runs and nothing is being recorded. Nothing can begin afterwards.
+    pub async fn take_all_slots(&self) {
+        // A closed semaphore has no slots either.
+        if let Ok(slots) = self.slots.acquire_many(self.count).await {
+            slots.forget();
+        }
+        if let Ok(recording) = self.recording.acquire_many(self.count).await {
+            recording.forget();
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! How a worker works.
+
+use std::time::Duration;
+
+use crate::model::{Limits, WorkerInfo};
+
+/// How a worker works.
+#[derive(Clone, Debug)]
+pub struct WorkerSettings {
+    /// For people who look at workers and leases. One at a time has it.
+    pub name: String,
+    /// Leases of batches that run at the same time.
+    pub slots: u32,
+    /// Slow queries that run at the same time, beside them.
+    pub query_slots: u32,
+    /// Between two signs of life.
+    pub heartbeat: Duration,
+    /// A lease should hold about this much work.
+    pub lease_target: Duration,
+    /// Rows of a lease, at most.
+    pub lease_rows_max: u32,
+    /// A drain stops rows that still run after this time, and gives them back.
+    pub drain_grace: Duration,
+    /// What rows of apps without limits of their own may use.
+    pub limits: Limits,
+    /// Whether it waits until the store and the object store come back when they fail. Else it ends.
+    pub outlasts_failures: bool,
+}
+
+impl WorkerSettings {
+    /// For a process on this machine: twice as many slots as cores, since a slot waits while its lease is claimed and read.
+    pub fn local() -> WorkerSettings {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        WorkerSettings {
+            name: format!("{}-{}", gethostname::gethostname().to_string_lossy(), std::process::id()),
+            slots: u32::try_from(cores * 2).unwrap_or(u32::MAX),
+            query_slots: u32::try_from(cores).unwrap_or(u32::MAX),
+            heartbeat: Duration::from_secs(10),
+            lease_target: Duration::from_millis(250),
+            lease_rows_max: 5_000,
+            drain_grace: Duration::from_secs(10),
+            limits: Limits::default(),
+            outlasts_failures: false,
+        }
+    }
+
+    /// A lease lives this long without a sign of its worker: one that comes late is forgiven, and what a dead one held is run again within two heartbeats.
+    pub fn lease_ttl(&self) -> Duration {
+        self.heartbeat * 5 / 3
+    }
+
+    /// How it presents itself.
+    pub(super) fn info(&self, draining: bool) -> WorkerInfo {
+        WorkerInfo {
+            name: self.name.clone(),
+            host: gethostname::gethostname().to_string_lossy().into_owned(),
+            pid: std::process::id(),
+            slots: self.slots,
+            query_slots: self.query_slots,
+            draining,
+        }
+    }
+}
