@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod export;
 pub mod intake;
+pub mod jobs;
 pub mod model;
 pub mod registry;
 pub mod sandbox;

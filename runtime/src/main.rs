@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use rowmill::cli::{Cli, Command, EXIT_CANNOT_RUN, config, migrate, run};
+use rowmill::cli::{Cli, Command, EXIT_CANNOT_RUN, apps, config, deploy, migrate, query, results, run, status, submit, work, workers};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -12,6 +12,19 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Work(args) => work::run(&args),
+        Command::Workers(args) => workers::run(&args),
+        Command::Apps(args) => apps::run(&args),
+        Command::Deploy(args) => deploy::run(&args),
+        Command::Submit(args) => submit::submit(&args),
+        Command::Append(args) => submit::append(&args),
+        Command::Release(args) => submit::release(&args),
+        Command::Status(args) => status::status(&args),
+        Command::Rows(args) => results::rows(&args),
+        Command::Results(args) => results::results(&args),
+        Command::Abort(args) => status::abort(&args),
+        Command::Query(args) => query::query(&args),
+        Command::Answer(args) => query::answer(&args),
     };
     ended.unwrap_or_else(|error| {
         rowmill::cli::say_error(&error);

@@ -25,15 +25,6 @@ pub enum FindError {
     Blobs(#[from] BlobError),
 }
 
-/// Why a processor could not be stored.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreCodeError {
-    #[error(transparent)]
-    Load(#[from] LoadError),
-    #[error(transparent)]
-    Blobs(#[from] BlobError),
-}
-
 struct Entry {
     code: Arc<OnceCell<Processor>>,
     used_at: Instant,
@@ -58,15 +49,14 @@ impl Registry {
         let _ = self.entry(&digest).set(processor);
     }
 
-    /// Checks and compiles a component, and stores it, so that every process can run it.
+    /// Stores the code of a processor that was loaded from it, so that every process can run it.
     ///
     /// # Errors
-    /// [`StoreCodeError`]; nothing is stored then.
-    pub async fn store(&self, wasm: Bytes) -> Result<Processor, StoreCodeError> {
-        let processor = self.load(wasm.clone()).await?;
+    /// [`BlobError`]; nothing is stored then.
+    pub async fn store(&self, processor: Processor, wasm: Bytes) -> Result<(), BlobError> {
         self.blobs.put(&object_of(&processor.digest), wasm).await?;
-        self.add(processor.clone());
-        Ok(processor)
+        self.add(processor);
+        Ok(())
     }
 
     /// The processor with which a batch was submitted.
@@ -105,8 +95,11 @@ impl Registry {
         Ok(processor)
     }
 
-    /// Compiling takes from a tenth of a second to half a minute.
-    async fn load(&self, wasm: Bytes) -> Result<Processor, LoadError> {
+    /// Checks and compiles a component, which takes from a tenth of a second to half a minute.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn load(&self, wasm: Bytes) -> Result<Processor, LoadError> {
         let sandbox = self.sandbox.clone();
         blocking(move || sandbox.load(&wasm)).await
     }

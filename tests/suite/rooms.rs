@@ -40,6 +40,8 @@ const RULES: &[Rule] = &[
     KnowsOnly("status", &["model"]),
     // The worker is claim, run, record and summarise. It does not know who asked for the work,
     KnowsOnly("worker", &["blobs", "model", "registry", "sandbox", "status", "store"]),
+    KnowsOnly("jobs", &["blobs", "model", "registry", "sandbox", "status", "store", "worker"]),
+    NeverKnows("jobs", "worker::claim"),
     // and who asks reads through the store, never through the worker. (The command line starts one.)
     // Nobody reads the configuration but the command line: the others are given what they need.
     NeverKnows("api", "config"),

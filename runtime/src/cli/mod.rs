@@ -8,11 +8,22 @@ macro_rules! say {
     }};
 }
 
+pub mod apps;
 pub mod config;
+pub mod deploy;
+mod feed;
 pub mod migrate;
 mod progress;
+pub mod query;
+pub mod results;
 pub mod run;
 mod signals;
+pub mod status;
+pub mod submit;
+mod table;
+mod wiring;
+pub mod work;
+pub mod workers;
 
 use std::io::IsTerminal;
 
@@ -40,6 +51,19 @@ pub enum Command {
     Run(Box<run::RunArgs>),
     Config(config::ConfigCommand),
     Migrate(migrate::MigrateCommand),
+    Work(work::WorkCommand),
+    Workers(workers::WorkersCommand),
+    Apps(apps::AppsCommand),
+    Deploy(deploy::DeployCommand),
+    Submit(submit::SubmitCommand),
+    Append(submit::AppendCommand),
+    Release(submit::ReleaseCommand),
+    Status(status::StatusCommand),
+    Rows(results::RowsCommand),
+    Results(results::ResultsCommand),
+    Abort(status::AbortCommand),
+    Query(query::QueryCommand),
+    Answer(query::AnswerCommand),
 }
 
 /// Logs go to stderr; `ROWMILL_LOG` chooses which, as in `ROWMILL_LOG=debug` or `ROWMILL_LOG=rowmill::worker=trace`.

@@ -19,7 +19,11 @@ struct ResultLine<'a> {
     log: Option<&'a str>,
 }
 
-pub(super) fn write_row(writer: &mut impl Write, row: &RecordedOutcome) -> io::Result<()> {
+/// Writes what became of a row of a final batch, or of one that has an outcome.
+///
+/// # Errors
+/// Of the writer.
+pub fn write_row(writer: &mut impl Write, row: &RecordedOutcome) -> io::Result<()> {
     // A final batch has no row without a status.
     let status = row.status.unwrap_or(RowStatus::Aborted);
     let output = row.output.as_deref().map(on_one_line);
@@ -31,7 +35,7 @@ pub(super) fn write_row(writer: &mut impl Write, row: &RecordedOutcome) -> io::R
 }
 
 /// JSON has line breaks only between its parts, where blanks do as well.
-pub(super) fn on_one_line(json: &str) -> std::borrow::Cow<'_, str> {
+pub fn on_one_line(json: &str) -> std::borrow::Cow<'_, str> {
     if json.contains(['\n', '\r']) { json.replace(['\n', '\r'], " ").into() } else { json.into() }
 }
 

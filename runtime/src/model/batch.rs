@@ -147,6 +147,13 @@ pub struct NewRow {
     pub rejected: Option<String>,
 }
 
+impl NewRow {
+    /// A row with its input.
+    pub fn new(line: u32, input: JsonText) -> NewRow {
+        NewRow { line, input, rejected: None }
+    }
+}
+
 /// Rows of a batch by how they ended. `success + failed + aborted == rows` once the batch is final.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchCounts {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::lane::Lane;
 use super::patience::Pauses;
 use super::{Worker, WorkerError};
-use crate::model::ClaimRequest;
+use crate::model::{ClaimRequest, FinishLease};
 use crate::store::StoreError;
 
 /// An idle worker looks at least this often.
@@ -41,6 +41,7 @@ impl Worker {
         };
         let looks_first = lane.take_finish_wanted();
         if looks_first && let Some(finish) = self.claim_finish(lane).await? {
+            lane.set_idle(false);
             lane.want_finish();
             tokio::spawn(Arc::clone(self).finish(finish, Arc::clone(lane), first));
             return Ok(());
@@ -58,7 +59,12 @@ impl Worker {
                 return Ok(());
             }
             drop(slots);
-            let idle = self.idle_time(lane).await?;
+            let due = self.store.next_due(Some(lane.kind)).await?;
+            lane.set_idle(due.is_none());
+            if self.settings.ends_when_idle && self.batches.is_idle() && self.queries.is_idle() {
+                self.drain();
+            }
+            let idle = self.idle_time(due);
             tokio::select! {
                 () = woken => {}
                 () = self.drain.cancelled() => {}
@@ -66,13 +72,14 @@ impl Worker {
             }
             return Ok(());
         }
+        lane.set_idle(false);
         for (lease, slot) in leases.into_iter().zip(slots) {
             tokio::spawn(Arc::clone(self).work(lease, Arc::clone(lane), slot));
         }
         Ok(())
     }
 
-    async fn claim_finish(&self, lane: &Lane) -> Result<Option<crate::model::FinishLease>, StoreError> {
+    async fn claim_finish(&self, lane: &Lane) -> Result<Option<FinishLease>, StoreError> {
         self.store.claim_finish(&self.settings.name, Some(lane.kind), self.settings.lease_ttl()).await
     }
 
@@ -89,8 +96,8 @@ impl Worker {
     }
 
     /// Until something is due, and not so long that what a dead worker leaves behind would wait past two heartbeats.
-    async fn idle_time(&self, lane: &Lane) -> Result<Duration, StoreError> {
+    fn idle_time(&self, due: Option<Duration>) -> Duration {
         let most = POLL.min(self.settings.heartbeat / 4).max(POLL_LEAST);
-        Ok(self.store.next_due(Some(lane.kind)).await?.unwrap_or(most).clamp(POLL_LEAST, most))
+        due.unwrap_or(most).clamp(POLL_LEAST, most)
     }
 }

@@ -18,6 +18,7 @@ pub(super) struct Lane {
     pub wake: Notify,
     /// A batch may be ready to be finished.
     finish_wanted: AtomicBool,
+    idle: AtomicBool,
 }
 
 impl Lane {
@@ -30,6 +31,7 @@ impl Lane {
             recording: Arc::new(Semaphore::new(count as usize)),
             wake: Notify::new(),
             finish_wanted: AtomicBool::new(true),
+            idle: AtomicBool::new(false),
         }
     }
 
@@ -46,6 +48,17 @@ impl Lane {
     /// Whether to look, once.
     pub fn take_finish_wanted(&self) -> bool {
         self.finish_wanted.swap(false, Ordering::AcqRel)
+    }
+
+    /// Notes whether there is nothing to do, as the last claim found.
+    pub fn set_idle(&self, nothing_due: bool) {
+        let quiet = |slots: &Semaphore| slots.available_permits() == self.count as usize;
+        self.idle.store(nothing_due && quiet(&self.slots) && quiet(&self.recording), Ordering::Release);
+    }
+
+    /// The last claim found nothing, and nothing runs.
+    pub fn is_idle(&self) -> bool {
+        self.idle.load(Ordering::Acquire)
     }
 
     /// Waits until nothing runs and nothing is being recorded. Nothing can begin afterwards.

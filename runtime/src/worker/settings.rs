@@ -25,6 +25,8 @@ pub struct WorkerSettings {
     pub limits: Limits,
     /// Whether it waits until the store and the object store come back when they fail. Else it ends.
     pub outlasts_failures: bool,
+    /// Whether it ends once there is nothing left to do, now or later.
+    pub ends_when_idle: bool,
 }
 
 impl WorkerSettings {
@@ -41,7 +43,13 @@ impl WorkerSettings {
             drain_grace: Duration::from_secs(10),
             limits: Limits::default(),
             outlasts_failures: false,
+            ends_when_idle: false,
         }
+    }
+
+    /// Instances of guests that may live at the same time: a lease's instance may still close while the slot's next one starts.
+    pub fn instances_max(&self) -> u32 {
+        self.slots.saturating_add(self.query_slots).saturating_mul(2).saturating_add(2)
     }
 
     /// A lease lives this long without a sign of its worker: one that comes late is forgiven, and what a dead one held is run again within two heartbeats.

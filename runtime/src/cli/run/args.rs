@@ -1,16 +1,14 @@
 //! What `rowmill run` can be told.
 
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use clap::Args;
 use clap::builder::RangedU64ValueParser;
-use clap::{Args, ValueEnum};
 
+use crate::cli::feed::{FormatArg, InputFile, open_file};
 use crate::config::{parse_memory, parse_timeout};
-use crate::intake::Format;
 use crate::model::{JsonText, Limits, ProcessorKind};
 use crate::worker::WorkerSettings;
 
@@ -63,18 +61,9 @@ pub struct RunArgs {
     pub resume: bool,
 }
 
-/// [`Format`] on the command line.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum FormatArg {
-    /// Comma-separated values with a header.
-    Csv,
-    /// One JSON value per line.
-    Ndjson,
-}
-
 /// Where the rows come from.
 pub(super) enum Source {
-    File { name: String, format: Format, reader: Box<dyn Read + Send> },
+    File(InputFile),
     Query(JsonText),
 }
 
@@ -102,33 +91,11 @@ impl RunArgs {
         self.context()?;
         let processor = self.processor.display();
         match (kind, &self.input, &self.query) {
-            (ProcessorKind::Batch, Some(input), _) => self.open_file(input),
+            (ProcessorKind::Batch, Some(input), _) => Ok(Source::File(open_file(input, self.format)?)),
             (ProcessorKind::SlowQuery, _, Some(query)) => Ok(Source::Query(JsonText::check(query.as_str()).context("--query")?)),
             (ProcessorKind::Batch, None, _) => bail!("{processor} is a processor of rows: give it --input FILE instead of --query"),
             (ProcessorKind::SlowQuery, _, None) => bail!("{processor} is a processor of slow queries: give it --query JSON instead of --input"),
         }
-    }
-
-    fn open_file(&self, input: &Path) -> anyhow::Result<Source> {
-        let given = self.format.map(|format| match format {
-            FormatArg::Csv => Format::Csv,
-            FormatArg::Ndjson => Format::Ndjson,
-        });
-        let stdin = input == Path::new("-");
-        let name = if stdin { "stdin".to_owned() } else { input.display().to_string() };
-        let Some(format) = given.or_else(|| Format::of_file(input)) else {
-            bail!("the format of {name} is not clear from its name: say --format csv or --format ndjson");
-        };
-        let reader: Box<dyn Read + Send> = if stdin {
-            Box::new(std::io::stdin())
-        } else {
-            let file = File::open(input).with_context(|| format!("cannot read {name}"))?;
-            if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-                bail!("cannot read {name}: it is a directory");
-            }
-            Box::new(file)
-        };
-        Ok(Source::File { name, format, reader })
     }
 
     pub(super) fn out_directory(&self) -> PathBuf {

@@ -4,7 +4,6 @@ mod args;
 mod directory;
 mod feed;
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -15,6 +14,7 @@ pub use self::args::RunArgs;
 use self::directory::{Manifest, Opened, RunDirectory};
 use super::progress;
 use super::signals::Stop;
+use super::wiring::cache_directory;
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
 use crate::blobs::Blobs;
 use crate::export::{Summary, export_batch};
@@ -46,7 +46,7 @@ pub fn run(args: &RunArgs) -> anyhow::Result<ExitCode> {
 
 async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
     let settings = args.settings();
-    let sandbox = make_sandbox(settings.slots.max(settings.query_slots))?;
+    let sandbox = make_sandbox(&settings)?;
     let processor = load_processor(args, &sandbox)?;
     let directory = RunDirectory::new(args.out_directory());
     let opened = if args.resume { directory.resume(&processor.digest)? } else { directory.check_free()? };
@@ -87,23 +87,14 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
     report(args, &directory, &summary, answer.and_then(|answer| answer.output))
 }
 
-fn make_sandbox(slots: u32) -> anyhow::Result<Sandbox> {
-    // A lease's instance may still close while the slot's next one starts.
-    Ok(Sandbox::new(slots.saturating_mul(2).saturating_add(2), &cache_directory()?)?)
+fn make_sandbox(settings: &WorkerSettings) -> anyhow::Result<Sandbox> {
+    Ok(Sandbox::new(settings.instances_max(), &cache_directory()?)?)
 }
 
 fn load_processor(args: &RunArgs, sandbox: &Sandbox) -> anyhow::Result<Processor> {
     let path = &args.processor;
     let wasm = std::fs::read(path).with_context(|| format!("cannot read the processor {}", path.display()))?;
     sandbox.load(&wasm).with_context(|| format!("cannot use {} as a processor", path.display()))
-}
-
-fn cache_directory() -> anyhow::Result<PathBuf> {
-    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    from("ROWMILL_CACHE_DIR")
-        .or_else(|| from("XDG_CACHE_HOME").map(|cache| cache.join("rowmill")))
-        .or_else(|| from("HOME").map(|home| home.join(".cache/rowmill")))
-        .context("there is no place for compiled processors: set ROWMILL_CACHE_DIR to a directory")
 }
 
 /// Runs what is to be run, and returns the batch as it is then.

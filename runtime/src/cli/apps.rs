@@ -1,0 +1,161 @@
+//! `rowmill apps`: apps, their weights and limits, their processors.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::builder::RangedU64ValueParser;
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::config::ConfigArgs;
+use super::table::Table;
+use super::wiring::{block_on, open_store};
+use super::{EXIT_SUCCESS, print_data};
+use crate::config::{parse_memory, parse_timeout};
+use crate::model::{App, Limits, ProcessorVersion};
+use crate::store::Store;
+
+/// List apps with their processors, or change an app's share and limits.
+#[derive(Debug, Args)]
+pub struct AppsCommand {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    /// Print JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub action: Option<AppsAction>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AppsAction {
+    Set(AppsSet),
+}
+
+/// Register an app, or change what is given; the rest stays.
+#[derive(Debug, Args)]
+pub struct AppsSet {
+    pub app: String,
+    /// Its share of the work, against the weights of the others.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]
+    pub weight: Option<u32>,
+    /// Rows and queries that run at the same time, over all workers; `none` for no limit.
+    #[arg(long, value_name = "N|none", value_parser = parse_running_max)]
+    pub running_max: Option<RunningMax>,
+    /// Fuel for one row: about one unit per instruction.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000_000_000_000))]
+    pub fuel: Option<u64>,
+    /// Time for one row.
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    pub timeout: Option<Duration>,
+    /// Memory of one instance.
+    #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
+    pub memory: Option<u64>,
+    /// Go back to the workers' own limits for rows, before what is given here.
+    #[arg(long)]
+    pub default_limits: bool,
+}
+
+/// A number, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RunningMax(Option<u32>);
+
+fn parse_running_max(text: &str) -> Result<RunningMax, String> {
+    if text == "none" {
+        return Ok(RunningMax(None));
+    }
+    match text.parse() {
+        Ok(number) if number > 0 => Ok(RunningMax(Some(number))),
+        _ => Err(format!("it should be a number from 1 on, or none, not {text}")),
+    }
+}
+
+/// An app as it is listed.
+#[derive(Serialize)]
+struct Listed {
+    #[serde(flatten)]
+    app: App,
+    /// The newest version of each operation.
+    processors: Vec<ProcessorVersion>,
+}
+
+/// Lists or changes.
+///
+/// # Errors
+/// Why it could not.
+pub fn run(args: &AppsCommand) -> anyhow::Result<ExitCode> {
+    let config = args.config.load(Vec::new())?;
+    block_on(async {
+        let store = open_store(&config).await?;
+        if let Some(AppsAction::Set(set)) = &args.action {
+            let stored = store.read_app(&set.app).await?.unwrap_or_else(|| App::named(&set.app));
+            let app = changed(stored, set, &config.limits);
+            store.put_app(&app).await?;
+            let listed = list(&*store).await?.into_iter().filter(|listed| listed.app.name == app.name).collect();
+            print(listed, args.json)?;
+        } else {
+            print(list(&*store).await?, args.json)?;
+        }
+        Ok(ExitCode::from(EXIT_SUCCESS))
+    })
+}
+
+fn changed(app: App, set: &AppsSet, defaults: &Limits) -> App {
+    let limits = if set.default_limits { None } else { app.limits };
+    let limits = if set.fuel.is_some() || set.timeout.is_some() || set.memory.is_some() {
+        let old = limits.unwrap_or_else(|| defaults.clone());
+        let (fuel, timeout, memory_bytes) =
+            (set.fuel.unwrap_or(old.fuel), set.timeout.unwrap_or(old.timeout), set.memory.unwrap_or(old.memory_bytes));
+        Some(Limits { fuel, timeout, memory_bytes, ..old })
+    } else {
+        limits
+    };
+    App {
+        weight: set.weight.unwrap_or(app.weight),
+        running_max: set.running_max.map_or(app.running_max, |RunningMax(number)| number),
+        limits,
+        name: app.name,
+    }
+}
+
+/// Also apps that were never registered, but have processors.
+async fn list(store: &dyn Store) -> anyhow::Result<Vec<Listed>> {
+    let mut listed: Vec<Listed> = store.list_apps().await?.into_iter().map(|app| Listed { app, processors: Vec::new() }).collect();
+    for version in store.list_processors(None).await? {
+        let at = listed.iter().position(|listed| listed.app.name == version.app).unwrap_or_else(|| {
+            listed.push(Listed { app: App::named(&version.app), processors: Vec::new() });
+            listed.len() - 1
+        });
+        let processors = &mut listed[at].processors;
+        // They come by version.
+        processors.retain(|other| other.op != version.op);
+        processors.push(version);
+    }
+    listed.sort_by(|one, other| one.app.name.cmp(&other.app.name));
+    Ok(listed)
+}
+
+fn print(listed: Vec<Listed>, json: bool) -> anyhow::Result<()> {
+    if json {
+        return print_data(&serde_json::to_string(&listed)?);
+    }
+    let mut table = Table::new(["APP", "WEIGHT", "RUNNING AT ONCE", "LIMITS OF A ROW", "PROCESSORS"]);
+    for Listed { app, processors } in listed {
+        let processors = processors.iter().map(|version| format!("{} v{} ({})", version.op, version.version, version.kind.as_str()));
+        let limits = app.limits.as_ref().map_or_else(
+            || "the workers'".to_owned(),
+            |limits| {
+                let (time, memory) = (crate::config::show_time(limits.timeout), crate::config::show_size(limits.memory_bytes));
+                format!("fuel {}, {time}, {memory}", limits.fuel)
+            },
+        );
+        table.row([
+            app.name.clone(),
+            app.weight.to_string(),
+            app.running_max.map_or_else(|| "any".to_owned(), |number| number.to_string()),
+            limits,
+            processors.collect::<Vec<_>>().join(", "),
+        ]);
+    }
+    print_data(&table.into_text())
+}

@@ -1,0 +1,161 @@
+//! `rowmill rows` and `results`: what became of the rows.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::config::ConfigArgs;
+use super::wiring::{block_on, open_blobs, open_store};
+use super::{EXIT_SUCCESS, print_data};
+use crate::export::{Summary, export_batch, write_result};
+use crate::intake::Format;
+use crate::model::{BatchId, RecordedOutcome, RowStatus};
+use crate::store::ResultCursor;
+
+/// Rows that are read at once.
+const PAGE_ROWS: u32 = 2_000;
+
+/// Print the rows of a batch with what is known of them now, one line of JSON each, in the order of their lines.
+///
+/// A row that has no outcome yet has the status null.
+#[derive(Debug, Args)]
+pub struct RowsCommand {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    pub batch: BatchId,
+    /// Only rows that ended so.
+    #[arg(long)]
+    pub status: Option<RowStatusArg>,
+    /// Only rows after this line.
+    #[arg(long, value_name = "LINE", default_value_t = 0)]
+    pub after: u32,
+    /// At most so many rows.
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+}
+
+/// [`RowStatus`] on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum RowStatusArg {
+    Success,
+    Failed,
+    Aborted,
+}
+
+/// Print the results of a batch that has ended, one line of JSON per row, in the order of their lines; or put them into a directory.
+///
+/// A directory gets results.ndjson, failed.ndjson, files/ and summary.json, as `rowmill run` leaves them.
+#[derive(Debug, Args)]
+pub struct ResultsCommand {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    pub batch: BatchId,
+    /// A directory, which is made when it is missing.
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct RowLine<'a> {
+    line: u32,
+    status: Option<RowStatus>,
+    input: &'a RawValue,
+}
+
+/// Prints rows.
+///
+/// # Errors
+/// Why they could not be read.
+pub fn rows(args: &RowsCommand) -> anyhow::Result<ExitCode> {
+    let config = args.config.load(Vec::new())?;
+    block_on(async {
+        let store = open_store(&config).await?;
+        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+        let mut left = args.limit.unwrap_or(u64::MAX);
+        let mut after = (args.after > 0).then_some(ResultCursor { line: args.after, row_no: u32::MAX });
+        'pages: loop {
+            let page = store.read_results(args.batch, after, PAGE_ROWS).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(ResultCursor { line: last.line, row_no: last.row_no });
+            for row in page.iter().filter(|row| wanted(row, args.status)) {
+                if left == 0 || !write_row(&mut out, row)? {
+                    break 'pages;
+                }
+                left -= 1;
+            }
+        }
+        flush(&mut out)?;
+        Ok(ExitCode::from(EXIT_SUCCESS))
+    })
+}
+
+fn wanted(row: &RecordedOutcome, status: Option<RowStatusArg>) -> bool {
+    let status = status.map(|status| match status {
+        RowStatusArg::Success => RowStatus::Success,
+        RowStatusArg::Failed => RowStatus::Failed,
+        RowStatusArg::Aborted => RowStatus::Aborted,
+    });
+    status.is_none() || row.status == status
+}
+
+/// False when nobody reads any more.
+fn write_row(out: &mut impl Write, row: &RecordedOutcome) -> anyhow::Result<bool> {
+    if row.status.is_some() {
+        return written(write_result(out, row));
+    }
+    let input = crate::export::on_one_line(&row.input);
+    let line = RowLine { line: row.line, status: None, input: serde_json::from_str(&input)? };
+    written(serde_json::to_writer(&mut *out, &line).map_err(std::io::Error::from).and_then(|()| out.write_all(b"\n")))
+}
+
+fn written(result: std::io::Result<()>) -> anyhow::Result<bool> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("cannot write to stdout"),
+    }
+}
+
+fn flush(out: &mut impl Write) -> anyhow::Result<()> {
+    written(out.flush()).map(drop)
+}
+
+/// Prints or exports results.
+///
+/// # Errors
+/// Why they could not be read or written; among others, that the batch has not ended.
+pub fn results(args: &ResultsCommand) -> anyhow::Result<ExitCode> {
+    let config = args.config.load(Vec::new())?;
+    block_on(async {
+        let store = open_store(&config).await?;
+        let batch = store.read_batch(args.batch).await?;
+        if batch.finished_at.is_none() {
+            bail!("batch {} is {}: results can be read once it has ended; rowmill rows shows what there is", batch.id, batch.status.as_str());
+        }
+        let Some(directory) = &args.out else {
+            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+            let mut after = None;
+            'pages: loop {
+                let page = store.read_results(batch.id, after, PAGE_ROWS).await?;
+                let Some(last) = page.last() else { break };
+                after = Some(ResultCursor { line: last.line, row_no: last.row_no });
+                for row in &page {
+                    if !written(write_result(&mut out, row))? {
+                        break 'pages;
+                    }
+                }
+            }
+            flush(&mut out)?;
+            return Ok(ExitCode::from(EXIT_SUCCESS));
+        };
+        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
+        let summary: Summary = export_batch(&*store, &open_blobs(&config)?, &batch, Format::Ndjson, &[], directory).await?;
+        print_data(&serde_json::to_string(&summary)?)?;
+        Ok(ExitCode::from(EXIT_SUCCESS))
+    })
+}

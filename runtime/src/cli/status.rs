@@ -1,0 +1,190 @@
+//! `rowmill status` and `abort`: a batch as it is now.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::config::ConfigArgs;
+use super::signals::Stop;
+use super::wiring::{Parts, block_on, open_store};
+use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data, progress};
+use crate::model::{Batch, BatchCounts, BatchId, BatchStatus, BatchStep, OutputFile, ProcessorKind, Timestamp, without_controls};
+use crate::status::Snapshot;
+
+/// Between two looks at a batch that is watched.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Show how far a batch or a slow query is.
+#[derive(Debug, Args)]
+pub struct StatusCommand {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    pub batch: BatchId,
+    /// Show its progress until it is done.
+    ///
+    /// Exit status: 0 all rows succeeded, 1 some failed or the batch was aborted.
+    #[arg(long)]
+    pub watch: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Abort a batch or a slow query: what has no outcome is not run, and what runs is stopped.
+///
+/// One that has ended stays as it is.
+///
+/// Exit status: 0 it is aborted, 1 it had ended before.
+#[derive(Debug, Args)]
+pub struct AbortCommand {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    pub batch: BatchId,
+    /// Why, for those who look at it.
+    #[arg(long, value_name = "TEXT")]
+    pub reason: Option<String>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A batch for programs.
+#[derive(Serialize)]
+struct BatchView<'a> {
+    id: BatchId,
+    app: &'a str,
+    op: &'a str,
+    kind: ProcessorKind,
+    version: u32,
+    priority: i32,
+    status: BatchStatus,
+    /// Whether `mark-done` was called, too.
+    done: bool,
+    #[serde(flatten)]
+    counts: BatchCounts,
+    fuel: u64,
+    abort_reason: Option<&'a str>,
+    mark_error: Option<&'a str>,
+    submitted_at: Timestamp,
+    started_at: Option<Timestamp>,
+    finished_at: Option<Timestamp>,
+    files: &'a [OutputFile],
+}
+
+impl<'a> BatchView<'a> {
+    fn of(batch: &'a Batch) -> BatchView<'a> {
+        BatchView {
+            id: batch.id,
+            app: &batch.app,
+            op: &batch.op,
+            kind: batch.kind,
+            version: batch.processor_version,
+            priority: batch.priority,
+            status: batch.status,
+            done: batch.step == BatchStep::Done,
+            counts: batch.counts,
+            fuel: batch.fuel,
+            abort_reason: batch.abort_reason.as_deref(),
+            mark_error: batch.mark_error.as_deref(),
+            submitted_at: batch.submitted_at,
+            started_at: batch.started_at,
+            finished_at: batch.finished_at,
+            files: &batch.files,
+        }
+    }
+}
+
+/// Shows it.
+///
+/// # Errors
+/// Why it could not be read.
+pub fn status(args: &StatusCommand) -> anyhow::Result<ExitCode> {
+    let config = args.config.load(Vec::new())?;
+    block_on(async {
+        if args.watch {
+            let (stop, parts) = (Stop::listen()?, Parts::open(&config).await?);
+            return wait_and_show(parts, args.batch, args.json, &stop).await;
+        }
+        print_batch(&open_store(&config).await?.read_batch(args.batch).await?, args.json)?;
+        Ok(ExitCode::from(EXIT_SUCCESS))
+    })
+}
+
+/// Aborts it.
+///
+/// # Errors
+/// Why it could not.
+pub fn abort(args: &AbortCommand) -> anyhow::Result<ExitCode> {
+    let config = args.config.load(Vec::new())?;
+    block_on(async {
+        let parts = Parts::open(&config).await?;
+        let aborted = parts.jobs.batch_abort(args.batch, args.reason.as_deref()).await?;
+        if !aborted.changed {
+            say!("it had all its outcomes before; nothing was changed");
+        }
+        print_batch(&parts.jobs.store().read_batch(args.batch).await?, args.json)?;
+        parts.close().await;
+        Ok(ExitCode::from(if aborted.status == BatchStatus::Aborted { EXIT_SUCCESS } else { EXIT_SOME_FAILED }))
+    })
+}
+
+/// Shows the progress of a batch until it is done, and then what it is. Where no worker can run beside this, runs it.
+pub(super) async fn wait_and_show(parts: Parts, id: BatchId, json: bool, stop: &Stop) -> anyhow::Result<ExitCode> {
+    let board = Arc::clone(parts.jobs.status());
+    let store = Arc::clone(parts.jobs.store());
+    let following = async {
+        loop {
+            let batch = store.read_batch(id).await?;
+            board.publish(Snapshot::of(&batch));
+            if batch.step == BatchStep::Done {
+                return Ok::<Batch, crate::store::StoreError>(batch);
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    };
+    let shown = tokio::spawn(progress::show(board.watch(id)));
+    let working = parts.work_if_alone();
+    let batch = tokio::select! {
+        batch = following => batch,
+        () = stop.asked() => store.read_batch(id).await,
+    };
+    // Shown or not, the batch is what it is.
+    shown.abort();
+    let _ = shown.await;
+    working.end().await?;
+    let batch = batch?;
+    if batch.step != BatchStep::Done {
+        say!("stopped watching; the batch goes on, where there are workers: rowmill status --watch {id}");
+        return Ok(ExitCode::from(stop.exit_status()));
+    }
+    print_batch(&batch, json)?;
+    Ok(ExitCode::from(if batch.status == BatchStatus::Success { EXIT_SUCCESS } else { EXIT_SOME_FAILED }))
+}
+
+fn print_batch(batch: &Batch, json: bool) -> anyhow::Result<()> {
+    if json {
+        return print_data(&serde_json::to_string(&BatchView::of(batch))?);
+    }
+    let BatchCounts { rows, success, failed, aborted } = batch.counts;
+    let mut text = format!(
+        "{}: {} of app {}, version {}, {}: {rows} rows, {success} success, {failed} failed, {aborted} aborted",
+        batch.id,
+        batch.op,
+        batch.app,
+        batch.processor_version,
+        batch.status.as_str()
+    );
+    for (what, why) in [("aborted", &batch.abort_reason), ("mark-done failed", &batch.mark_error)] {
+        if let Some(why) = why {
+            text.push_str(&format!("\n{what}: {why}"));
+        }
+    }
+    for file in &batch.files {
+        text.push_str(&format!("\nfile {}: {} bytes, {}", file.name, file.size_bytes, file.object));
+    }
+    let text: Vec<String> = text.lines().map(|line| without_controls(line).clone()).collect();
+    print_data(&text.join("\n"))
+}

@@ -1,0 +1,189 @@
+//! `rowmill submit`, `append` and `release`: batches come in.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use serde_json::json;
+
+use super::config::ConfigArgs;
+use super::feed::{FormatArg, InputFile, append_all, open_file};
+use super::signals::Stop;
+use super::wiring::{Parts, block_on};
+use super::{EXIT_SUCCESS, print_data};
+use crate::intake::RowReader;
+use crate::jobs::{ATTEMPTS_DEFAULT, BatchRequest, JobManager};
+use crate::model::{BatchId, JsonText};
+
+/// Submit a file as a batch. Prints its id.
+///
+/// Nothing runs before the whole file is in; a file that cannot be taken leaves nothing. The format is that of `rowmill run`.
+///
+/// Exit status with --wait: 0 all rows succeeded, 1 some failed or the batch was aborted; else 0. 2 it could not be submitted.
+#[derive(Debug, Args)]
+pub struct SubmitCommand {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    pub app: String,
+    /// The operation; case does not matter.
+    pub op: String,
+    /// The file with the rows; - reads stdin. Without one the batch is held and empty.
+    #[arg(value_name = "FILE", required_unless_present = "hold")]
+    pub file: Option<PathBuf>,
+    /// How the file holds its rows; by its name when this is not given.
+    #[arg(long)]
+    pub format: Option<FormatArg>,
+    /// What the processor is told about the batch as a whole, as JSON.
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub context: String,
+    /// Hold the batch: rows can be appended, and nothing runs until it is released.
+    #[arg(long, conflicts_with = "wait")]
+    pub hold: bool,
+    /// The app's batches with the highest priority go first.
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
+    pub priority: i32,
+    /// How often a row is tried at most.
+    #[arg(long, value_name = "N", default_value_t = ATTEMPTS_DEFAULT, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]
+    pub attempts: u32,
+    /// Wait until the batch has ended, and show its progress. Over SQLite, where no worker can run beside this, also run it.
+    #[arg(long)]
+    pub wait: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Append a file to a batch that is held. Prints how many rows it has now.
+///
+/// The lines go on from those that it has. When it stops halfway the rows up to there are appended.
+#[derive(Debug, Args)]
+pub struct AppendCommand {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    pub batch: BatchId,
+    /// The file with the rows; - reads stdin.
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// How the file holds its rows; by its name when this is not given.
+    #[arg(long)]
+    pub format: Option<FormatArg>,
+    /// Release the batch afterwards.
+    #[arg(long)]
+    pub release: bool,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Release a batch that is held: it can be run from now on. Prints how many rows it has.
+#[derive(Debug, Args)]
+pub struct ReleaseCommand {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    pub batch: BatchId,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Submits.
+///
+/// # Errors
+/// Why it could not be submitted.
+pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
+    let config = args.config.load(Vec::new())?;
+    let context = JsonText::check(args.context.as_str()).context("--context")?;
+    let file = args.file.as_ref().map(|file| open_file(file, args.format)).transpose()?;
+    block_on(async {
+        let stop = Stop::listen()?;
+        let parts = Parts::open(&config).await?;
+        let request = BatchRequest { context, priority: args.priority, attempts_max: args.attempts, ..BatchRequest::new(&args.app, &args.op).held() };
+        let id = parts.jobs.batch_submit(request).await?;
+        if let Some(file) = file {
+            let taken = take(&parts.jobs, id, file, 0, &stop).await;
+            if !matches!(taken, Ok(true)) {
+                parts.jobs.store().discard_batch(id).await?;
+                if taken? {
+                    unreachable!("it was not taken");
+                }
+                say!("stopped while the file was read; nothing was submitted");
+                return Ok(ExitCode::from(stop.exit_status()));
+            }
+        }
+        let rows = if args.hold {
+            parts.jobs.store().read_batch(id).await?.counts.rows
+        } else {
+            match parts.jobs.release(id).await {
+                Ok(rows) => rows,
+                Err(error) => {
+                    parts.jobs.store().discard_batch(id).await?;
+                    return Err(error).context("the file has no rows");
+                }
+            }
+        };
+        if args.json && !args.wait {
+            print_data(&json!({ "id": id, "rows": rows, "held": args.hold }).to_string())?;
+        } else if !args.json {
+            say!("{rows} rows, {}", if args.hold { "held" } else { "queued" });
+            print_data(&id.to_string())?;
+        }
+        if args.wait { super::status::wait_and_show(parts, id, args.json, &stop).await } else { Ok(ExitCode::from(EXIT_SUCCESS)) }
+    })
+}
+
+/// Appends.
+///
+/// # Errors
+/// Why it could not.
+pub fn append(args: &AppendCommand) -> anyhow::Result<ExitCode> {
+    let config = args.config.load(Vec::new())?;
+    let file = open_file(&args.file, args.format)?;
+    block_on(async {
+        let stop = Stop::listen()?;
+        let parts = Parts::open(&config).await?;
+        let before = parts.jobs.store().read_batch(args.batch).await?.counts.rows;
+        let lines_before = u32::try_from(before).context("the batch is full")?;
+        let whole = take(&parts.jobs, args.batch, file, lines_before, &stop).await?;
+        let batch = parts.jobs.store().read_batch(args.batch).await?;
+        if !whole {
+            say!("stopped: {} rows of the file were appended; the batch is still held", batch.counts.rows - before);
+            return Ok(ExitCode::from(stop.exit_status()));
+        }
+        if args.release {
+            parts.jobs.release(args.batch).await?;
+        }
+        print_rows(args.batch, batch.counts.rows, args.json)?;
+        Ok(ExitCode::from(EXIT_SUCCESS))
+    })
+}
+
+/// Releases.
+///
+/// # Errors
+/// Why it could not.
+pub fn release(args: &ReleaseCommand) -> anyhow::Result<ExitCode> {
+    let config = args.config.load(Vec::new())?;
+    block_on(async {
+        let parts = Parts::open(&config).await?;
+        let rows = parts.jobs.release(args.batch).await?;
+        print_rows(args.batch, rows, args.json)?;
+        parts.close().await;
+        Ok(ExitCode::from(EXIT_SUCCESS))
+    })
+}
+
+/// Appends a file to a held batch. False when it was asked to stop.
+async fn take(jobs: &JobManager, id: BatchId, file: InputFile, lines_before: u32, stop: &Stop) -> anyhow::Result<bool> {
+    let InputFile { name, format, reader } = file;
+    let reader = RowReader::open(format, reader).with_context(|| format!("cannot take {name}"))?;
+    if u32::MAX - lines_before == 0 {
+        bail!("the batch has as many lines as there can be");
+    }
+    append_all(Box::new(reader), &**jobs.store(), id, lines_before, stop).await.with_context(|| format!("cannot take {name}"))
+}
+
+fn print_rows(id: BatchId, rows: u64, json: bool) -> anyhow::Result<()> {
+    print_data(&if json { json!({ "id": id, "rows": rows }).to_string() } else { rows.to_string() })
+}

@@ -1,0 +1,154 @@
+//! From the configuration to what it describes.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::task::JoinHandle;
+
+use crate::blobs::{BlobSettings, Blobs};
+use crate::config::{Config, ObjectsUrl, StoreUrl};
+use crate::jobs::JobManager;
+use crate::model::SystemClock;
+use crate::sandbox::Sandbox;
+use crate::status::{RedisSettings, StatusBoard};
+use crate::store::{PgSettings, PgStore, SqliteStore, Store};
+use crate::worker::{WorkerError, WorkerSettings};
+
+/// States that were not written to Redis when a command ends may take so long.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Everything that works on batches, as it is configured.
+pub(super) struct Parts {
+    pub jobs: JobManager,
+    /// Others may work on the same store.
+    pub store_is_shared: bool,
+}
+
+impl Parts {
+    pub async fn open(config: &Config) -> anyhow::Result<Parts> {
+        Parts::open_for_work(config, false).await
+    }
+
+    pub async fn open_for_work(config: &Config, ends_when_idle: bool) -> anyhow::Result<Parts> {
+        let store = open_store(config).await?;
+        let store_is_shared = matches!(config.store.url, StoreUrl::Postgres(_));
+        let blobs = open_blobs(config)?;
+        let status = open_status(config)?;
+        let settings = WorkerSettings { ends_when_idle, ..worker_settings(config) };
+        let sandbox = Sandbox::new(settings.instances_max(), &cache_directory()?)?;
+        Ok(Parts { jobs: JobManager::new(store, blobs, Arc::new(status), sandbox, settings), store_is_shared })
+    }
+
+    /// Begins to work where nobody else can, because the store is this process's alone.
+    pub fn work_if_alone(&self) -> WorkingBeside {
+        let jobs = self.jobs.clone();
+        let task = (!self.store_is_shared).then(|| {
+            let jobs = jobs.clone();
+            tokio::spawn(async move { jobs.run().await })
+        });
+        WorkingBeside { jobs, task }
+    }
+
+    /// Hands on what is not written yet.
+    pub async fn close(self) {
+        self.jobs.status().flush(FLUSH).await;
+    }
+}
+
+/// A worker beside a command that waits.
+pub(super) struct WorkingBeside {
+    jobs: JobManager,
+    task: Option<JoinHandle<Result<(), WorkerError>>>,
+}
+
+impl WorkingBeside {
+    /// Lets it end in good order.
+    pub async fn end(self) -> anyhow::Result<()> {
+        self.jobs.shutdown();
+        match self.task {
+            Some(task) => Ok(task.await??),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Runs a command to its end.
+pub(super) fn block_on<T>(command: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("cannot start the threads")?;
+    let ended = runtime.block_on(command);
+    // A thread may still wait for stdin.
+    runtime.shutdown_background();
+    ended
+}
+
+/// The store alone, for commands that only read or change what is in it.
+pub(super) async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>> {
+    match &config.store.url {
+        StoreUrl::Sqlite(file) => {
+            let store = SqliteStore::open(file, Arc::new(SystemClock)).await.with_context(|| format!("the store is {}", file.display()))?;
+            Ok(Arc::new(store))
+        }
+        StoreUrl::Postgres(url) => {
+            let settings = PgSettings { url: url.expose().to_owned(), connections: config.store.connections, pooler: config.store.pooler };
+            let store = PgStore::connect(&settings).await.with_context(|| format!("the store is {}", url.as_shown_url()))?;
+            Ok(Arc::new(store))
+        }
+    }
+}
+
+/// The object store alone.
+pub(super) fn open_blobs(config: &Config) -> anyhow::Result<Blobs> {
+    Ok(Blobs::open(&blob_settings(config)?)?)
+}
+
+fn open_status(config: &Config) -> anyhow::Result<StatusBoard> {
+    match &config.redis.url {
+        None => Ok(StatusBoard::in_process()),
+        Some(url) => Ok(StatusBoard::with_redis(&RedisSettings { url: url.expose().to_owned(), cache: config.redis.cache })?),
+    }
+}
+
+fn blob_settings(config: &Config) -> anyhow::Result<BlobSettings> {
+    let objects = &config.objects;
+    match &objects.url {
+        ObjectsUrl::Directory(directory) => {
+            let directory = std::path::absolute(directory).with_context(|| format!("objects.url names {}", directory.display()))?;
+            Ok(BlobSettings::new(format!("file://{}", directory.display())))
+        }
+        ObjectsUrl::S3 { bucket, prefix } => Ok(BlobSettings {
+            endpoint: objects.endpoint.clone(),
+            region: Some(objects.region.clone()),
+            access_key_id: objects.access_key_id.as_ref().map(|key| key.expose().to_owned()),
+            secret_access_key: objects.secret_access_key.as_ref().map(|key| key.expose().to_owned()),
+            path_style: Some(objects.path_style),
+            ..BlobSettings::new(format!("s3://{bucket}{}{prefix}", if prefix.is_empty() { "" } else { "/" }))
+        }),
+    }
+}
+
+fn worker_settings(config: &Config) -> WorkerSettings {
+    let worker = &config.worker;
+    WorkerSettings {
+        name: worker.name.clone(),
+        slots: worker.slots,
+        query_slots: worker.query_slots,
+        heartbeat: worker.heartbeat,
+        lease_target: worker.lease_target,
+        lease_rows_max: worker.lease_rows_max,
+        drain_grace: worker.drain_grace,
+        limits: config.limits.clone(),
+        outlasts_failures: true,
+        ends_when_idle: false,
+    }
+}
+
+/// Where compiled processors are kept.
+pub(super) fn cache_directory() -> anyhow::Result<PathBuf> {
+    let from = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    from("ROWMILL_CACHE_DIR")
+        .or_else(|| from("XDG_CACHE_HOME").map(|cache| cache.join("rowmill")))
+        .or_else(|| from("HOME").map(|home| home.join(".cache/rowmill")))
+        .context("there is no place for compiled processors: set ROWMILL_CACHE_DIR to a directory")
+}

@@ -1,0 +1,48 @@
+use crate::blobs::BlobError;
+use crate::model::{BatchId, BatchStatus, ProcessorKind};
+use crate::sandbox::LoadError;
+use crate::store::StoreError;
+use crate::worker::WorkerError;
+
+/// Why an operation was not done. Nothing of it was.
+#[derive(Debug, thiserror::Error)]
+pub enum JobError {
+    /// There is no such batch, or it is another app's.
+    #[error("there is no batch {id}{}", app.as_ref().map(|app| format!(" of app {app:?}")).unwrap_or_default())]
+    NoBatch { id: BatchId, app: Option<String> },
+    #[error("app {app:?} has no processor for the operation {op:?}: register one first (rowmill deploy)")]
+    NoProcessor { app: String, op: String },
+    #[error("the processor of app {app:?} for the operation {op:?} is of the kind {}, and this needs {}", found.as_str(), wanted.as_str())]
+    OtherKind { app: String, op: String, found: ProcessorKind, wanted: ProcessorKind },
+    #[error("only what belongs to app {allowed:?} can be used here, and this is of app {app:?}")]
+    OtherApp { app: String, allowed: String },
+    /// The batch is a slow query, or the other way round.
+    #[error("{id} is of the kind {}, and this is for {}", found.as_str(), wanted.as_str())]
+    BatchOfOtherKind { id: BatchId, found: ProcessorKind, wanted: ProcessorKind },
+    #[error("the input of line {line} has {bytes} bytes, and may have {} at most", super::INPUT_BYTES_MAX)]
+    InputTooLarge { line: u32, bytes: usize },
+    #[error("the context has {bytes} bytes, and may have {} at most", super::INPUT_BYTES_MAX)]
+    ContextTooLarge { bytes: usize },
+    #[error("batch {id} is {}: results can be read once it has ended", status.as_str())]
+    NotFinal { id: BatchId, status: BatchStatus },
+    #[error("slow query {id} has ended already, as {}", status.as_str())]
+    AlreadyFinal { id: BatchId, status: BatchStatus },
+    #[error("this is no processor that can be used")]
+    Unusable(#[source] LoadError),
+    /// What the store refused; the batch is not one of these cases.
+    #[error(transparent)]
+    Store(StoreError),
+    #[error(transparent)]
+    Blobs(#[from] BlobError),
+    #[error(transparent)]
+    Worker(#[from] WorkerError),
+}
+
+impl From<StoreError> for JobError {
+    fn from(error: StoreError) -> JobError {
+        match error {
+            StoreError::NotFound(id) => JobError::NoBatch { id, app: None },
+            error => JobError::Store(error),
+        }
+    }
+}

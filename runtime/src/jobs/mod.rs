@@ -1,0 +1,170 @@
+//! Every operation on apps, processors, batches and slow queries, for programs that use this library, and for the command line.
+//!
+//! ```
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> anyhow::Result<()> {
+//! # let directory = tempfile::tempdir()?;
+//! # let (work_directory, cache_directory) = (directory.path().join("work"), directory.path().join("cache"));
+//! # std::fs::create_dir(&work_directory)?;
+//! # let wasm = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests/bank-transactions.wasm"))?;
+//! use std::sync::Arc;
+//!
+//! use rowmill::blobs::Blobs;
+//! use rowmill::jobs::{BatchRequest, JobManager};
+//! use rowmill::model::{JsonText, NewRow, SystemClock};
+//! use rowmill::sandbox::Sandbox;
+//! use rowmill::status::StatusBoard;
+//! use rowmill::store::SqliteStore;
+//! use rowmill::worker::WorkerSettings;
+//!
+//! let store = SqliteStore::open(&work_directory.join("store.db"), Arc::new(SystemClock)).await?;
+//! let settings = WorkerSettings::local();
+//! let sandbox = Sandbox::new(settings.instances_max(), &cache_directory)?;
+//! let jobs = JobManager::new(Arc::new(store), Blobs::local(&work_directory)?, Arc::new(StatusBoard::in_process()), sandbox, settings);
+//! let worker = tokio::spawn({
+//!     let jobs = jobs.clone();
+//!     async move { jobs.run().await }
+//! });
+//!
+//! jobs.register_batch_processor("bank", "validate", wasm).await?;
+//! let row = r#"{"id":"TX1","account":"DE01","amount":"10.25","currency":"EUR","date":"2026-01-31","type":"deposit"}"#;
+//! let batch = jobs.batch_submit(BatchRequest::new("bank", "validate").with_rows(vec![NewRow::new(1, JsonText::check(row)?)])).await?;
+//! jobs.wait(batch).await?;
+//! let done = jobs.batch_done(batch).await?.expect("it has ended");
+//! assert_eq!(done.counts.success, 1);
+//!
+//! jobs.shutdown();
+//! worker.await??;
+//! # Ok(())
+//! # }
+//! ```
+
+mod apps;
+mod batches;
+mod error;
+mod queries;
+mod request;
+mod wait;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+pub use self::error::JobError;
+pub use self::queries::{QueryResult, QueryState};
+pub use self::request::{ATTEMPTS_DEFAULT, BatchRequest, QueryRequest};
+
+use crate::blobs::Blobs;
+use crate::model::{Batch, BatchId};
+use crate::registry::Registry;
+use crate::sandbox::Sandbox;
+use crate::status::StatusBoard;
+use crate::store::{Store, StoreError};
+use crate::worker::{Worker, WorkerError, WorkerSettings};
+
+/// Bytes of one input, or of a context, at most.
+pub const INPUT_BYTES_MAX: usize = 1 << 20;
+
+/// Every operation. Cheap to clone: clones share everything.
+#[derive(Clone)]
+pub struct JobManager {
+    shared: Arc<Shared>,
+    /// The only app whose batches can be used through this one.
+    only_app: Option<String>,
+}
+
+struct Shared {
+    store: Arc<dyn Store>,
+    blobs: Blobs,
+    status: Arc<StatusBoard>,
+    registry: Arc<Registry>,
+    worker: WorkerSettings,
+    shutdown: CancellationToken,
+}
+
+impl JobManager {
+    /// Works with these. Any number of processes may have one over the same PostgreSQL database, object store and Redis.
+    pub fn new(store: Arc<dyn Store>, blobs: Blobs, status: Arc<StatusBoard>, sandbox: Sandbox, worker: WorkerSettings) -> JobManager {
+        let registry = Arc::new(Registry::new(sandbox, blobs.clone()));
+        JobManager { shared: Arc::new(Shared { store, blobs, status, registry, worker, shutdown: CancellationToken::new() }), only_app: None }
+    }
+
+    /// The same, for one app alone: to everything else it says that it is not there.
+    #[must_use]
+    pub fn restricted_to(&self, app: impl Into<String>) -> JobManager {
+        JobManager { shared: Arc::clone(&self.shared), only_app: Some(app.into()) }
+    }
+
+    /// Claims and runs what was submitted, here or elsewhere, until [`JobManager::shutdown`]. Rows that run then come to their end, for the settings'
+    /// `drain_grace`; the others are given back.
+    ///
+    /// # Errors
+    /// When the store or the object store failed, unless the settings say that it `outlasts_failures`.
+    pub async fn run(&self) -> Result<(), WorkerError> {
+        let Shared { store, blobs, status, registry, worker, shutdown } = &*self.shared;
+        let worker = Worker::new(Arc::clone(store), blobs.clone(), Arc::clone(registry), Arc::clone(status), worker.clone());
+        let draining = {
+            let (worker, shutdown) = (Arc::clone(&worker), shutdown.clone());
+            tokio::spawn(async move {
+                shutdown.cancelled().await;
+                worker.drain();
+            })
+        };
+        let ended = worker.run().await;
+        draining.abort();
+        ended
+    }
+
+    /// Lets [`JobManager::run`] end in good order, in all clones. It does not run again.
+    pub fn shutdown(&self) {
+        self.shared.shutdown.cancel();
+    }
+
+    /// The store below, for what is read in other ways.
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.shared.store
+    }
+
+    /// Where output files are.
+    pub fn blobs(&self) -> &Blobs {
+        &self.shared.blobs
+    }
+
+    /// How far batches are, as far as it is known without asking the store.
+    pub fn status(&self) -> &Arc<StatusBoard> {
+        &self.shared.status
+    }
+
+    fn check_app(&self, app: &str) -> Result<(), JobError> {
+        match &self.only_app {
+            Some(allowed) if allowed != app => Err(JobError::OtherApp { app: app.to_owned(), allowed: allowed.clone() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn may_see(&self, id: BatchId, app: &str) -> Result<(), JobError> {
+        if self.only_app.as_ref().is_none_or(|allowed| allowed == app) { Ok(()) } else { Err(self.no_batch(id)) }
+    }
+
+    fn no_batch(&self, id: BatchId) -> JobError {
+        JobError::NoBatch { id, app: self.only_app.clone() }
+    }
+
+    /// A batch as the store has it, unless it is another app's.
+    async fn read_batch(&self, id: BatchId) -> Result<Batch, JobError> {
+        let batch = self.shared.store.read_batch(id).await.map_err(|error| match error {
+            StoreError::NotFound(id) => self.no_batch(id),
+            error => error.into(),
+        })?;
+        self.may_see(id, &batch.app)?;
+        Ok(batch)
+    }
+
+    /// For an operation that the store does at once: it costs a look only where that has to be.
+    async fn check_batch(&self, id: BatchId) -> Result<(), JobError> {
+        match self.only_app {
+            Some(_) => self.read_batch(id).await.map(drop),
+            None => Ok(()),
+        }
+    }
+}

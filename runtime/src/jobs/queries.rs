@@ -1,0 +1,117 @@
+//! Operations on slow queries: batches of one input.
+
+use super::batches::{check_context, check_inputs, new_batch};
+use super::{JobError, JobManager, QueryRequest};
+use crate::model::{BatchId, BatchStatus, Message, NewRow, OutputFile, ProcessorKind};
+use crate::status::{QueryAnswer, Snapshot};
+use crate::store::Aborted;
+
+/// What became of a slow query.
+#[derive(Clone, Debug)]
+pub enum QueryState {
+    /// It has not ended: how far it is.
+    TryLater(Snapshot),
+    Done(QueryResult),
+}
+
+/// What a slow query returned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QueryResult {
+    pub status: BatchStatus,
+    /// Valid JSON; none when it failed, was aborted, or returned none.
+    pub output: Option<String>,
+    pub messages: Vec<Message>,
+    pub files: Vec<OutputFile>,
+}
+
+impl JobManager {
+    /// Submits a slow query. It is run with the processor that is the newest now.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager) -> anyhow::Result<()> {
+    /// use rowmill::jobs::QueryRequest;
+    /// use rowmill::model::JsonText;
+    ///
+    /// let input = JsonText::check(r#"{"account":"DE01","from":"2026-01-01","to":"2026-01-31"}"#)?;
+    /// let id = jobs.slow_query_submit(QueryRequest::new("bank", "statement", input)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::NoProcessor`], [`JobError::OtherKind`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::Store`].
+    pub async fn slow_query_submit(&self, request: QueryRequest) -> Result<BatchId, JobError> {
+        let version = self.find_processor(&request.app, &request.op, ProcessorKind::SlowQuery).await?;
+        let rows = vec![NewRow::new(0, request.input)];
+        check_context(&request.context)?;
+        check_inputs(&rows)?;
+        let batch = new_batch(version, request.context, request.priority, request.attempts_max, false);
+        let id = batch.id;
+        self.shared.store.submit_batch(batch, rows).await?;
+        Ok(id)
+    }
+
+    /// What a slow query returned, or how far it is. Asked of the status cache first.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager, id: rowmill::model::BatchId) -> anyhow::Result<()> {
+    /// use rowmill::jobs::QueryState;
+    ///
+    /// match jobs.slow_query_done(id).await? {
+    ///     QueryState::TryLater(progress) => println!("try later: {:?}", progress.said),
+    ///     QueryState::Done(result) => println!("{:?} {:?}", result.output, result.messages),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::NoBatch`]; [`JobError::BatchOfOtherKind`] for a batch; [`JobError::Store`].
+    pub async fn slow_query_done(&self, id: BatchId) -> Result<QueryState, JobError> {
+        let known = self.batch_status(id).await?;
+        if known.kind != ProcessorKind::SlowQuery {
+            return Err(JobError::BatchOfOtherKind { id, found: known.kind, wanted: ProcessorKind::SlowQuery });
+        }
+        if known.is_settled()
+            && let Some(answer) = known.answer
+        {
+            return Ok(QueryState::Done(QueryResult { status: known.status, output: answer.output, messages: answer.messages, files: known.files }));
+        }
+        if !known.status.is_final() {
+            return Ok(QueryState::TryLater(known));
+        }
+        self.read_answer(id).await
+    }
+
+    /// What the store knows: the status may be final when the answer is not in the cache, or the files are not joined.
+    pub(super) async fn read_answer(&self, id: BatchId) -> Result<QueryState, JobError> {
+        let batch = self.read_batch(id).await?;
+        if batch.finished_at.is_none() {
+            return Ok(QueryState::TryLater(Snapshot::of(&batch)));
+        }
+        let row = self.shared.store.read_results(id, None, 1).await?.pop();
+        let answer = row.map_or(QueryAnswer { output: None, messages: Vec::new() }, |row| QueryAnswer { output: row.output, messages: row.messages });
+        self.shared.status.publish(Snapshot::of(&batch).with_answer(Some(answer.clone())));
+        Ok(QueryState::Done(QueryResult { status: batch.status, output: answer.output, messages: answer.messages, files: batch.files }))
+    }
+
+    /// Aborts a slow query: its guest is stopped.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager, id: rowmill::model::BatchId) -> anyhow::Result<()> {
+    /// jobs.slow_query_abort(id, Some("nobody waits for it")).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::AlreadyFinal`] when it has ended; [`JobError::NoBatch`]; [`JobError::BatchOfOtherKind`] for a batch; [`JobError::Store`].
+    pub async fn slow_query_abort(&self, id: BatchId, reason: Option<&str>) -> Result<Aborted, JobError> {
+        let batch = self.read_batch(id).await?;
+        if batch.kind != ProcessorKind::SlowQuery {
+            return Err(JobError::BatchOfOtherKind { id, found: batch.kind, wanted: ProcessorKind::SlowQuery });
+        }
+        let aborted = self.batch_abort(id, reason).await?;
+        if aborted.changed { Ok(aborted) } else { Err(JobError::AlreadyFinal { id, status: aborted.status }) }
+    }
+}
