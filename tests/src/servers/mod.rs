@@ -13,12 +13,14 @@ mod process;
 mod redis;
 mod s3;
 mod spawner;
+mod worker;
 
 pub use database::{Database, shared_postgres};
 pub use pgbouncer::PgBouncer;
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis::Redis;
 pub use s3::S3;
+pub use worker::WorkerProcess;
 
 /// Where a test finds the URL of the PostgreSQL server that it shares with others.
 pub const SHARED_POSTGRES: &str = "ROWMILL_TEST_POSTGRES";

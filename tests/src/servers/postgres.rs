@@ -8,6 +8,7 @@ use anyhow::{Context, ensure};
 use nix::sys::signal::Signal;
 
 use super::account::Account;
+use super::database::sql;
 use super::port::Port;
 use super::process::{Server, find_program};
 
@@ -88,6 +89,14 @@ impl Postgres {
     /// When the server does not run.
     pub fn pid(&self) -> u32 {
         self.server.pid()
+    }
+
+    /// Runs statements in the database `postgres`. Returns their values, a row a line.
+    ///
+    /// # Errors
+    /// What the server says of them.
+    pub fn sql(&self, statements: &str) -> anyhow::Result<String> {
+        sql(&self.url(), statements)
     }
 
     /// Kills the server with SIGKILL. Returns when all its processes are gone.

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -117,13 +117,36 @@ impl Server {
         assert!(wait_until(|| own.iter().all(|&pid| !runs(pid))), "processes of {} outlive it: {own:?}", self.name);
     }
 
+    /// Sends the process a signal. Does nothing when it does not run.
+    pub fn signal(&mut self, signal: Signal) {
+        if self.ended().is_none()
+            && let Some(child) = &self.child
+        {
+            // It is not waited for yet, so this pid is nobody else's.
+            kill(Pid::from_raw(child.id().try_into().expect("Linux's pids fit into 22 bits")), signal)
+                .expect("a process of ours can be sent signals");
+        }
+    }
+
+    /// How the process ended, if it did so by itself; from then on it does not run.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().expect("a child can be waited for")?;
+        self.child = None;
+        Some(status)
+    }
+
     fn log_path(&self) -> PathBuf {
         self.directory().join("log")
     }
 
-    fn log(&self) -> String {
-        let log = fs::read(self.log_path()).unwrap_or_default();
-        String::from_utf8_lossy(&log[log.len().saturating_sub(4_096)..]).into_owned()
+    /// The end of its log.
+    pub fn log(&self) -> String {
+        let log = self.whole_log();
+        log[log.ceil_char_boundary(log.len().saturating_sub(4_096))..].to_owned()
+    }
+
+    pub fn whole_log(&self) -> String {
+        String::from_utf8_lossy(&fs::read(self.log_path()).unwrap_or_default()).into_owned()
     }
 }
 

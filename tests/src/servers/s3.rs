@@ -62,6 +62,11 @@ impl S3 {
         self.server.kill();
     }
 
+    /// Sends the server a signal, such as one that lets it stand still.
+    pub fn signal(&mut self, signal: Signal) {
+        self.server.signal(signal);
+    }
+
     /// Starts the server again, with its objects, at the same endpoint; when it still runs it is killed first.
     ///
     /// # Errors
