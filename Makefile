@@ -67,6 +67,11 @@ test-one: cc nextest guests servers ## Run the tests with T in their name: make 
 	@cargo build --release --workspace --bins
 	$(nextest) $(if $(T),-E 'test($(T))')
 
+.PHONY: history
+history: cc guests servers ## Kill and stop everything for a while, and check every promise: make history SEED=1 SECONDS=1800
+	@cargo build --release --workspace --bins
+	$(target)/release/history --seed $(or $(SEED),1) --seconds $(or $(SECONDS),120)
+
 .PHONY: lint
 lint: cc rust-tools deny ## Check formatting, lints, docs, the lock file, licences and advisories
 	@$(say) "formatting"

@@ -1,4 +1,5 @@
 //! What the tests and the programs that test share.
 
+pub mod history;
 pub mod random;
 pub mod servers;

@@ -2,6 +2,7 @@ mod blobs;
 mod config;
 mod conformance;
 mod help;
+mod history;
 mod migrate;
 mod readme;
 mod rooms;

@@ -1,0 +1,156 @@
+//! The evidence of the database: triggers that write down every change (audit.sql), and what they wrote of one batch.
+
+use rowmill::model::BatchId;
+use serde::Deserialize;
+use sqlx::PgConnection;
+
+/// Puts the triggers into a database that has Rowmill's schema.
+pub async fn install(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(include_str!("audit.sql")).execute(db).await?;
+    Ok(())
+}
+
+/// A change of a row, with the whole row before and after.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Change {
+    pub seq: i64,
+    pub xid: i64,
+    /// The role of the process that made it.
+    pub who: String,
+    /// When its transaction began, and when it was made. Milliseconds, by the database's clock.
+    pub began: i64,
+    pub at: i64,
+    pub before: Option<String>,
+    pub after: Option<String>,
+}
+
+/// A change of a row that is only ever inserted.
+#[derive(Clone, Debug, sqlx::FromRow)]
+pub struct Appended {
+    pub seq: i64,
+    pub xid: i64,
+    pub began: i64,
+    pub who: String,
+    pub op: String,
+    pub row_no: i32,
+    pub detail: String,
+}
+
+/// A row of `batches`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct BatchState {
+    pub kind: String,
+    pub status: String,
+    pub step: String,
+    pub row_count: i64,
+    pub success: i64,
+    pub failed: i64,
+    pub abort_reason: Option<String>,
+    pub mark_error: Option<String>,
+    pub finished_at: Option<i64>,
+    pub finish_token: Option<i64>,
+    pub finish_expires_at: Option<i64>,
+    pub finish_attempt: i64,
+}
+
+/// A row of `leases`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct LeaseState {
+    pub lease_id: i64,
+    pub token: i64,
+    pub retries: bool,
+    pub next_row: i64,
+    pub last_row: i64,
+    pub crashes: i64,
+    pub expires_at: i64,
+}
+
+/// A row of `output_files`.
+#[derive(Clone, Debug, Deserialize)]
+pub struct FileState {
+    pub object: Option<String>,
+}
+
+/// A change with its states read.
+#[derive(Clone, Debug)]
+pub struct Step<T> {
+    pub change: Change,
+    pub before: Option<T>,
+    pub after: Option<T>,
+}
+
+impl<T: for<'a> Deserialize<'a>> Step<T> {
+    fn read(change: Change) -> anyhow::Result<Step<T>> {
+        let state = |text: &Option<String>| text.as_deref().map(serde_json::from_str).transpose();
+        Ok(Step { before: state(&change.before)?, after: state(&change.after)?, change })
+    }
+}
+
+/// Everything that the database tells of one batch.
+#[derive(Clone, Debug)]
+pub struct Evidence {
+    pub batches: Vec<Step<BatchState>>,
+    pub leases: Vec<Step<LeaseState>>,
+    pub files: Vec<Step<FileState>>,
+    pub outcomes: Vec<Appended>,
+    pub pieces: Vec<Appended>,
+    /// Changes of rows that were submitted.
+    pub rows_changed: Vec<Appended>,
+    /// The batch as it is now, as a text like those of changes.
+    pub batch_now: Option<String>,
+    /// Outcomes and pieces as they are now, as in `detail`.
+    pub outcomes_now: Vec<(i32, String)>,
+    pub pieces_now: Vec<(i32, String)>,
+    /// Rows: number, line, input, why it was rejected.
+    pub rows_now: Vec<(i32, i64, String, Option<String>)>,
+}
+
+/// Reads it. None for a batch that never was.
+pub async fn read(db: &mut PgConnection, id: BatchId) -> anyhow::Result<Option<Evidence>> {
+    let there = sqlx::query_scalar("SELECT batch_key FROM rowmill.batches WHERE batch_id = $1::uuid").bind(id.to_string());
+    let mut key: Option<i64> = there.fetch_optional(&mut *db).await?;
+    if key.is_none() {
+        // It was discarded, or lost.
+        let once = "SELECT batch_key FROM audit.changes WHERE source = 'batches' AND before IS NULL AND after::json->>'batch_id' = $1";
+        key = sqlx::query_scalar(once).bind(id.to_string()).fetch_optional(&mut *db).await?;
+    }
+    let Some(key) = key else { return Ok(None) };
+    let now =
+        "SELECT o.row_no, o.failed::text || ' ' || o.attempt || ' ' || audit.digest(o) FROM rowmill.outcomes o WHERE batch_key = $1 ORDER BY row_no";
+    let pieces_now = "SELECT p.row_no, md5(string_agg(to_json(p)::text, ',' ORDER BY p.piece_no)) FROM rowmill.pieces p WHERE batch_key = $1
+        GROUP BY p.batch_key, p.row_no ORDER BY row_no";
+    let rows_now = "SELECT row_no, line, input, rejected FROM rowmill.rows WHERE batch_key = $1 ORDER BY row_no";
+    Ok(Some(Evidence {
+        batches: steps(db, "batches", key).await?,
+        leases: steps(db, "leases", key).await?,
+        files: steps(db, "output_files", key).await?,
+        outcomes: appended(db, "outcomes", key).await?,
+        pieces: appended(db, "pieces", key).await?,
+        rows_changed: appended(db, "rows", key).await?,
+        batch_now: sqlx::query_scalar("SELECT to_json(b)::text FROM rowmill.batches b WHERE batch_key = $1")
+            .bind(key)
+            .fetch_optional(&mut *db)
+            .await?,
+        outcomes_now: sqlx::query_as(now).bind(key).fetch_all(&mut *db).await?,
+        pieces_now: sqlx::query_as(pieces_now).bind(key).fetch_all(&mut *db).await?,
+        rows_now: sqlx::query_as(rows_now).bind(key).fetch_all(&mut *db).await?,
+    }))
+}
+
+async fn steps<T: for<'a> Deserialize<'a>>(db: &mut PgConnection, source: &str, key: i64) -> anyhow::Result<Vec<Step<T>>> {
+    let changes: Vec<Change> =
+        sqlx::query_as("SELECT seq, xid, who, began, at, before, after FROM audit.changes WHERE batch_key = $1 AND source = $2 ORDER BY seq")
+            .bind(key)
+            .bind(source)
+            .fetch_all(db)
+            .await?;
+    changes.into_iter().map(Step::read).collect()
+}
+
+async fn appended(db: &mut PgConnection, source: &str, key: i64) -> Result<Vec<Appended>, sqlx::Error> {
+    sqlx::query_as("SELECT seq, xid, began, who, op, row_no, detail FROM audit.appended WHERE batch_key = $1 AND source = $2 ORDER BY seq")
+        .bind(key)
+        .bind(source)
+        .fetch_all(db)
+        .await
+}

@@ -1,0 +1,88 @@
+-- Evidence: triggers write down every change of what the checker judges, in the same transaction as the change, so that what was rolled back leaves no trace.
+--
+-- Changes of one batch, and of one lease, follow each other by their row's lock, which the transaction holds to its end: in the order of `seq` each entry
+-- begins with the state in which the one before ended. `xid` tells which changes belong together, `who` which process made them (each worker has a role of
+-- its own), `began` when the statement reached the database.
+
+CREATE SCHEMA audit;
+
+CREATE SEQUENCE audit.seq;
+
+CREATE FUNCTION audit.began() RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT floor(extract(epoch FROM transaction_timestamp()) * 1000)::bigint
+$$;
+
+-- The whole row before and after, of batches, leases and output files.
+CREATE TABLE audit.changes (
+    seq bigint PRIMARY KEY DEFAULT nextval('audit.seq'),
+    xid bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
+    who text NOT NULL DEFAULT session_user,
+    began bigint NOT NULL DEFAULT audit.began(),
+    at bigint NOT NULL DEFAULT rowmill.now_ms(),
+    source text NOT NULL,
+    batch_key bigint NOT NULL,
+    before text,
+    after text
+);
+CREATE INDEX changes_by_batch ON audit.changes (batch_key, source, seq);
+
+-- Rows of tables that are only appended to: `op` other than INSERT is a violation, but for those of a batch that is discarded. `detail` is what a row's content is
+-- compared by.
+CREATE TABLE audit.appended (
+    seq bigint PRIMARY KEY DEFAULT nextval('audit.seq'),
+    xid bigint NOT NULL DEFAULT pg_current_xact_id()::text::bigint,
+    who text NOT NULL DEFAULT session_user,
+    began bigint NOT NULL DEFAULT audit.began(),
+    source text NOT NULL,
+    op text NOT NULL,
+    batch_key bigint NOT NULL,
+    row_no int NOT NULL,
+    detail text NOT NULL
+);
+CREATE INDEX appended_by_batch ON audit.appended (batch_key, source, row_no);
+
+CREATE FUNCTION audit.changed() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO audit.changes (source, batch_key, before, after)
+    VALUES (TG_TABLE_NAME, CASE WHEN TG_OP = 'DELETE' THEN OLD.batch_key ELSE NEW.batch_key END,
+        CASE WHEN TG_OP <> 'INSERT' THEN to_json(OLD)::text END, CASE WHEN TG_OP <> 'DELETE' THEN to_json(NEW)::text END);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON rowmill.batches FOR EACH ROW EXECUTE FUNCTION audit.changed();
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON rowmill.leases FOR EACH ROW EXECUTE FUNCTION audit.changed();
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON rowmill.output_files FOR EACH ROW EXECUTE FUNCTION audit.changed();
+
+CREATE FUNCTION audit.digest(o rowmill.outcomes) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT md5(to_json(o)::text) $$;
+
+CREATE FUNCTION audit.outcomes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO audit.appended (source, op, batch_key, row_no, detail)
+    SELECT 'outcomes', TG_OP, c.batch_key, c.row_no, c.failed::text || ' ' || c.attempt || ' ' || audit.digest(c::rowmill.outcomes) FROM changed c;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER audit_insert AFTER INSERT ON rowmill.outcomes REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.outcomes();
+CREATE TRIGGER audit_update AFTER UPDATE ON rowmill.outcomes REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.outcomes();
+CREATE TRIGGER audit_delete AFTER DELETE ON rowmill.outcomes REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.outcomes();
+
+CREATE FUNCTION audit.pieces() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO audit.appended (source, op, batch_key, row_no, detail)
+    SELECT 'pieces', TG_OP, c.batch_key, c.row_no, md5(string_agg(to_json(c)::text, ',' ORDER BY c.piece_no)) FROM changed c GROUP BY c.batch_key, c.row_no;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER audit_insert AFTER INSERT ON rowmill.pieces REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.pieces();
+CREATE TRIGGER audit_update AFTER UPDATE ON rowmill.pieces REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.pieces();
+CREATE TRIGGER audit_delete AFTER DELETE ON rowmill.pieces REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.pieces();
+
+CREATE FUNCTION audit.rows() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO audit.appended (source, op, batch_key, row_no, detail)
+    SELECT 'rows', TG_OP, c.batch_key, min(c.row_no), count(*)::text FROM changed c GROUP BY c.batch_key;
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER audit_update AFTER UPDATE ON rowmill.rows REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.rows();
+CREATE TRIGGER audit_delete AFTER DELETE ON rowmill.rows REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.rows();

@@ -1,0 +1,337 @@
+//! One client: it submits, appends, releases, aborts, discards and polls, and keeps a record of what it was told.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rowmill::model::{BatchId, NewBatch, ProcessorKind, RowStatus};
+use rowmill::status::{QueryAnswer, StatusBoard};
+use rowmill::store::{PgStore, Store, StoreError};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::plan::{BatchPlan, Course, PlanKey};
+use super::violation::{Findings, Rule, Violation};
+use super::witness::{Losses, Sight, Source, Witness};
+use crate::random::Random;
+
+/// Between a failure and the next try.
+const TRY_AGAIN: Duration = Duration::from_millis(50);
+/// Rows of a running batch that are looked at.
+const LOOK_ROWS: u32 = 50;
+
+/// What all clients share.
+pub struct World {
+    pub seed: u64,
+    pub store: PgStore,
+    pub board: StatusBoard,
+    /// The digest of the processor of each kind.
+    pub digests: [(ProcessorKind, String); 2],
+    /// No new batches.
+    pub stop: CancellationToken,
+    /// Nothing more is waited for.
+    pub give_up: CancellationToken,
+    pub losses: Losses,
+    pub counters: Counters,
+    /// Batches that clients are at.
+    pub active: Mutex<Vec<BatchId>>,
+}
+
+/// For those who watch the run.
+#[derive(Debug, Default)]
+pub struct Counters {
+    pub batches: AtomicU64,
+    pub ended: AtomicU64,
+    pub rows: AtomicU64,
+    /// Requests of clients that failed, and were tried again.
+    pub failures: AtomicU64,
+}
+
+/// What became of a client's wish to abort.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Abort {
+    NotAsked,
+    /// It is this client's abort that ended the batch.
+    Took,
+    /// The batch had ended, or was aborted by one of its rows.
+    TooLate,
+}
+
+/// What a client knows of one of its batches.
+#[derive(Debug)]
+pub struct BatchRecord {
+    pub key: PlanKey,
+    pub id: BatchId,
+    /// The submit was acknowledged.
+    pub submitted: bool,
+    /// Rows whose request was acknowledged.
+    pub rows: usize,
+    pub discarded: bool,
+    pub abort: Abort,
+    /// The batch came to its end.
+    pub ended: bool,
+    pub answer: Option<QueryAnswer>,
+    /// Rows that were seen with a status, by number.
+    pub seen_rows: BTreeMap<u32, RowStatus>,
+    pub witness: Witness,
+    pub violations: Vec<Violation>,
+}
+
+impl BatchRecord {
+    pub fn new(key: PlanKey) -> BatchRecord {
+        BatchRecord {
+            key,
+            id: BatchId::generate(),
+            submitted: false,
+            rows: 0,
+            discarded: false,
+            abort: Abort::NotAsked,
+            ended: false,
+            answer: None,
+            seen_rows: BTreeMap::new(),
+            witness: Witness::default(),
+            violations: Vec::new(),
+        }
+    }
+}
+
+impl World {
+    /// The life of one client: one batch after the other, until it is to stop.
+    pub async fn be_client(self: Arc<World>, client: u32) -> Vec<BatchRecord> {
+        let mut records = Vec::new();
+        for number in 0.. {
+            if self.stop.is_cancelled() {
+                break;
+            }
+            let key = PlanKey { seed: self.seed, client, number };
+            records.push(self.live(key).await);
+        }
+        records
+    }
+
+    async fn live(&self, key: PlanKey) -> BatchRecord {
+        let mut record = BatchRecord::new(key);
+        let mut findings = Findings::of(record.id);
+        let plan = key.plan();
+        self.counters.batches.fetch_add(1, Ordering::Relaxed);
+        self.active().push(record.id);
+        // None when it is given up.
+        let _ = self.go_through(&plan, &mut record, &mut findings).await;
+        self.active().retain(|id| *id != record.id);
+        record.violations = findings.found;
+        record
+    }
+
+    async fn go_through(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
+        self.submit(plan, record, findings).await?;
+        for at in 1..plan.requests.len() {
+            self.append(plan, at, record, findings).await?;
+        }
+        match plan.course {
+            Course::Runs => {}
+            Course::Release => self.release(record, findings).await?,
+            Course::AbortHeld => self.abort(record, findings).await?,
+            Course::Discard => return self.discard(record, findings).await,
+        }
+        self.watch(plan, record, findings).await
+    }
+
+    async fn submit(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
+        let digest = self.digests.iter().find(|(kind, _)| *kind == plan.kind).map(|(_, digest)| digest.clone()).unwrap_or_default();
+        let batch = NewBatch {
+            id: record.id,
+            app: plan.app.to_owned(),
+            op: plan.op().to_owned(),
+            kind: plan.kind,
+            priority: plan.priority,
+            processor_version: 1,
+            processor_digest: digest,
+            context: plan.context(),
+            attempts_max: plan.attempts_max,
+            hold: plan.course != Course::Runs,
+        };
+        match self.persist(|| self.store.submit_batch(batch.clone(), plan.request(0))).await? {
+            (_, Ok(())) => {}
+            // It had been committed, and the word of that was lost.
+            (true, Err(StoreError::Invalid(reason))) if reason.contains("there is a batch") => {}
+            (_, Err(error)) => {
+                findings.add(Rule::AcknowledgedIsKept, format!("the submit was refused: {error}"));
+                return None;
+            }
+        }
+        record.submitted = true;
+        record.rows = plan.requests[0];
+        self.counters.rows.fetch_add(plan.requests[0] as u64, Ordering::Relaxed);
+        Some(())
+    }
+
+    async fn append(&self, plan: &BatchPlan, at: usize, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
+        let (before, after) = (record.rows, record.rows + plan.requests[at]);
+        loop {
+            let failed = match self.store.append_rows(record.id, plan.request(at)).await {
+                Ok(total) if total == after as u64 => break,
+                Ok(total) => {
+                    findings.add(Rule::AcknowledgedIsKept, format!("an append led from {before} to {total} rows, not {after}"));
+                    return None;
+                }
+                Err(failed) => failed,
+            };
+            if !matches!(failed, StoreError::Failed { .. }) {
+                findings.add(Rule::AcknowledgedIsKept, format!("an append was refused: {failed}"));
+                return None;
+            }
+            self.take_breath().await?;
+            // Only this client appends, so the number of rows tells whether it had been committed.
+            let (_, read) = self.persist(|| self.store.read_batch(record.id)).await?;
+            match read.map(|batch| batch.counts.rows) {
+                Ok(rows) if rows == before as u64 && before != after => {}
+                Ok(rows) if rows == after as u64 => break,
+                other => {
+                    findings.add(Rule::AcknowledgedIsKept, format!("a batch of {before} rows, or {after}, is {other:?}"));
+                    return None;
+                }
+            }
+        }
+        record.rows = after;
+        self.counters.rows.fetch_add(plan.requests[at] as u64, Ordering::Relaxed);
+        Some(())
+    }
+
+    async fn release(&self, record: &BatchRecord, findings: &mut Findings) -> Option<()> {
+        match self.persist(|| self.store.release_batch(record.id)).await? {
+            (_, Ok(rows)) if rows == record.rows as u64 => {}
+            (true, Err(StoreError::WrongStatus { .. })) => {}
+            (_, other) => findings.add(Rule::AcknowledgedIsKept, format!("the release of {} rows said {other:?}", record.rows)),
+        }
+        Some(())
+    }
+
+    async fn discard(&self, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
+        match self.persist(|| self.store.discard_batch(record.id)).await? {
+            (_, Ok(())) | (true, Err(StoreError::NotFound(_))) => record.discarded = true,
+            (_, Err(error)) => findings.add(Rule::AcknowledgedIsKept, format!("the discard said {error}")),
+        }
+        Some(())
+    }
+
+    async fn abort(&self, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
+        let reason = format!("the client's wish for {}", record.id);
+        let (in_doubt, aborted) = self.persist(|| self.store.abort_batch(record.id, Some(reason.clone()))).await?;
+        let aborted = match aborted {
+            Ok(aborted) => aborted,
+            Err(error) => {
+                findings.add(Rule::AcknowledgedIsKept, format!("the abort said {error}"));
+                return Some(());
+            }
+        };
+        record.abort = if aborted.changed { Abort::Took } else { Abort::TooLate };
+        if in_doubt && !aborted.changed {
+            let (_, read) = self.persist(|| self.store.read_batch(record.id)).await?;
+            if read.is_ok_and(|batch| batch.abort_reason.as_ref() == Some(&reason)) {
+                record.abort = Abort::Took;
+            }
+        }
+        if record.abort == Abort::Took {
+            // Final from this moment on: the witness holds all polls that come against it.
+            let sight = Sight { status: aborted.status, counts: aborted.counts, done: false };
+            let losses = self.losses.of(Source::Store);
+            record.witness.see(Source::Store, sight, (losses, losses), findings);
+        }
+        Some(())
+    }
+
+    /// Polls until the batch is done.
+    async fn watch(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
+        let begin = Instant::now();
+        let mut dice = Random::new(record.key.seed ^ u64::from(record.key.number));
+        let mut abort_at = plan.abort_after_ms.filter(|_| plan.course != Course::AbortHeld).map(|after| begin + Duration::from_millis(after));
+        while !self.poll(&mut dice, record, findings).await {
+            if abort_at.is_some_and(|at| Instant::now() >= at) {
+                abort_at = None;
+                self.abort(record, findings).await?;
+            }
+            if dice.below(20) == 0 {
+                self.look_at_rows(record, findings).await;
+            }
+            // Long batches are polled less often.
+            let pause = 5 + dice.below(20 + u64::try_from(begin.elapsed().as_millis() / 10).unwrap_or(0).min(300));
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_millis(pause)) => {}
+                () = self.give_up.cancelled() => return None,
+            }
+        }
+        record.ended = true;
+        self.counters.ended.fetch_add(1, Ordering::Relaxed);
+        Some(())
+    }
+
+    /// Looks at the batch. True when it is done.
+    async fn poll(&self, dice: &mut Random, record: &mut BatchRecord, findings: &mut Findings) -> bool {
+        if dice.below(2) == 0 {
+            let losses = self.losses.of(Source::Board);
+            if let Some(snapshot) = self.board.read(record.id).await {
+                let now = self.losses.of(Source::Board);
+                record.witness.see(Source::Board, Sight::from(&snapshot), (losses, now), findings);
+                record.answer = record.answer.take().or(snapshot.answer);
+                return snapshot.done;
+            }
+        }
+        let losses = self.losses.of(Source::Store);
+        match self.store.read_batch(record.id).await {
+            Ok(batch) => {
+                record.witness.see(Source::Store, Sight::from(&batch), (losses, self.losses.of(Source::Store)), findings);
+                Sight::from(&batch).done
+            }
+            Err(StoreError::Failed { .. }) => {
+                self.counters.failures.fetch_add(1, Ordering::Relaxed);
+                false
+            }
+            Err(error) => {
+                findings.add(Rule::AcknowledgedIsKept, format!("a poll said {error}"));
+                true
+            }
+        }
+    }
+
+    /// Reads the first rows as they are now: what they say is compared with the end.
+    async fn look_at_rows(&self, record: &mut BatchRecord, findings: &mut Findings) {
+        let Ok(rows) = self.store.read_results(record.id, None, LOOK_ROWS).await else { return };
+        for row in rows {
+            let Some(status) = row.status else {
+                findings.ensure(!record.seen_rows.contains_key(&row.row_no), Rule::OneOutcomePerRow, || {
+                    format!("row {} has no status any more", row.row_no)
+                });
+                continue;
+            };
+            let before = record.seen_rows.insert(row.row_no, status);
+            findings.ensure(before.is_none_or(|before| before == status), Rule::OneOutcomePerRow, || {
+                format!("row {} was {before:?} and then {status:?}", row.row_no)
+            });
+        }
+    }
+
+    /// Asks until there is an answer. Whether a try failed before: then the answer may be about what that one did.
+    async fn persist<T, F: Future<Output = Result<T, StoreError>>>(&self, mut ask: impl FnMut() -> F) -> Option<(bool, Result<T, StoreError>)> {
+        let mut in_doubt = false;
+        loop {
+            match ask().await {
+                Err(StoreError::Failed { .. }) => in_doubt = true,
+                answer => return Some((in_doubt, answer)),
+            }
+            self.take_breath().await?;
+        }
+    }
+
+    async fn take_breath(&self) -> Option<()> {
+        self.counters.failures.fetch_add(1, Ordering::Relaxed);
+        tokio::select! {
+            () = tokio::time::sleep(TRY_AGAIN) => Some(()),
+            () = self.give_up.cancelled() => None,
+        }
+    }
+
+    pub fn active(&self) -> std::sync::MutexGuard<'_, Vec<BatchId>> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
