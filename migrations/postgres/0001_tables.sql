@@ -121,7 +121,8 @@ CREATE TABLE rowmill.line_order (
     batch_key bigint NOT NULL,
     line bigint NOT NULL,
     row_no int NOT NULL,
-    PRIMARY KEY (batch_key, line, row_no)
+    PRIMARY KEY (batch_key, line, row_no),
+    CONSTRAINT each_row_of_a_batch_has_a_line_of_its_own UNIQUE (batch_key, line)
 );
 
 -- A lease holds the rows next_row..last_row, or (retries) the rows of retries that name it. It goes when its last row is recorded.

@@ -9,7 +9,7 @@ pub struct JsonText(String);
 /// The text is not JSON.
 #[derive(Debug, thiserror::Error)]
 #[error("not valid JSON: {0}")]
-pub struct NotJson(#[from] serde_json::Error);
+pub struct NotJson(serde_json::Error);
 
 impl JsonText {
     /// Checks a text.
@@ -21,7 +21,7 @@ impl JsonText {
         if text.is_empty() {
             return Ok(JsonText::default());
         }
-        serde_json::from_str::<IgnoredAny>(&text)?;
+        serde_json::from_str::<IgnoredAny>(&text).map_err(NotJson)?;
         Ok(JsonText(text))
     }
 

@@ -104,14 +104,14 @@ pub trait Store: Send + Sync + 'static {
     /// Submits a batch with its first rows.
     ///
     /// # Errors
-    /// `Invalid`: no rows without `hold`; a line that is 0 in a batch, or a slow query that is not one row with line 0, or is held; no attempts; an id that
-    /// exists.
+    /// `Invalid`: no rows without `hold`; a line that is 0 in a batch or comes twice, or a slow query that is not one row with line 0, or is held; no
+    /// attempts; an id that exists.
     async fn submit_batch(&self, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError>;
 
     /// Appends rows to a held batch. Returns how many it has now.
     ///
     /// # Errors
-    /// `NotFound`; `WrongStatus` unless it is in `wait`; `Invalid` for a line that is 0.
+    /// `NotFound`; `WrongStatus` unless it is in `wait`; `Invalid` for a line that is 0, or that the batch has already.
     async fn append_rows(&self, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError>;
 
     /// Releases a held batch. Returns how many rows it has. A batch that is queued already is left as it is.
@@ -192,8 +192,7 @@ pub trait Store: Send + Sync + 'static {
     /// `LeaseLost`.
     async fn record_mark_done(&self, lease: &FinishLease, error: Option<&str>) -> Result<(), StoreError>;
 
-    /// All rows with their outcomes, as far as they have one, in line order, at most `limit`, after `after`. Rows of the same line come in the order of their
-    /// numbers. A page of large rows is shorter; the end is an empty page.
+    /// All rows with their outcomes, as far as they have one, in line order, at most `limit`, after `after`. A page of large rows is shorter; the end is an empty page.
     ///
     /// # Errors
     /// `NotFound`.

@@ -1,5 +1,6 @@
 //! What may be stored, whatever the database.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::model::{App, NAME_BYTES_MAX, NewBatch, NewRow, Piece, ProcessorKind, RowResult, RowStatus, Verdict};
@@ -37,8 +38,21 @@ pub(super) fn check_rows(kind: ProcessorKind, rows: &[NewRow]) -> Result<(), Sto
     };
     match wrong {
         Some((at, rule)) => Err(StoreError::Invalid(format!("{rule}, but row {} of this request has {}", at + 1, rows[at].line))),
-        None => Ok(()),
+        None if ascends(rows) => Ok(()),
+        None => {
+            let mut seen = HashSet::with_capacity(rows.len());
+            rows.iter().find(|row| !seen.insert(row.line)).map_or(Ok(()), |row| Err(line_twice(row.line.into())))
+        }
     }
+}
+
+fn ascends(rows: &[NewRow]) -> bool {
+    rows.windows(2).all(|two| two[0].line < two[1].line)
+}
+
+/// A line that the batch has already.
+pub(super) fn line_twice(line: i64) -> StoreError {
+    StoreError::Invalid(format!("line {line} comes twice: each row of a batch has a line of its own"))
 }
 
 /// How many rows a batch has with so many more, and whether its lines still grow.

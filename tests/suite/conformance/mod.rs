@@ -55,6 +55,7 @@ macro_rules! conformance {
                 a_row_is_tried_once_at_least
                 rows_are_numbered_from_one_in_the_order_they_came_in
                 a_line_may_be_as_large_as_it_gets
+                a_line_comes_once_in_a_batch_and_nothing_is_half_written
                 a_rejected_row_is_leased_with_its_reason
                 many_batches_live_side_by_side
                 what_was_never_submitted_is_not_found
@@ -197,7 +198,6 @@ macro_rules! conformance {
             }
             results {
                 results_come_in_line_order_whatever_the_page
-                rows_of_the_same_line_keep_the_order_they_came_in
                 lines_that_stop_growing_in_a_later_append_are_sorted_too
                 a_cursor_stays_good_when_lines_stop_growing
                 a_page_of_nothing_and_a_page_past_the_end_are_empty

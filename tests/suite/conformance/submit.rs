@@ -1,6 +1,7 @@
 //! Batches come in.
 
 use rowmill::model::{BatchId, BatchStatus, BatchStep, JsonText, NewBatch, NewRow, ProcessorKind};
+use rowmill::store::StoreError;
 
 use super::build::{MILLISECOND, SECOND, batch, counts, held, query, row, row_with, rows, rows_with_lines};
 use super::kit::{Kit, START, is_invalid, is_missing};
@@ -103,13 +104,37 @@ pub async fn rows_are_numbered_from_one_in_the_order_they_came_in(kit: Kit) {
 }
 
 pub async fn a_line_may_be_as_large_as_it_gets(kit: Kit) {
-    let id = kit.submit_lines(&[u32::MAX, 1, u32::MAX, u32::MAX - 1]).await;
-    let lease = kit.claim_rows(4).await;
-    assert_eq!(kit.read(&lease).await.iter().map(|row| row.line).collect::<Vec<_>>(), [u32::MAX, 1, u32::MAX, u32::MAX - 1]);
+    let id = kit.submit_lines(&[u32::MAX, 1, u32::MAX - 1]).await;
+    let lease = kit.claim_rows(3).await;
+    assert_eq!(kit.read(&lease).await.iter().map(|row| row.line).collect::<Vec<_>>(), [u32::MAX, 1, u32::MAX - 1]);
     for page_rows in 1..=5 {
         let found: Vec<(u32, u32)> = kit.results_by(id, page_rows).await.iter().map(|row| (row.line, row.row_no)).collect();
-        assert_eq!(found, [(1, 2), (u32::MAX - 1, 4), (u32::MAX, 1), (u32::MAX, 3)]);
+        assert_eq!(found, [(1, 2), (u32::MAX - 1, 3), (u32::MAX, 1)]);
     }
+}
+
+pub async fn a_line_comes_once_in_a_batch_and_nothing_is_half_written(kit: Kit) {
+    let twice = |result: Result<u64, StoreError>, line: u32| match result {
+        Err(StoreError::Invalid(text)) => assert_eq!(text, format!("line {line} comes twice: each row of a batch has a line of its own")),
+        other => panic!("{other:?}"),
+    };
+    for lines in [&[1, 2, 2][..], &[7, 3, 7]] {
+        let new = batch();
+        twice(kit.store.submit_batch(new.clone(), rows_with_lines(lines)).await.map(|()| 0), lines[2]);
+        is_missing(kit.store.read_batch(new.id).await, new.id);
+    }
+    let id = kit.hold(0).await;
+    kit.store.append_rows(id, rows_with_lines(&[5, 6, 9])).await.unwrap();
+    // One that only grew until now, and one that did not.
+    for _ in 0..2 {
+        let before = kit.results(id).await;
+        twice(kit.store.append_rows(id, rows_with_lines(&[8, 8])).await, 8);
+        twice(kit.store.append_rows(id, rows_with_lines(&[9])).await, 9);
+        twice(kit.store.append_rows(id, rows_with_lines(&[100, 6, 101])).await, 6);
+        assert_eq!(kit.results(id).await, before);
+        kit.store.append_rows(id, rows_with_lines(&[3 + u32::try_from(before.len()).unwrap() % 2])).await.unwrap();
+    }
+    assert_eq!(kit.store.release_batch(id).await.unwrap(), 5);
 }
 
 pub async fn a_rejected_row_is_leased_with_its_reason(kit: Kit) {

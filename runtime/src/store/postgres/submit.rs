@@ -7,7 +7,7 @@ use super::listen::{CHANNEL, write};
 use super::text::encode;
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
 use crate::store::columns::{count, failed, status_of};
-use crate::store::rules::{check_rows, check_submit, count_rows};
+use crate::store::rules::{check_rows, check_submit, count_rows, line_twice};
 use crate::store::{StoreError, StoreEvent};
 
 /// Rows of one statement, at most, and their bytes. Arrays need no protocol of their own, as COPY does.
@@ -57,7 +57,10 @@ pub(super) async fn append_rows(store: &PgStore, id: BatchId, rows: Vec<NewRow>)
     if status != BatchStatus::Wait {
         return refuse(db, StoreError::WrongStatus { id, status, wanted: "rows can be appended only while it is held" }).await;
     }
-    let total = place.append(&mut db, &rows).await?;
+    let total = match place.append(&mut db, &rows).await {
+        Ok(total) => total,
+        Err(error) => return refuse(db, error).await,
+    };
     db.commit().await.map_err(failed("commit appended rows"))?;
     Ok(total)
 }
@@ -157,14 +160,7 @@ impl Place {
             rest = after;
         }
         if !ascend {
-            // All rows when this is the first that is out of order, else the new ones.
-            sqlx::query("INSERT INTO rowmill.line_order SELECT batch_key, line, row_no FROM rowmill.rows WHERE batch_key = $1 AND row_no > $2")
-                .persistent(false)
-                .bind(self.key)
-                .bind(if self.lines_ascend { 0 } else { self.row_count })
-                .execute(&mut *db)
-                .await
-                .map_err(failed("sort lines"))?;
+            self.sort_lines(db, total).await?;
         }
         sqlx::query("UPDATE rowmill.batches SET row_count = $1, line_last = $2, lines_ascend = $3 WHERE batch_key = $4")
             .persistent(false)
@@ -176,6 +172,35 @@ impl Place {
             .await
             .map_err(failed("count rows"))?;
         Ok(count(total))
+    }
+
+    /// Keeps the order of lines: of all rows when these are the first that are out of order, else of the new ones.
+    async fn sort_lines(&self, db: &mut PgConnection, total: i64) -> Result<(), StoreError> {
+        let after = if self.lines_ascend { 0 } else { self.row_count };
+        let sorted = sqlx::query(
+            "INSERT INTO rowmill.line_order SELECT batch_key, line, row_no FROM rowmill.rows WHERE batch_key = $1 AND row_no > $2
+             ON CONFLICT DO NOTHING",
+        )
+        .persistent(false)
+        .bind(self.key)
+        .bind(after)
+        .execute(&mut *db)
+        .await
+        .map_err(failed("sort lines"))?;
+        if sorted.rows_affected() == count(total - after) {
+            return Ok(());
+        }
+        let twice: Option<i64> = sqlx::query_scalar(
+            "SELECT r.line FROM rowmill.rows r LEFT JOIN rowmill.line_order l USING (batch_key, line, row_no)
+             WHERE r.batch_key = $1 AND r.row_no > $2 AND l.row_no IS NULL ORDER BY r.row_no LIMIT 1",
+        )
+        .persistent(false)
+        .bind(self.key)
+        .bind(after)
+        .fetch_optional(db)
+        .await
+        .map_err(failed("find a line that comes twice"))?;
+        Err(line_twice(twice.unwrap_or_default()))
     }
 
     async fn insert(&self, db: &mut PgConnection, row_no: i32, rows: &[NewRow]) -> Result<(), StoreError> {

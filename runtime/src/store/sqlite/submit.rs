@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
 use crate::store::columns::{count, failed};
-use crate::store::rules::{check_rows, check_submit, count_rows};
+use crate::store::rules::{check_rows, check_submit, count_rows, line_twice};
 use crate::store::{StoreError, StoreEvent};
 
 pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
@@ -123,12 +123,16 @@ async fn insert_rows(db: &mut SqliteConnection, key: i64, rows: Vec<NewRow>) -> 
         insert.execute(&mut *db).await.map_err(failed("write rows"))?;
     }
     if !ascend {
-        sqlx::query("INSERT INTO line_order SELECT batch_key, line, row_no FROM rows WHERE batch_key = ? AND row_no > ?")
-            .bind(key)
-            .bind(old_count)
-            .execute(&mut *db)
-            .await
-            .map_err(failed("sort lines"))?;
+        let sorted =
+            sqlx::query("INSERT INTO line_order SELECT batch_key, line, row_no FROM rows WHERE batch_key = ? AND row_no > ? ON CONFLICT DO NOTHING")
+                .bind(key)
+                .bind(old_count)
+                .execute(&mut *db)
+                .await
+                .map_err(failed("sort lines"))?;
+        if sorted.rows_affected() != count(total - old_count) {
+            return Err(find_line_twice(db, key, old_count).await);
+        }
     }
     sqlx::query("UPDATE batches SET row_count = ?, line_last = ?, lines_ascend = ? WHERE batch_key = ?")
         .bind(total)
@@ -139,6 +143,19 @@ async fn insert_rows(db: &mut SqliteConnection, key: i64, rows: Vec<NewRow>) -> 
         .await
         .map_err(failed("count rows"))?;
     Ok(count(total))
+}
+
+/// The error of a line that the batch had before.
+async fn find_line_twice(db: &mut SqliteConnection, key: i64, old_count: i64) -> StoreError {
+    let found: Result<i64, sqlx::Error> = sqlx::query_scalar(
+        "SELECT line FROM rows r WHERE batch_key = ?1 AND row_no > ?2
+            AND NOT EXISTS (SELECT 1 FROM line_order l WHERE l.batch_key = ?1 AND l.line = r.line AND l.row_no = r.row_no) ORDER BY row_no LIMIT 1",
+    )
+    .bind(key)
+    .bind(old_count)
+    .fetch_one(db)
+    .await;
+    found.map_or_else(failed("find a line that comes twice"), line_twice)
 }
 
 fn insert_rows_sql(rows: usize) -> String {

@@ -14,12 +14,14 @@ use crate::conformance::build::batch;
 const BATCHES_MAX: usize = 6;
 
 impl Schedule {
+    /// Rows whose lines no others have, and that grow or do not.
     fn rows(&mut self, count: u32) -> Vec<NewRow> {
         let ascending = self.random.chance(60);
         (1..=count)
-            .map(|number| {
+            .map(|_| {
                 self.serial += 1;
-                let line = if ascending { number + 100 } else { 1 + self.random.below(12) };
+                let serial = u32::try_from(self.serial).unwrap();
+                let line = if ascending { 2_000_000 + serial } else { 1_000_000 - serial };
                 NewRow { line, input: JsonText::trusted(format!(r#"{{"n":{}}}"#, self.serial)), rejected: None }
             })
             .collect()
