@@ -153,24 +153,20 @@ async fn every_promise_that_is_broken_by_hand_is_found_and_nothing_else() {
     let report = history.judge().await.unwrap();
     assert_eq!((report.violations, report.found.len()), (0, 0), "{report:#?}");
     let mut objects = Objects::default();
-    for (name, which, deed, broken) in BREACHES {
-        // Once in the open, and once behind the back of the audit's triggers.
-        for hidden in [false, true] {
-            let copy = Database::copy_in(&history.stage.postgres.url(), "postgres").unwrap();
-            let role = if hidden { "SET session_replication_role = replica; " } else { "" };
-            let done = copy.sql(&format!("{role}{which} {deed} RETURNING 1")).unwrap();
-            assert!(!done.trim().is_empty(), "{name}: there was nothing to do it to");
-            let report = history.judge_database(&copy.url(), &mut objects).await.unwrap();
-            let (found, wanted) = (rules(&report), broken.iter().copied().collect::<BTreeSet<_>>());
-            if hidden {
-                // Where nothing was written down, what there is now is compared with what was, and it is one rule or another.
-                assert!(!found.is_empty(), "{name}, hidden");
-            } else {
-                assert_eq!(found, wanted, "{name}: {:#?}", report.found);
-            }
-            let batches: BTreeSet<_> = report.found.iter().filter_map(|violation| violation.batch).collect();
-            assert!(batches.len() <= 1, "{name}: {:#?}", report.found);
-        }
+    // In the open; and some of them behind the back of the triggers, too.
+    let all = BREACHES.iter().map(|breach| (breach, false)).chain(BREACHES.iter().step_by(3).map(|breach| (breach, true)));
+    for ((name, which, deed, broken), hidden) in all {
+        let copy = Database::copy_in(&history.stage.postgres.url(), "postgres").unwrap();
+        let role = if hidden { "SET session_replication_role = replica; " } else { "" };
+        let done = copy.sql(&format!("{role}{which} {deed} RETURNING 1")).unwrap();
+        assert!(!done.trim().is_empty(), "{name}: there was nothing to do it to");
+        let report = history.judge_database(&copy.url(), &mut objects).await.unwrap();
+        let (found, wanted) = (rules(&report), broken.iter().copied().collect::<BTreeSet<_>>());
+        // Where nothing was written down, what there is now is compared with what was, and it is one rule or another.
+        let right = if hidden { !found.is_empty() } else { found == wanted };
+        assert!(right, "{name}, hidden {hidden}: {wanted:?} should have been found broken: {:#?}", report.found);
+        let batches: BTreeSet<_> = report.found.iter().filter_map(|violation| violation.batch).collect();
+        assert!(batches.len() <= 1, "{name}: {:#?}", report.found);
     }
     a_file_with_other_bytes_is_found(&history).await;
 }

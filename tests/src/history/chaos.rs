@@ -13,11 +13,14 @@ use super::client::World;
 use super::plan::index;
 use super::stage::{LEASE_MS, Stage};
 use crate::random::Random;
+use crate::servers::WorkerProcess;
 
 /// How often the thread looks whether something is to be done.
 const LOOK: Duration = Duration::from_millis(10);
 /// A worker that ended by itself is started again after this time.
 const START_AGAIN: Duration = Duration::from_millis(300);
+/// A worker that drains is given this time. Where the database is down meanwhile, that is not enough.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// What is done to the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -56,6 +59,8 @@ pub const DEEDS: [(Deed, u64); 10] = [
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Repair {
     StartWorker(usize),
+    /// One that was told to end, and is killed when it has not.
+    ReplaceDrained(usize),
     WakeWorker(usize),
     StartDatabase,
     StartRedis,
@@ -67,6 +72,8 @@ enum Repair {
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Done {
     pub counts: BTreeMap<Deed, u64>,
+    /// Workers that were drained and ended in good order, within five seconds.
+    pub drained_in_time: u64,
     /// When workers or the database were disturbed, in milliseconds since 1970.
     #[serde(skip)]
     pub disturbances: Vec<i64>,
@@ -142,8 +149,7 @@ impl Chaos {
                 if let Some(worker) = &mut self.stage.workers[place] {
                     worker.signal(Signal::SIGTERM);
                 }
-                // It is killed when it has not ended by then.
-                self.later(Duration::from_secs(5), Repair::StartWorker(place));
+                self.later(DRAIN, Repair::ReplaceDrained(place));
             }
             (Deed::WorkerKilled | Deed::WorkerStopped | Deed::WorkerDrained, None) => return Ok(()),
             (Deed::BackendsKilled, _) => {
@@ -218,8 +224,11 @@ impl Chaos {
 
     /// A place whose worker nothing was done to yet.
     fn awake_worker(&mut self) -> Option<usize> {
-        let busy =
-            |place: usize| self.repairs.iter().any(|(_, repair)| matches!(repair, Repair::StartWorker(p) | Repair::WakeWorker(p) if *p == place));
+        let busy = |place: usize| {
+            self.repairs
+                .iter()
+                .any(|(_, repair)| matches!(repair, Repair::StartWorker(p) | Repair::ReplaceDrained(p) | Repair::WakeWorker(p) if *p == place))
+        };
         let awake: Vec<usize> = (0..self.stage.workers.len()).filter(|&place| !busy(place)).collect();
         (!awake.is_empty()).then(|| awake[index(&mut self.dice, awake.len())])
     }
@@ -234,8 +243,10 @@ impl Chaos {
         self.repairs = rest;
         for (_, repair) in due {
             match repair {
-                Repair::StartWorker(place) => {
-                    // It may have ended in good order, as it was told.
+                Repair::StartWorker(place) => self.stage.start_worker(place)?,
+                Repair::ReplaceDrained(place) => {
+                    let ended = self.stage.workers[place].as_mut().and_then(WorkerProcess::ended);
+                    self.done.drained_in_time += u64::from(ended.is_some_and(|status| status.success()));
                     self.stage.kill_worker(place);
                     self.stage.start_worker(place)?;
                 }
@@ -257,7 +268,7 @@ impl Chaos {
             }
         }
         for place in 0..self.stage.workers.len() {
-            let told = self.repairs.iter().any(|(_, repair)| *repair == Repair::StartWorker(place));
+            let told = self.repairs.iter().any(|(_, repair)| matches!(repair, Repair::StartWorker(p) | Repair::ReplaceDrained(p) if *p == place));
             if !told && self.stage.is_vacant(place) {
                 self.later(START_AGAIN, Repair::StartWorker(place));
             }
