@@ -9,6 +9,7 @@ mod connect;
 mod finish;
 mod leases;
 mod listen;
+mod log;
 mod read;
 mod record;
 mod schema;
@@ -23,6 +24,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 pub use self::connect::{PgSettings, PgStore};
+pub use self::log::LogPosition;
 pub use self::schema::SchemaState;
 pub use sqlx::PgConnection;
 
