@@ -175,20 +175,14 @@ CREATE TABLE rowmill.outcomes (
     output text,
     messages text,
     log text,
+    piece_files text COLLATE "C",
+    pieces text,
     PRIMARY KEY (batch_key, row_no)
 ) WITH (autovacuum_vacuum_insert_scale_factor = 0.5);
 COMMENT ON COLUMN rowmill.outcomes.output IS 'JSON, to the letter';
 COMMENT ON COLUMN rowmill.outcomes.messages IS 'a JSON array; NULL for none';
-
--- Append-only. Pieces of output files, in the order in which a row gave them.
-CREATE TABLE rowmill.pieces (
-    batch_key bigint NOT NULL,
-    row_no int NOT NULL,
-    piece_no int NOT NULL,
-    file_no int NOT NULL,
-    piece text NOT NULL,
-    PRIMARY KEY (batch_key, row_no, piece_no)
-);
+COMMENT ON COLUMN rowmill.outcomes.piece_files IS 'the files of the pieces, a character for each: chr(48 + file_no); NULL for none';
+COMMENT ON COLUMN rowmill.outcomes.pieces IS 'pieces of output files in the order in which the row gave them, with E''\x1a2'' between two; NULL for none';
 
 CREATE TABLE rowmill.output_files (
     batch_key bigint NOT NULL,

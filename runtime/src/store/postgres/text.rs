@@ -7,6 +7,14 @@ const NUL: char = '\0';
 const ESCAPE: char = '\u{1a}';
 const ESCAPE_NUL: char = '0';
 const ESCAPE_ESCAPE: char = '1';
+/// Between two pieces of a row, where no text can hold it.
+pub(super) const PIECE_END: &str = "\u{1a}2";
+/// Between the pieces of two rows, in a page of them.
+const ROW_END: &str = "\u{1a}3";
+/// Between the inputs of two rows. JSON holds no such character.
+pub(super) const INPUT_END: char = '\u{1e}';
+/// The file of a piece is told by a character; this is that of file 0.
+pub(super) const FIRST_FILE: char = '0';
 
 /// A text for the database.
 pub(super) fn encode(text: &str) -> Cow<'_, str> {
@@ -38,6 +46,14 @@ pub(super) fn decode(text: String) -> String {
         }
     }
     decoded
+}
+
+/// The pieces of rows in a page: for each row, the numbers of their files and their texts.
+pub(super) fn split_pieces<'a>(files: &'a str, pieces: &'a str) -> impl Iterator<Item = Vec<(usize, String)>> + 'a {
+    let number = |mark: char| (mark as usize).saturating_sub(FIRST_FILE as usize);
+    files.split(' ').zip(pieces.split(ROW_END)).map(move |(files, pieces)| {
+        files.chars().map(number).zip(pieces.split(PIECE_END).map(|piece| decode(piece.to_owned()))).collect()
+    })
 }
 
 #[cfg(test)]
