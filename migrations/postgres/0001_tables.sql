@@ -67,6 +67,8 @@ CREATE TABLE rowmill.batches (
     next_row int NOT NULL DEFAULT 1,
     line_last bigint NOT NULL DEFAULT -1,
     lines_ascend boolean NOT NULL DEFAULT true,
+    input_bytes_max int NOT NULL DEFAULT 0,
+    piece_bytes_max int NOT NULL DEFAULT 0,
     success int NOT NULL DEFAULT 0,
     failed int NOT NULL DEFAULT 0,
     fuel bigint NOT NULL DEFAULT 0,
@@ -90,6 +92,8 @@ COMMENT ON COLUMN rowmill.batches.row_count IS 'moved by submit and append';
 COMMENT ON COLUMN rowmill.batches.next_row IS 'the cursor: the first row that no lease has taken; moved by claims';
 COMMENT ON COLUMN rowmill.batches.line_last IS 'the line of the last row';
 COMMENT ON COLUMN rowmill.batches.lines_ascend IS 'false once a line did not grow; then line_order has every row';
+COMMENT ON COLUMN rowmill.batches.input_bytes_max IS 'the length of its longest input, moved by submit and append: where so many of these fit into a page, nobody sums up lengths';
+COMMENT ON COLUMN rowmill.batches.piece_bytes_max IS 'the same of what one row gave to output files, moved by records';
 COMMENT ON COLUMN rowmill.batches.success IS 'moved in the transaction that appends the outcomes';
 COMMENT ON COLUMN rowmill.batches.failed IS 'moved in the transaction that appends the outcomes';
 COMMENT ON COLUMN rowmill.batches.fuel IS 'moved in the transaction that appends the outcomes';
@@ -101,7 +105,9 @@ COMMENT ON COLUMN rowmill.batches.finished_at IS 'set when status and files are 
 COMMENT ON COLUMN rowmill.batches.finish_token IS 'set by the claim of a finish lease, cleared at the end of the step';
 -- Claims look only at batches that have rows to lease, and jump from app to app.
 CREATE INDEX batches_fresh ON rowmill.batches (kind, app, priority DESC, batch_key) WHERE fresh;
-CREATE INDEX batches_to_finish ON rowmill.batches (batch_key) WHERE step IN ('join', 'mark');
+-- The time comes before the key so that no plan goes along the primary key, through all batches that were ever done.
+CREATE INDEX batches_to_finish ON rowmill.batches (kind, submitted_at, batch_key) WHERE step IN ('join', 'mark') AND finish_token IS NULL;
+CREATE INDEX batches_being_finished ON rowmill.batches (finish_expires_at) WHERE finish_token IS NOT NULL;
 
 -- Written once, never updated.
 CREATE TABLE rowmill.rows (

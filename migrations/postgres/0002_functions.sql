@@ -50,8 +50,9 @@ DECLARE
     most int;
     rest int;
 BEGIN
-    SELECT l.*, b.batch_id AS id INTO ended FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
-    WHERE l.app = p_app AND l.kind = p_kind AND l.expires_at <= p_now AND b.step = 'rows'
+    SELECT l.*, b.batch_id AS id INTO ended FROM rowmill.leases l
+    CROSS JOIN LATERAL (SELECT b.batch_id FROM rowmill.batches b WHERE b.batch_key = l.batch_key AND b.step = 'rows' LIMIT 1) b
+    WHERE l.app = p_app AND l.kind = p_kind AND l.expires_at <= p_now
     ORDER BY l.expires_at, l.lease_id LIMIT 1 FOR UPDATE OF l SKIP LOCKED;
     IF NOT FOUND THEN RETURN; END IF;
     batch_id := ended.id;
@@ -116,11 +117,13 @@ LANGUAGE sql STABLE AS $$
     SELECT 2, f.* FROM fresh f
     UNION ALL
     SELECT 1, a.kind, a.app, d.priority, d.batch_key FROM again a CROSS JOIN LATERAL (
-        SELECT b.priority, b.batch_key FROM rowmill.retries r JOIN rowmill.batches b USING (batch_key)
-        WHERE r.lease_id IS NULL AND r.kind = a.kind AND r.app = a.app AND r.due_at <= p_now AND b.step = 'rows' ORDER BY r.due_at LIMIT 1) d
+        SELECT b.priority, b.batch_key FROM rowmill.retries r
+        CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
+        WHERE r.lease_id IS NULL AND r.kind = a.kind AND r.app = a.app AND r.due_at <= p_now ORDER BY r.due_at LIMIT 1) d
     UNION ALL
-    SELECT 0, l.kind, l.app, b.priority, b.batch_key FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
-    WHERE l.expires_at <= p_now AND b.step = 'rows'
+    SELECT 0, l.kind, l.app, b.priority, b.batch_key FROM rowmill.leases l
+    CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = l.batch_key AND b.step = 'rows' LIMIT 1) b
+    WHERE l.expires_at <= p_now
 $$;
 
 -- Pages of a batch are found by functions of their own, which go along an index whatever the database thinks of its tables: where it thinks that there is little
@@ -136,7 +139,7 @@ DECLARE
     lease record;
     page_end int;
 BEGIN
-    SELECT l.* INTO lease FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
+    SELECT l.*, b.input_bytes_max INTO lease FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
     WHERE l.lease_id = p_lease AND l.token = p_token AND l.expires_at > coalesce(p_now, rowmill.now_ms()) AND b.step = 'rows';
     IF NOT FOUND THEN RETURN; END IF;
     IF lease.retries THEN
@@ -148,7 +151,7 @@ BEGIN
         RETURN;
     END IF;
     page_end := lease.last_row;
-    IF (SELECT sum(octet_length(w.input)) > p_bytes_max FROM rowmill.rows w WHERE w.batch_key = lease.batch_key AND w.row_no BETWEEN lease.next_row AND lease.last_row) THEN
+    IF (lease.last_row - lease.next_row + 1) * lease.input_bytes_max::bigint > p_bytes_max THEN
         SELECT max(p.row_no) INTO page_end FROM (
             SELECT w.row_no, sum(octet_length(w.input)) OVER (ORDER BY w.row_no) - octet_length(w.input) AS bytes_before
             FROM rowmill.rows w WHERE w.batch_key = lease.batch_key AND w.row_no BETWEEN lease.next_row AND lease.last_row) p
@@ -173,7 +176,7 @@ DECLARE
     page_end bigint := first + p_limit - 1;
 BEGIN
     IF first IS NULL THEN RETURN; END IF;
-    IF (SELECT sum(octet_length(o.pieces)) > p_bytes_max FROM rowmill.outcomes o WHERE o.batch_key = p_batch_key AND o.row_no BETWEEN first AND page_end) THEN
+    IF p_limit * (SELECT b.piece_bytes_max FROM rowmill.batches b WHERE b.batch_key = p_batch_key) > p_bytes_max THEN
         SELECT max(p.row_no) INTO page_end FROM (
             SELECT o.row_no, sum(octet_length(o.pieces)) OVER (ORDER BY o.row_no) - octet_length(o.pieces) AS bytes_before
             FROM rowmill.outcomes o WHERE o.batch_key = p_batch_key AND o.row_no BETWEEN first AND page_end AND o.piece_files IS NOT NULL) p
@@ -205,14 +208,15 @@ $$;
 CREATE FUNCTION rowmill.claim_leases(p_worker text, p_leases_max int, p_rows_max int, p_slots bigint, p_target_micros bigint, p_ttl bigint, p_kind text,
     p_credit bigint, p_now bigint)
 RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, row_count int, crashes int) LANGUAGE plpgsql VOLATILE
--- Along the indexes, whatever the database thinks of its tables: the time does not grow with what waits.
-SET enable_sort = off SET enable_bitmapscan = off SET jit = off AS $$
+-- Along the indexes, whatever the database thinks of its tables: the time does not grow with what waits. For the same reason batches are looked up one by one.
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     at bigint := coalesce(p_now, rowmill.now_ms());
     ends bigint := rowmill.later(at, p_ttl);
     given int := 0;
     passed text[] := '{}';
+    full_up text[];
     virtual bigint;
     chosen record;
     batch record;
@@ -223,23 +227,25 @@ BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     PERFORM pg_advisory_xact_lock(7881403275);
     -- What is left of batches that were aborted.
-    DELETE FROM rowmill.leases l USING rowmill.batches b WHERE l.expires_at <= at AND b.batch_key = l.batch_key AND b.step <> 'rows';
+    DELETE FROM rowmill.leases l WHERE l.expires_at <= at AND (SELECT b.step <> 'rows' FROM rowmill.batches b WHERE b.batch_key = l.batch_key);
     WITH folded AS (DELETE FROM rowmill.charges RETURNING app, micros)
     UPDATE rowmill.apps a SET served_micros = a.served_micros + s.micros / a.weight
     FROM (SELECT app, sum(micros)::bigint AS micros FROM folded GROUP BY app) s WHERE a.app = s.app;
     SELECT s.served_micros INTO virtual FROM rowmill.schedule s;
     WHILE given < p_leases_max LOOP
+        full_up := rowmill.full_apps(at);
         SELECT w.app, w.kind, greatest(coalesce(a.served_micros, 0), virtual - p_credit) AS start, coalesce(a.weight, 1) AS weight INTO chosen
         FROM rowmill.apps_with_work(at) w LEFT JOIN rowmill.apps a USING (app)
-        WHERE (p_kind IS NULL OR w.kind = p_kind) AND w.app <> ALL (rowmill.full_apps(at)) AND (w.kind || ' ' || w.app) <> ALL (passed)
+        WHERE (p_kind IS NULL OR w.kind = p_kind) AND w.app <> ALL (full_up) AND (w.kind || ' ' || w.app) <> ALL (passed)
         ORDER BY start, w.source, w.priority DESC, w.batch_key LIMIT 1;
         EXIT WHEN NOT FOUND;
         lease_id := NULL;
         cost := 0;
         SELECT t.* INTO lease_id, token, batch_id, row_count, crashes FROM rowmill.take_over(chosen.app, chosen.kind, p_worker, p_rows_max, at, ends) t;
         IF lease_id IS NULL THEN
-            SELECT b.batch_key, b.batch_id, b.row_micros INTO batch FROM rowmill.retries r JOIN rowmill.batches b USING (batch_key)
-            WHERE r.lease_id IS NULL AND r.kind = chosen.kind AND r.app = chosen.app AND r.due_at <= at AND b.step = 'rows' ORDER BY r.due_at LIMIT 1;
+            SELECT b.batch_key, b.batch_id, b.row_micros INTO batch FROM rowmill.retries r
+            CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
+            WHERE r.lease_id IS NULL AND r.kind = chosen.kind AND r.app = chosen.app AND r.due_at <= at ORDER BY r.due_at LIMIT 1;
             IF FOUND THEN
                 SELECT rowmill.lease_rows(batch.row_micros, count(*), p_slots, p_target_micros, p_rows_max) INTO taken FROM (
                     SELECT FROM rowmill.retries r WHERE r.batch_key = batch.batch_key AND r.lease_id IS NULL AND r.due_at <= at LIMIT p_rows_max * p_slots) r;
@@ -287,6 +293,57 @@ BEGIN
 END
 $$;
 
+-- The oldest batch that has a step to do and that nobody does it for: one that waits (the first of each kind, along an index), or one whose worker went silent, of
+-- which there are no more than workers.
+CREATE FUNCTION rowmill.claim_finish(p_worker text, p_kind text, p_ttl bigint, p_now bigint)
+RETURNS TABLE (batch_id uuid, step text, token bigint, attempt int) LANGUAGE plpgsql VOLATILE
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    at bigint := coalesce(p_now, rowmill.now_ms());
+    candidate record;
+    chosen bigint;
+BEGIN
+    FOR candidate IN
+        SELECT k.kind, f.submitted_at, f.batch_key, false AS silent
+        FROM unnest(CASE WHEN p_kind IS NULL THEN ARRAY['batch', 'slow_query'] ELSE ARRAY[p_kind] END) k (kind) CROSS JOIN LATERAL (
+            SELECT b.submitted_at, b.batch_key FROM rowmill.batches b WHERE b.step IN ('join', 'mark') AND b.finish_token IS NULL AND b.kind = k.kind
+            ORDER BY b.submitted_at, b.batch_key LIMIT 1) f
+        UNION ALL
+        SELECT b.kind, b.submitted_at, b.batch_key, true FROM rowmill.batches b
+        WHERE b.finish_token IS NOT NULL AND b.finish_expires_at <= at AND (p_kind IS NULL OR b.kind = p_kind)
+        ORDER BY submitted_at, batch_key
+    LOOP
+        -- Others may be about to take the same.
+        IF candidate.silent THEN
+            SELECT b.batch_key INTO chosen FROM rowmill.batches b
+            WHERE b.batch_key = candidate.batch_key AND b.finish_token IS NOT NULL AND b.finish_expires_at <= at FOR NO KEY UPDATE SKIP LOCKED;
+        ELSE
+            SELECT b.batch_key INTO chosen FROM rowmill.batches b WHERE b.step IN ('join', 'mark') AND b.finish_token IS NULL AND b.kind = candidate.kind
+            ORDER BY b.submitted_at, b.batch_key LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
+        END IF;
+        EXIT WHEN FOUND;
+    END LOOP;
+    RETURN QUERY UPDATE rowmill.batches b SET finish_token = rowmill.new_token(), finish_worker = p_worker, finish_attempt = b.finish_attempt + 1,
+        finish_expires_at = rowmill.later(at, p_ttl)
+    WHERE b.batch_key = chosen
+    RETURNING b.batch_id, b.step, b.finish_token, b.finish_attempt;
+END
+$$;
+
+-- When the next batch can be claimed to be finished: 0 for at once, NULL when there is none.
+CREATE FUNCTION rowmill.next_finish(p_kind text) RETURNS bigint LANGUAGE plpgsql STABLE
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+BEGIN
+    PERFORM FROM unnest(CASE WHEN p_kind IS NULL THEN ARRAY['batch', 'slow_query'] ELSE ARRAY[p_kind] END) k (kind) CROSS JOIN LATERAL (
+        SELECT FROM rowmill.batches b WHERE b.step IN ('join', 'mark') AND b.finish_token IS NULL AND b.kind = k.kind
+        ORDER BY b.submitted_at, b.batch_key LIMIT 1) f;
+    IF FOUND THEN RETURN 0; END IF;
+    RETURN (SELECT b.finish_expires_at FROM rowmill.batches b WHERE b.finish_token IS NOT NULL AND (p_kind IS NULL OR b.kind = p_kind)
+        ORDER BY b.finish_expires_at LIMIT 1);
+END
+$$;
+
 -- The numbers of the files of a batch, new ones for new names; NULL when there would be too many.
 CREATE FUNCTION rowmill.number_files(p_batch_key bigint, p_names text[], p_files_max int) RETURNS int[] LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -317,7 +374,7 @@ $$;
 CREATE FUNCTION rowmill.record_results(p_lease bigint, p_token bigint, p_now bigint, p_took_micros bigint, p_fuel bigint, p_all int[],
     p_rows int[], p_failed boolean[], p_attempt int, p_attempts int[], p_fuels bigint[], p_outputs text[], p_messages text[], p_logs text[],
     p_again int[], p_again_attempts int[], p_again_ms bigint[],
-    p_names text[], p_piece_files text[], p_pieces text[], p_files_max int, p_smoothing bigint,
+    p_names text[], p_piece_files text[], p_pieces text[], p_piece_bytes_max int, p_files_max int, p_smoothing bigint,
     OUT rows int, OUT successes int, OUT failures int, OUT ended boolean) LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
@@ -386,6 +443,7 @@ BEGIN
     END IF;
     -- Last, so that the batch is locked no longer than a commit takes. Whoever records its last outcome finds that out here.
     UPDATE rowmill.batches b SET success = b.success + success_count, failed = b.failed + failed_count, fuel = b.fuel + p_fuel,
+        piece_bytes_max = greatest(b.piece_bytes_max, p_piece_bytes_max),
         row_micros = coalesce((b.row_micros * (p_smoothing - 1) + mean) / p_smoothing, mean, b.row_micros),
         step = CASE WHEN b.success + b.failed + final_count < b.row_count THEN 'rows' WHEN at_once THEN 'mark' ELSE 'join' END,
         status = CASE WHEN NOT at_once OR final_count = 0 THEN b.status WHEN failed_count > 0 THEN 'failed' ELSE 'success' END,

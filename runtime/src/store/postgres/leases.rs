@@ -96,16 +96,18 @@ pub(super) async fn next_due(store: &PgStore, kind: Option<ProcessorKind>) -> Re
         "WITH moment AS MATERIALIZED (SELECT coalesce($1, rowmill.now_ms()) AS at),
          full_apps AS MATERIALIZED (SELECT unnest(rowmill.full_apps(at)) AS app FROM moment)
          SELECT CASE WHEN min(d.at) IS NOT NULL THEN greatest(min(d.at) - (SELECT at FROM moment), 0) END FROM (
-            (SELECT r.due_at AS at FROM rowmill.retries r JOIN rowmill.batches b USING (batch_key)
-             WHERE r.lease_id IS NULL AND b.step = 'rows' AND ($2 IS NULL OR r.kind = $2) AND r.app NOT IN (SELECT app FROM full_apps)
+            (SELECT r.due_at AS at FROM rowmill.retries r
+             CROSS JOIN LATERAL (SELECT FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
+             WHERE r.lease_id IS NULL AND ($2 IS NULL OR r.kind = $2) AND r.app NOT IN (SELECT app FROM full_apps)
              ORDER BY r.due_at LIMIT 1)
             UNION ALL
-            (SELECT l.expires_at FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
-             WHERE b.step = 'rows' AND ($2 IS NULL OR l.kind = $2)
+            (SELECT l.expires_at FROM rowmill.leases l
+             CROSS JOIN LATERAL (SELECT FROM rowmill.batches b WHERE b.batch_key = l.batch_key AND b.step = 'rows' LIMIT 1) b
+             WHERE ($2 IS NULL OR l.kind = $2)
                 AND (l.expires_at > (SELECT at FROM moment) OR l.app NOT IN (SELECT app FROM full_apps))
              ORDER BY l.expires_at LIMIT 1)
             UNION ALL
-            SELECT min(coalesce(b.finish_expires_at, 0)) FROM rowmill.batches b WHERE b.step IN ('join', 'mark') AND ($2 IS NULL OR b.kind = $2)) d",
+            SELECT rowmill.next_finish($2)) d",
     )
     .persistent(store.named())
     .bind(store.now())

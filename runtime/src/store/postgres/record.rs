@@ -1,14 +1,14 @@
 //! Outcomes are appended, under the token of a lease that is still held. How is said in migrations/postgres/0002_functions.sql.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::postgres::PgDatabaseError;
 
 use super::connect::PgStore;
 use super::text::{FIRST_FILE, PIECE_END, decode, encode};
-use super::{micros, millis};
+use super::{bytes, micros, millis};
 use crate::model::{BatchCounts, LeaseKey, Piece, RowResult, RowStatus, Verdict};
 use crate::store::columns::{count, failed, signed};
 use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
@@ -41,7 +41,7 @@ struct Columns<'a> {
 
 impl<'a> Columns<'a> {
     fn of(results: &'a [RowResult], names: &[&str]) -> Columns<'a> {
-        let marks: HashMap<&str, char> = names.iter().copied().zip(FIRST_FILE..).collect();
+        let marks: BTreeMap<&str, char> = names.iter().copied().zip(FIRST_FILE..).collect();
         let is_final = |result: &&RowResult| matches!(result.verdict, Verdict::Final { .. });
         let finals = results.iter().filter(is_final);
         let attempt = finals.clone().next().map_or(1, |result| result.attempt);
@@ -113,10 +113,11 @@ pub(super) async fn record_results(store: &PgStore, lease: LeaseKey, results: &[
     let names = file_names(results);
     let columns = Columns::of(results, &names);
     let encoded: Vec<Cow<'_, str>> = names.iter().copied().map(encode).collect();
+    let piece_bytes_max = columns.pieces.iter().flatten().map(|pieces| pieces.len()).max().map_or(0, bytes);
     let mut db = store.unit().await?;
     let recorded: Result<Vec<Counted>, sqlx::Error> = sqlx::query_as(
         "SELECT rows, successes, failures, ended
-         FROM rowmill.record_results($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22)",
+         FROM rowmill.record_results($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)",
     )
     .persistent(store.named())
     .bind(lease.id)
@@ -139,6 +140,7 @@ pub(super) async fn record_results(store: &PgStore, lease: LeaseKey, results: &[
     .bind(encoded)
     .bind(columns.piece_files)
     .bind(columns.pieces)
+    .bind(piece_bytes_max)
     .bind(i32::try_from(FILES_PER_BATCH_MAX).unwrap_or(i32::MAX))
     .bind(SMOOTHING)
     .fetch_all(&mut *db)
