@@ -1,3 +1,4 @@
+mod alya;
 mod blobs;
 mod config;
 mod conformance;

@@ -47,6 +47,11 @@ fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// A length for the database; texts are shorter than 1 GiB there.
+fn bytes(length: usize) -> i32 {
+    i32::try_from(length).unwrap_or(i32::MAX)
+}
+
 /// The key and status of a batch, by which most operations begin.
 async fn find_batch(db: &mut PgConnection, id: BatchId) -> Result<(i64, BatchStatus), StoreError> {
     let found: Option<(i64, String)> = sqlx::query_as("SELECT batch_key, status FROM rowmill.batches WHERE batch_id = $1")
