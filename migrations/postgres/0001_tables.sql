@@ -67,6 +67,8 @@ CREATE TABLE rowmill.batches (
     next_row int NOT NULL DEFAULT 1,
     line_last bigint NOT NULL DEFAULT -1,
     lines_ascend boolean NOT NULL DEFAULT true,
+    input_bytes_max int NOT NULL DEFAULT 0,
+    piece_bytes_max int NOT NULL DEFAULT 0,
     success int NOT NULL DEFAULT 0,
     failed int NOT NULL DEFAULT 0,
     fuel bigint NOT NULL DEFAULT 0,
@@ -90,6 +92,8 @@ COMMENT ON COLUMN rowmill.batches.row_count IS 'moved by submit and append';
 COMMENT ON COLUMN rowmill.batches.next_row IS 'the cursor: the first row that no lease has taken; moved by claims';
 COMMENT ON COLUMN rowmill.batches.line_last IS 'the line of the last row';
 COMMENT ON COLUMN rowmill.batches.lines_ascend IS 'false once a line did not grow; then line_order has every row';
+COMMENT ON COLUMN rowmill.batches.input_bytes_max IS 'the length of its longest input, moved by submit and append: where so many of these fit into a page, nobody sums up lengths';
+COMMENT ON COLUMN rowmill.batches.piece_bytes_max IS 'the same of what one row gave to output files, moved by records';
 COMMENT ON COLUMN rowmill.batches.success IS 'moved in the transaction that appends the outcomes';
 COMMENT ON COLUMN rowmill.batches.failed IS 'moved in the transaction that appends the outcomes';
 COMMENT ON COLUMN rowmill.batches.fuel IS 'moved in the transaction that appends the outcomes';
@@ -99,9 +103,12 @@ COMMENT ON COLUMN rowmill.batches.mark_error IS 'set when mark-done failed';
 COMMENT ON COLUMN rowmill.batches.started_at IS 'set by the first claim';
 COMMENT ON COLUMN rowmill.batches.finished_at IS 'set when status and files are final';
 COMMENT ON COLUMN rowmill.batches.finish_token IS 'set by the claim of a finish lease, cleared at the end of the step';
+COMMENT ON COLUMN rowmill.batches.finish_expires_at IS 'when the finish lease ends; without a token, when it can be claimed again';
 -- Claims look only at batches that have rows to lease, and jump from app to app.
 CREATE INDEX batches_fresh ON rowmill.batches (kind, app, priority DESC, batch_key) WHERE fresh;
-CREATE INDEX batches_to_finish ON rowmill.batches (batch_key) WHERE step IN ('join', 'mark');
+-- The time comes before the key so that no plan goes along the primary key, through all batches that were ever done.
+CREATE INDEX batches_to_finish ON rowmill.batches (kind, submitted_at, batch_key) WHERE step IN ('join', 'mark') AND finish_expires_at IS NULL;
+CREATE INDEX batches_to_finish_later ON rowmill.batches (finish_expires_at) WHERE finish_expires_at IS NOT NULL;
 
 -- Written once, never updated.
 CREATE TABLE rowmill.rows (
@@ -176,20 +183,14 @@ CREATE TABLE rowmill.outcomes (
     output text,
     messages text,
     log text,
+    piece_files text COLLATE "C",
+    pieces text,
     PRIMARY KEY (batch_key, row_no)
 ) WITH (autovacuum_vacuum_insert_scale_factor = 0.5);
 COMMENT ON COLUMN rowmill.outcomes.output IS 'JSON, to the letter';
 COMMENT ON COLUMN rowmill.outcomes.messages IS 'a JSON array; NULL for none';
-
--- Append-only. Pieces of output files, in the order in which a row gave them.
-CREATE TABLE rowmill.pieces (
-    batch_key bigint NOT NULL,
-    row_no int NOT NULL,
-    piece_no int NOT NULL,
-    file_no int NOT NULL,
-    piece text NOT NULL,
-    PRIMARY KEY (batch_key, row_no, piece_no)
-);
+COMMENT ON COLUMN rowmill.outcomes.piece_files IS 'the files of the pieces, a character for each: chr(48 + file_no); NULL for none';
+COMMENT ON COLUMN rowmill.outcomes.pieces IS 'pieces of output files in the order in which the row gave them, with E''\x1a2'' between two; NULL for none';
 
 CREATE TABLE rowmill.output_files (
     batch_key bigint NOT NULL,

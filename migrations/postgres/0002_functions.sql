@@ -50,8 +50,9 @@ DECLARE
     most int;
     rest int;
 BEGIN
-    SELECT l.*, b.batch_id AS id INTO ended FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
-    WHERE l.app = p_app AND l.kind = p_kind AND l.expires_at <= p_now AND b.step = 'rows'
+    SELECT l.*, b.batch_id AS id INTO ended FROM rowmill.leases l
+    CROSS JOIN LATERAL (SELECT b.batch_id FROM rowmill.batches b WHERE b.batch_key = l.batch_key AND b.step = 'rows' LIMIT 1) b
+    WHERE l.app = p_app AND l.kind = p_kind AND l.expires_at <= p_now
     ORDER BY l.expires_at, l.lease_id LIMIT 1 FOR UPDATE OF l SKIP LOCKED;
     IF NOT FOUND THEN RETURN; END IF;
     batch_id := ended.id;
@@ -116,20 +117,74 @@ LANGUAGE sql STABLE AS $$
     SELECT 2, f.* FROM fresh f
     UNION ALL
     SELECT 1, a.kind, a.app, d.priority, d.batch_key FROM again a CROSS JOIN LATERAL (
-        SELECT b.priority, b.batch_key FROM rowmill.retries r JOIN rowmill.batches b USING (batch_key)
-        WHERE r.lease_id IS NULL AND r.kind = a.kind AND r.app = a.app AND r.due_at <= p_now AND b.step = 'rows' ORDER BY r.due_at LIMIT 1) d
+        SELECT b.priority, b.batch_key FROM rowmill.retries r
+        CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
+        WHERE r.lease_id IS NULL AND r.kind = a.kind AND r.app = a.app AND r.due_at <= p_now ORDER BY r.due_at LIMIT 1) d
     UNION ALL
-    SELECT 0, l.kind, l.app, b.priority, b.batch_key FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
-    WHERE l.expires_at <= p_now AND b.step = 'rows'
+    SELECT 0, l.kind, l.app, b.priority, b.batch_key FROM rowmill.leases l
+    CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = l.batch_key AND b.step = 'rows' LIMIT 1) b
+    WHERE l.expires_at <= p_now
 $$;
 
 -- Pages of a batch are found by functions of their own, which go along an index whatever the database thinks of its tables: where it thinks that there is little
 -- left, it would sort all the rest of the batch for each page. (What is off costs it so much that it would compile each query, which takes longer than the query.)
 
-CREATE FUNCTION rowmill.next_row_with_pieces(p_batch_key bigint, p_after bigint) RETURNS bigint LANGUAGE plpgsql STABLE
-SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+-- The rows of a lease that is still held, with the bytes of their inputs bounded: one row at least. Nothing when it is lost. Inputs stand behind each other, since an
+-- array costs more for each; between them is a character that JSON cannot hold. Rows are numbered from first_row on unless row_nos says otherwise.
+CREATE FUNCTION rowmill.read_leased_rows(p_lease bigint, p_token bigint, p_now bigint, p_bytes_max bigint)
+RETURNS TABLE (first_row int, row_nos int[], lines bigint[], inputs text, rejected text[], attempt int, attempts int[]) LANGUAGE plpgsql STABLE
+SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    lease record;
+    page_end int;
 BEGIN
-    RETURN (SELECT p.row_no FROM rowmill.pieces p WHERE p.batch_key = p_batch_key AND p.row_no > p_after ORDER BY p.row_no LIMIT 1);
+    SELECT l.*, b.input_bytes_max INTO lease FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
+    WHERE l.lease_id = p_lease AND l.token = p_token AND l.expires_at > coalesce(p_now, rowmill.now_ms()) AND b.step = 'rows';
+    IF NOT FOUND THEN RETURN; END IF;
+    IF lease.retries THEN
+        RETURN QUERY SELECT 0, array_agg(p.row_no), array_agg(p.line), string_agg(p.input, E'\x1e'), array_agg(p.rejected), 0, array_agg(p.attempt) FROM (
+            SELECT a.*, sum(octet_length(a.input)) OVER (ORDER BY a.row_no) - octet_length(a.input) AS bytes_before FROM (
+                SELECT w.row_no, w.line, w.input, w.rejected, r.attempt FROM rowmill.retries r JOIN rowmill.rows w USING (batch_key, row_no)
+                WHERE r.lease_id = p_lease) a ORDER BY a.row_no) p
+        WHERE p.bytes_before < p_bytes_max;
+        RETURN;
+    END IF;
+    page_end := lease.last_row;
+    IF (lease.last_row - lease.next_row + 1) * lease.input_bytes_max::bigint > p_bytes_max THEN
+        SELECT max(p.row_no) INTO page_end FROM (
+            SELECT w.row_no, sum(octet_length(w.input)) OVER (ORDER BY w.row_no) - octet_length(w.input) AS bytes_before
+            FROM rowmill.rows w WHERE w.batch_key = lease.batch_key AND w.row_no BETWEEN lease.next_row AND lease.last_row) p
+        WHERE p.bytes_before < p_bytes_max;
+    END IF;
+    RETURN QUERY SELECT lease.next_row, NULL::int[], array_agg(p.line), string_agg(p.input, E'\x1e'),
+        CASE WHEN count(p.rejected) > 0 THEN array_agg(p.rejected) END, 1 + lease.crashes, NULL::int[]
+    FROM (SELECT w.line, w.input, w.rejected FROM rowmill.rows w
+        WHERE w.batch_key = lease.batch_key AND w.row_no BETWEEN lease.next_row AND page_end ORDER BY w.row_no) p;
+END
+$$;
+
+-- A page of pieces of a batch whose lines grow: rows with pieces behind a row, from the next one on, with the bytes of their pieces bounded: one row at least. Nothing
+-- when there are no more. The rows' files and pieces stand behind each other as their inputs do above.
+CREATE FUNCTION rowmill.read_pieces(p_batch_key bigint, p_after bigint, p_limit bigint, p_bytes_max bigint)
+RETURNS TABLE (row_nos int[], files text, pieces text) LANGUAGE plpgsql STABLE
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    first bigint := (SELECT o.row_no FROM rowmill.outcomes o WHERE o.batch_key = p_batch_key AND o.row_no > p_after AND o.piece_files IS NOT NULL
+        ORDER BY o.row_no LIMIT 1);
+    page_end bigint := first + p_limit - 1;
+BEGIN
+    IF first IS NULL THEN RETURN; END IF;
+    IF p_limit * (SELECT b.piece_bytes_max FROM rowmill.batches b WHERE b.batch_key = p_batch_key) > p_bytes_max THEN
+        SELECT max(p.row_no) INTO page_end FROM (
+            SELECT o.row_no, sum(octet_length(o.pieces)) OVER (ORDER BY o.row_no) - octet_length(o.pieces) AS bytes_before
+            FROM rowmill.outcomes o WHERE o.batch_key = p_batch_key AND o.row_no BETWEEN first AND page_end AND o.piece_files IS NOT NULL) p
+        WHERE p.bytes_before < p_bytes_max;
+    END IF;
+    RETURN QUERY SELECT array_agg(p.row_no), string_agg(p.piece_files, ' '), string_agg(p.pieces, E'\x1a3') FROM (
+        SELECT o.row_no, o.piece_files, o.pieces FROM rowmill.outcomes o
+        WHERE o.batch_key = p_batch_key AND o.row_no BETWEEN first AND page_end AND o.piece_files IS NOT NULL ORDER BY o.row_no) p;
 END
 $$;
 
@@ -139,7 +194,7 @@ RETURNS TABLE (line bigint, row_no int) LANGUAGE plpgsql STABLE SET enable_sort 
 BEGIN
     IF p_with_pieces THEN
         RETURN QUERY SELECT l.line, l.row_no FROM rowmill.line_order l
-        CROSS JOIN LATERAL (SELECT FROM rowmill.pieces p WHERE p.batch_key = p_batch_key AND p.row_no = l.row_no LIMIT 1) p
+        CROSS JOIN LATERAL (SELECT FROM rowmill.outcomes o WHERE o.batch_key = p_batch_key AND o.row_no = l.row_no AND o.piece_files IS NOT NULL LIMIT 1) o
         WHERE l.batch_key = p_batch_key AND (l.line, l.row_no) > (p_line, p_row_no) ORDER BY l.line, l.row_no LIMIT p_limit;
     ELSE
         RETURN QUERY SELECT l.line, l.row_no FROM rowmill.line_order l
@@ -153,14 +208,15 @@ $$;
 CREATE FUNCTION rowmill.claim_leases(p_worker text, p_leases_max int, p_rows_max int, p_slots bigint, p_target_micros bigint, p_ttl bigint, p_kind text,
     p_credit bigint, p_now bigint)
 RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, row_count int, crashes int) LANGUAGE plpgsql VOLATILE
--- Along the indexes, whatever the database thinks of its tables: the time does not grow with what waits.
-SET enable_sort = off SET enable_bitmapscan = off SET jit = off AS $$
+-- Along the indexes, whatever the database thinks of its tables: the time does not grow with what waits. For the same reason batches are looked up one by one.
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     at bigint := coalesce(p_now, rowmill.now_ms());
     ends bigint := rowmill.later(at, p_ttl);
     given int := 0;
     passed text[] := '{}';
+    full_up text[];
     virtual bigint;
     chosen record;
     batch record;
@@ -171,23 +227,25 @@ BEGIN
     PERFORM set_config('synchronous_commit', 'off', true);
     PERFORM pg_advisory_xact_lock(7881403275);
     -- What is left of batches that were aborted.
-    DELETE FROM rowmill.leases l USING rowmill.batches b WHERE l.expires_at <= at AND b.batch_key = l.batch_key AND b.step <> 'rows';
+    DELETE FROM rowmill.leases l WHERE l.expires_at <= at AND (SELECT b.step <> 'rows' FROM rowmill.batches b WHERE b.batch_key = l.batch_key);
     WITH folded AS (DELETE FROM rowmill.charges RETURNING app, micros)
     UPDATE rowmill.apps a SET served_micros = a.served_micros + s.micros / a.weight
     FROM (SELECT app, sum(micros)::bigint AS micros FROM folded GROUP BY app) s WHERE a.app = s.app;
     SELECT s.served_micros INTO virtual FROM rowmill.schedule s;
     WHILE given < p_leases_max LOOP
+        full_up := rowmill.full_apps(at);
         SELECT w.app, w.kind, greatest(coalesce(a.served_micros, 0), virtual - p_credit) AS start, coalesce(a.weight, 1) AS weight INTO chosen
         FROM rowmill.apps_with_work(at) w LEFT JOIN rowmill.apps a USING (app)
-        WHERE (p_kind IS NULL OR w.kind = p_kind) AND w.app <> ALL (rowmill.full_apps(at)) AND (w.kind || ' ' || w.app) <> ALL (passed)
+        WHERE (p_kind IS NULL OR w.kind = p_kind) AND w.app <> ALL (full_up) AND (w.kind || ' ' || w.app) <> ALL (passed)
         ORDER BY start, w.source, w.priority DESC, w.batch_key LIMIT 1;
         EXIT WHEN NOT FOUND;
         lease_id := NULL;
         cost := 0;
         SELECT t.* INTO lease_id, token, batch_id, row_count, crashes FROM rowmill.take_over(chosen.app, chosen.kind, p_worker, p_rows_max, at, ends) t;
         IF lease_id IS NULL THEN
-            SELECT b.batch_key, b.batch_id, b.row_micros INTO batch FROM rowmill.retries r JOIN rowmill.batches b USING (batch_key)
-            WHERE r.lease_id IS NULL AND r.kind = chosen.kind AND r.app = chosen.app AND r.due_at <= at AND b.step = 'rows' ORDER BY r.due_at LIMIT 1;
+            SELECT b.batch_key, b.batch_id, b.row_micros INTO batch FROM rowmill.retries r
+            CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
+            WHERE r.lease_id IS NULL AND r.kind = chosen.kind AND r.app = chosen.app AND r.due_at <= at ORDER BY r.due_at LIMIT 1;
             IF FOUND THEN
                 SELECT rowmill.lease_rows(batch.row_micros, count(*), p_slots, p_target_micros, p_rows_max) INTO taken FROM (
                     SELECT FROM rowmill.retries r WHERE r.batch_key = batch.batch_key AND r.lease_id IS NULL AND r.due_at <= at LIMIT p_rows_max * p_slots) r;
@@ -235,6 +293,57 @@ BEGIN
 END
 $$;
 
+-- The oldest batch that has a step to do and that nobody does it for: one that waits (the first of each kind, along an index), or one whose time has come, since its worker
+-- went silent or gave it back for later. Of these there are few.
+CREATE FUNCTION rowmill.claim_finish(p_worker text, p_kind text, p_ttl bigint, p_now bigint)
+RETURNS TABLE (batch_id uuid, step text, token bigint, attempt int) LANGUAGE plpgsql VOLATILE
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    at bigint := coalesce(p_now, rowmill.now_ms());
+    candidate record;
+    chosen bigint;
+BEGIN
+    FOR candidate IN
+        SELECT k.kind, f.submitted_at, f.batch_key, false AS timed
+        FROM unnest(CASE WHEN p_kind IS NULL THEN ARRAY['batch', 'slow_query'] ELSE ARRAY[p_kind] END) k (kind) CROSS JOIN LATERAL (
+            SELECT b.submitted_at, b.batch_key FROM rowmill.batches b WHERE b.step IN ('join', 'mark') AND b.finish_expires_at IS NULL AND b.kind = k.kind
+            ORDER BY b.submitted_at, b.batch_key LIMIT 1) f
+        UNION ALL
+        SELECT b.kind, b.submitted_at, b.batch_key, true FROM rowmill.batches b
+        WHERE b.finish_expires_at <= at AND (p_kind IS NULL OR b.kind = p_kind)
+        ORDER BY submitted_at, batch_key
+    LOOP
+        -- Others may be about to take the same.
+        IF candidate.timed THEN
+            SELECT b.batch_key INTO chosen FROM rowmill.batches b
+            WHERE b.batch_key = candidate.batch_key AND b.finish_expires_at <= at FOR NO KEY UPDATE SKIP LOCKED;
+        ELSE
+            SELECT b.batch_key INTO chosen FROM rowmill.batches b WHERE b.step IN ('join', 'mark') AND b.finish_expires_at IS NULL AND b.kind = candidate.kind
+            ORDER BY b.submitted_at, b.batch_key LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
+        END IF;
+        EXIT WHEN FOUND;
+    END LOOP;
+    RETURN QUERY UPDATE rowmill.batches b SET finish_token = rowmill.new_token(), finish_worker = p_worker, finish_attempt = b.finish_attempt + 1,
+        finish_expires_at = rowmill.later(at, p_ttl)
+    WHERE b.batch_key = chosen
+    RETURNING b.batch_id, b.step, b.finish_token, b.finish_attempt;
+END
+$$;
+
+-- When the next batch can be claimed to be finished: 0 for at once, NULL when there is none.
+CREATE FUNCTION rowmill.next_finish(p_kind text) RETURNS bigint LANGUAGE plpgsql STABLE
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+BEGIN
+    PERFORM FROM unnest(CASE WHEN p_kind IS NULL THEN ARRAY['batch', 'slow_query'] ELSE ARRAY[p_kind] END) k (kind) CROSS JOIN LATERAL (
+        SELECT FROM rowmill.batches b WHERE b.step IN ('join', 'mark') AND b.finish_expires_at IS NULL AND b.kind = k.kind
+        ORDER BY b.submitted_at, b.batch_key LIMIT 1) f;
+    IF FOUND THEN RETURN 0; END IF;
+    RETURN (SELECT b.finish_expires_at FROM rowmill.batches b WHERE b.finish_expires_at IS NOT NULL AND (p_kind IS NULL OR b.kind = p_kind)
+        ORDER BY b.finish_expires_at LIMIT 1);
+END
+$$;
+
 -- The numbers of the files of a batch, new ones for new names; NULL when there would be too many.
 CREATE FUNCTION rowmill.number_files(p_batch_key bigint, p_names text[], p_files_max int) RETURNS int[] LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
@@ -258,28 +367,33 @@ BEGIN
 END
 $$;
 
--- Appends outcomes under the token of a lease that is still held. p_all are the rows of all results in order; those of the arrays from p_rows on are final, those
--- of p_again are to be run again after so many milliseconds. What cannot be recorded is an error with a code of its own: RM001 the lease is lost, RM002 the
--- results are not those of the lease's next rows (its detail is the row that was wanted), RM003 too many files.
+-- Appends outcomes under the token of a lease that is still held. p_all are the rows of all results in order; p_rows are those that are final (NULL for all), and the
+-- arrays behind it are about these; those of p_again are to be run again after so many milliseconds. An array may end early: NULL from there on. The characters of
+-- p_piece_files number p_names. What cannot be recorded is an error with a code of its own: RM001 the lease is lost, RM002 the results are not those of the
+-- lease's next rows (its detail is the row that was wanted), RM003 too many files.
 CREATE FUNCTION rowmill.record_results(p_lease bigint, p_token bigint, p_now bigint, p_took_micros bigint, p_fuel bigint, p_all int[],
-    p_rows int[], p_failed boolean[], p_attempts int[], p_fuels bigint[], p_outputs text[], p_messages text[], p_logs text[],
+    p_rows int[], p_failed boolean[], p_attempt int, p_attempts int[], p_fuels bigint[], p_outputs text[], p_messages text[], p_logs text[],
     p_again int[], p_again_attempts int[], p_again_ms bigint[],
-    p_names text[], p_piece_rows int[], p_piece_nos int[], p_piece_files int[], p_pieces text[], p_files_max int, p_smoothing bigint,
+    p_names text[], p_piece_files text[], p_pieces text[], p_piece_bytes_max int, p_files_max int, p_smoothing bigint,
     OUT rows int, OUT successes int, OUT failures int, OUT ended boolean) LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
     at bigint := coalesce(p_now, rowmill.now_ms());
+    finals int[] := coalesce(p_rows, p_all);
     result_count int := cardinality(p_all);
+    final_count int := cardinality(finals);
     failed_count int := cardinality(array_positions(p_failed, true));
-    success_count int := cardinality(p_rows) - cardinality(array_positions(p_failed, true));
+    success_count int := final_count - failed_count;
     lease record;
     wanted int[];
     numbers int[];
+    given text;
+    stored text;
     gone boolean;
     id uuid;
     -- A slow query without files is final with its record.
     at_once boolean;
-    mean bigint := CASE WHEN cardinality(p_all) > 0 THEN greatest(p_took_micros / cardinality(p_all), 1) END;
+    mean bigint := CASE WHEN result_count > 0 THEN greatest(p_took_micros / result_count, 1) END;
 BEGIN
     SELECT l.* INTO lease FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
     WHERE l.lease_id = p_lease AND l.token = p_token AND l.expires_at > at AND b.step = 'rows' FOR UPDATE OF l;
@@ -298,14 +412,17 @@ BEGIN
     IF cardinality(p_names) > 0 THEN
         numbers := rowmill.number_files(lease.batch_key, p_names, p_files_max);
         IF numbers IS NULL THEN RAISE 'too many files' USING ERRCODE = 'RM003'; END IF;
-        INSERT INTO rowmill.pieces (batch_key, row_no, piece_no, file_no, piece)
-        SELECT lease.batch_key, u.row_no, u.piece_no, numbers[u.file], u.piece
-        FROM unnest(p_piece_rows, p_piece_nos, p_piece_files, p_pieces) u (row_no, piece_no, file, piece);
+        SELECT string_agg(chr(47 + u.at::int), '' ORDER BY u.at), string_agg(chr(48 + u.number), '' ORDER BY u.at) INTO given, stored
+        FROM unnest(numbers) WITH ORDINALITY u (number, at);
     END IF;
-    INSERT INTO rowmill.outcomes (batch_key, row_no, failed, attempt, fuel, output, messages, log)
-    SELECT lease.batch_key, u.* FROM unnest(p_rows, p_failed, p_attempts, p_fuels, p_outputs, p_messages, p_logs) u;
+    -- Unnested side by side in the list of what is selected: in FROM each array would be written to a table first.
+    INSERT INTO rowmill.outcomes (batch_key, row_no, failed, attempt, fuel, output, messages, log, piece_files, pieces)
+    SELECT lease.batch_key, u.row_no, u.failed, coalesce(u.attempt, p_attempt), u.fuel, u.output, u.messages, u.log,
+        CASE WHEN given = stored THEN u.piece_files ELSE translate(u.piece_files, given, stored) END, u.pieces
+    FROM (SELECT unnest(finals) AS row_no, unnest(p_failed) AS failed, unnest(p_attempts) AS attempt, unnest(p_fuels) AS fuel, unnest(p_outputs) AS output,
+        unnest(p_messages) AS messages, unnest(p_logs) AS log, unnest(p_piece_files) AS piece_files, unnest(p_pieces) AS pieces) u;
     IF lease.retries THEN
-        DELETE FROM rowmill.retries r WHERE r.lease_id = p_lease AND r.row_no = ANY (p_rows);
+        DELETE FROM rowmill.retries r WHERE r.lease_id = p_lease AND r.row_no = ANY (finals);
         UPDATE rowmill.retries r SET lease_id = NULL, attempt = u.attempt, due_at = rowmill.later(at, u.ms)
         FROM unnest(p_again, p_again_attempts, p_again_ms) u (row_no, attempt, ms) WHERE r.lease_id = p_lease AND r.row_no = u.row_no;
         gone := NOT EXISTS (SELECT FROM rowmill.retries r WHERE r.lease_id = p_lease);
@@ -326,10 +443,11 @@ BEGIN
     END IF;
     -- Last, so that the batch is locked no longer than a commit takes. Whoever records its last outcome finds that out here.
     UPDATE rowmill.batches b SET success = b.success + success_count, failed = b.failed + failed_count, fuel = b.fuel + p_fuel,
+        piece_bytes_max = greatest(b.piece_bytes_max, p_piece_bytes_max),
         row_micros = coalesce((b.row_micros * (p_smoothing - 1) + mean) / p_smoothing, mean, b.row_micros),
-        step = CASE WHEN b.success + b.failed + cardinality(p_rows) < b.row_count THEN 'rows' WHEN at_once THEN 'mark' ELSE 'join' END,
-        status = CASE WHEN NOT at_once OR cardinality(p_rows) = 0 THEN b.status WHEN failed_count > 0 THEN 'failed' ELSE 'success' END,
-        finished_at = CASE WHEN at_once AND cardinality(p_rows) > 0 THEN at END
+        step = CASE WHEN b.success + b.failed + final_count < b.row_count THEN 'rows' WHEN at_once THEN 'mark' ELSE 'join' END,
+        status = CASE WHEN NOT at_once OR final_count = 0 THEN b.status WHEN failed_count > 0 THEN 'failed' ELSE 'success' END,
+        finished_at = CASE WHEN at_once AND final_count > 0 THEN at END
     WHERE b.batch_key = lease.batch_key AND b.step = 'rows' AND b.status = 'inprog'
     RETURNING b.row_count, b.success, b.failed, b.step <> 'rows', b.batch_id INTO rows, successes, failures, ended, id;
     IF NOT FOUND THEN RAISE 'the batch was aborted' USING ERRCODE = 'RM001'; END IF;

@@ -33,7 +33,7 @@ const SUCCESS: &str = "WITH b AS (
         SELECT * FROM rowmill.batches b WHERE status = 'success' AND step = 'done' AND kind = 'batch' AND mark_error IS NOT NULL ORDER BY batch_key LIMIT 1),
     r AS (
         SELECT o.* FROM rowmill.outcomes o JOIN b USING (batch_key)
-        WHERE NOT EXISTS (SELECT FROM rowmill.pieces p WHERE p.batch_key = o.batch_key AND p.row_no = o.row_no) ORDER BY row_no LIMIT 1)";
+        WHERE o.piece_files IS NULL ORDER BY row_no LIMIT 1)";
 /// A batch that was aborted with a row that has no outcome: `b`, and that row: `r`.
 const ABORTED: &str = "WITH r AS (
         SELECT r.* FROM rowmill.rows r JOIN rowmill.batches b USING (batch_key)

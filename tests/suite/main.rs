@@ -1,14 +1,17 @@
+mod alya;
 mod blobs;
 mod config;
 mod conformance;
 mod help;
 mod history;
+mod jobs;
 mod migrate;
 mod readme;
 mod rooms;
 mod run;
 mod sandbox;
 mod servers;
+mod service;
 mod status;
 mod support;
 mod worker;

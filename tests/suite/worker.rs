@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rowmill::blobs::Blobs;
-use rowmill::model::{App, BatchId, BatchStatus, BatchStep, JsonText, Limits, NewBatch, NewRow, Pooler, ProcessorKind, RecordedOutcome, SystemClock};
+use rowmill::model::{BatchId, BatchStatus, BatchStep, JsonText, NewBatch, NewRow, Pooler, ProcessorKind, RecordedOutcome, SystemClock};
 use rowmill::registry::Registry;
 use rowmill::sandbox::{Processor, Sandbox};
 use rowmill::status::StatusBoard;
@@ -120,17 +120,4 @@ async fn a_batch_goes_its_whole_way_on_sqlite() {
 async fn a_batch_goes_its_whole_way_on_postgresql() {
     let (_database, bench) = postgres().await;
     a_batch_goes_its_whole_way(bench).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn the_limits_of_an_app_hold_for_its_rows_and_no_others() {
-    let bench = sqlite().await;
-    let limits = Limits { fuel: 10, ..Limits::default() };
-    bench.store.put_app(&App { limits: Some(limits), ..App::named("small") }).await.unwrap();
-    let (small, other) = (bench.submit("small", 3).await, bench.submit("other", 3).await);
-    bench.work(&[small, other]).await;
-    for row in bench.results(small).await {
-        assert_eq!(row.messages[0].code, "configerror", "it has not even the fuel to start: {row:?}");
-    }
-    assert_eq!(bench.store.read_batch(other).await.unwrap().status, BatchStatus::Success);
 }

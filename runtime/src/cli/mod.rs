@@ -9,6 +9,7 @@ macro_rules! say {
 }
 
 pub mod apps;
+pub mod bench;
 pub mod config;
 pub mod deploy;
 mod feed;
@@ -64,6 +65,7 @@ pub enum Command {
     Abort(status::AbortCommand),
     Query(query::QueryCommand),
     Answer(query::AnswerCommand),
+    Bench(bench::BenchCommand),
 }
 
 /// Logs go to stderr; `ROWMILL_LOG` chooses which, as in `ROWMILL_LOG=debug` or `ROWMILL_LOG=rowmill::worker=trace`.

@@ -13,7 +13,7 @@ use crate::jobs::JobManager;
 use crate::model::SystemClock;
 use crate::sandbox::Sandbox;
 use crate::status::{RedisSettings, StatusBoard};
-use crate::store::{PgSettings, PgStore, SqliteStore, Store};
+use crate::store::{LogPosition, PgSettings, PgStore, SqliteStore, Store};
 use crate::worker::{WorkerError, WorkerSettings};
 
 /// States that were not written to Redis when a command ends may take so long.
@@ -43,12 +43,7 @@ impl Parts {
 
     /// Begins to work where nobody else can, because the store is this process's alone.
     pub fn work_if_alone(&self) -> WorkingBeside {
-        let jobs = self.jobs.clone();
-        let task = (!self.store_is_shared).then(|| {
-            let jobs = jobs.clone();
-            tokio::spawn(async move { jobs.run().await })
-        });
-        WorkingBeside { jobs, task }
+        if self.store_is_shared { WorkingBeside { jobs: self.jobs.clone(), task: None } } else { WorkingBeside::begin(&self.jobs) }
     }
 
     /// Hands on what is not written yet.
@@ -64,6 +59,15 @@ pub(super) struct WorkingBeside {
 }
 
 impl WorkingBeside {
+    pub fn begin(jobs: &JobManager) -> WorkingBeside {
+        let jobs = jobs.clone();
+        let task = tokio::spawn({
+            let jobs = jobs.clone();
+            async move { jobs.run().await }
+        });
+        WorkingBeside { jobs, task: Some(task) }
+    }
+
     /// Lets it end in good order.
     pub async fn end(self) -> anyhow::Result<()> {
         self.jobs.shutdown();
@@ -91,10 +95,26 @@ pub(super) async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>
             Ok(Arc::new(store))
         }
         StoreUrl::Postgres(url) => {
-            let settings = PgSettings { url: url.expose().to_owned(), connections: config.store.connections, pooler: config.store.pooler };
-            let store = PgStore::connect(&settings).await.with_context(|| format!("the store is {}", url.as_shown_url()))?;
+            let store = PgStore::connect(&pg_settings(config)?).await.with_context(|| format!("the store is {}", url.as_shown_url()))?;
             Ok(Arc::new(store))
         }
+    }
+}
+
+/// What the database has written so far; none over SQLite.
+pub(super) async fn log_position(config: &Config) -> anyhow::Result<Option<LogPosition>> {
+    match &config.store.url {
+        StoreUrl::Sqlite(_) => Ok(None),
+        StoreUrl::Postgres(_) => Ok(Some(PgStore::log_position(&pg_settings(config)?).await?)),
+    }
+}
+
+fn pg_settings(config: &Config) -> anyhow::Result<PgSettings> {
+    match &config.store.url {
+        StoreUrl::Postgres(url) => {
+            Ok(PgSettings { url: url.expose().to_owned(), connections: config.store.connections, pooler: config.store.pooler })
+        }
+        StoreUrl::Sqlite(_) => anyhow::bail!("the store is not PostgreSQL"),
     }
 }
 

@@ -22,7 +22,7 @@ use crate::model::{
 };
 
 pub use events::StoreEvent;
-pub use postgres::{PgConnection, PgSettings, PgStore, SchemaState};
+pub use postgres::{LogPosition, PgConnection, PgSettings, PgStore, SchemaState};
 pub use sqlite::SqliteStore;
 
 /// Output files of one batch, at most: each is open while the batch is joined.

@@ -107,7 +107,13 @@ pub(super) fn pieces(result: &RowResult) -> &[Piece] {
 
 /// The names of the files that results write to, each once.
 pub(super) fn file_names(results: &[RowResult]) -> Vec<&str> {
-    let mut names: Vec<&str> = results.iter().flat_map(pieces).map(|piece| piece.file.as_str()).collect();
+    let mut names: Vec<&str> = Vec::new();
+    // Nearly all pieces are for the same file as the one before.
+    for piece in results.iter().flat_map(pieces) {
+        if names.last().is_none_or(|last| *last != piece.file) {
+            names.push(&piece.file);
+        }
+    }
     names.sort_unstable();
     names.dedup();
     names

@@ -93,14 +93,12 @@ pub struct Evidence {
     pub leases: Vec<Step<LeaseState>>,
     pub files: Vec<Step<FileState>>,
     pub outcomes: Vec<Appended>,
-    pub pieces: Vec<Appended>,
     /// Changes of rows that were submitted.
     pub rows_changed: Vec<Appended>,
     /// The batch as it is now, as a text like those of changes.
     pub batch_now: Option<String>,
-    /// Outcomes and pieces as they are now, as in `detail`.
+    /// Outcomes as they are now, as in `detail`.
     pub outcomes_now: Vec<(i32, String)>,
-    pub pieces_now: Vec<(i32, String)>,
     /// Rows: number, line, input, why it was rejected.
     pub rows_now: Vec<(i32, i64, String, Option<String>)>,
 }
@@ -117,22 +115,18 @@ pub async fn read(db: &mut PgConnection, id: BatchId) -> anyhow::Result<Option<E
     let Some(key) = key else { return Ok(None) };
     let now =
         "SELECT o.row_no, o.failed::text || ' ' || o.attempt || ' ' || audit.digest(o) FROM rowmill.outcomes o WHERE batch_key = $1 ORDER BY row_no";
-    let pieces_now = "SELECT p.row_no, md5(string_agg(to_json(p)::text, ',' ORDER BY p.piece_no)) FROM rowmill.pieces p WHERE batch_key = $1
-        GROUP BY p.batch_key, p.row_no ORDER BY row_no";
     let rows_now = "SELECT row_no, line, input, rejected FROM rowmill.rows WHERE batch_key = $1 ORDER BY row_no";
     Ok(Some(Evidence {
         batches: steps(db, "batches", key).await?,
         leases: steps(db, "leases", key).await?,
         files: steps(db, "output_files", key).await?,
         outcomes: appended(db, "outcomes", key).await?,
-        pieces: appended(db, "pieces", key).await?,
         rows_changed: appended(db, "rows", key).await?,
         batch_now: sqlx::query_scalar("SELECT to_json(b)::text FROM rowmill.batches b WHERE batch_key = $1")
             .bind(key)
             .fetch_optional(&mut *db)
             .await?,
         outcomes_now: sqlx::query_as(now).bind(key).fetch_all(&mut *db).await?,
-        pieces_now: sqlx::query_as(pieces_now).bind(key).fetch_all(&mut *db).await?,
         rows_now: sqlx::query_as(rows_now).bind(key).fetch_all(&mut *db).await?,
     }))
 }

@@ -66,17 +66,6 @@ CREATE TRIGGER audit_insert AFTER INSERT ON rowmill.outcomes REFERENCING NEW TAB
 CREATE TRIGGER audit_update AFTER UPDATE ON rowmill.outcomes REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.outcomes();
 CREATE TRIGGER audit_delete AFTER DELETE ON rowmill.outcomes REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.outcomes();
 
-CREATE FUNCTION audit.pieces() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO audit.appended (source, op, batch_key, row_no, detail)
-    SELECT 'pieces', TG_OP, c.batch_key, c.row_no, md5(string_agg(to_json(c)::text, ',' ORDER BY c.piece_no)) FROM changed c GROUP BY c.batch_key, c.row_no;
-    RETURN NULL;
-END
-$$;
-CREATE TRIGGER audit_insert AFTER INSERT ON rowmill.pieces REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.pieces();
-CREATE TRIGGER audit_update AFTER UPDATE ON rowmill.pieces REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.pieces();
-CREATE TRIGGER audit_delete AFTER DELETE ON rowmill.pieces REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.pieces();
-
 CREATE FUNCTION audit.rows() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO audit.appended (source, op, batch_key, row_no, detail)

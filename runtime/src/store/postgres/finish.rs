@@ -46,22 +46,15 @@ pub(super) async fn claim_finish(
     ttl: Duration,
 ) -> Result<Option<FinishLease>, StoreError> {
     let mut db = store.unit().await?;
-    let claimed: Vec<(Uuid, String, i64, i32)> = sqlx::query_as(
-        "UPDATE rowmill.batches SET finish_token = rowmill.new_token(), finish_worker = $1, finish_attempt = finish_attempt + 1,
-            finish_expires_at = rowmill.later(coalesce($3, rowmill.now_ms()), $2)
-         WHERE batch_key = (
-            SELECT batch_key FROM rowmill.batches
-            WHERE step IN ('join', 'mark') AND (finish_expires_at IS NULL OR finish_expires_at <= coalesce($3, rowmill.now_ms())) AND ($4 IS NULL OR kind = $4)
-            ORDER BY batch_key LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
-         RETURNING batch_id, step, finish_token, finish_attempt",
-    ).persistent(store.named())
-    .bind(worker)
-    .bind(millis(ttl))
-    .bind(store.now())
-    .bind(kind.map(ProcessorKind::as_str))
-    .fetch_all(&mut *db)
-    .await
-    .map_err(failed("lease a batch to finish"))?;
+    let claimed: Vec<(Uuid, String, i64, i32)> = sqlx::query_as("SELECT batch_id, step, token, attempt FROM rowmill.claim_finish($1, $2, $3, $4)")
+        .persistent(store.named())
+        .bind(worker)
+        .bind(kind.map(ProcessorKind::as_str))
+        .bind(millis(ttl))
+        .bind(store.now())
+        .fetch_all(&mut *db)
+        .await
+        .map_err(failed("lease a batch to finish"))?;
     db.done().await?;
     Ok(claimed.into_iter().next().map(|(batch, step, token, attempt)| FinishLease {
         batch: batch.into(),

@@ -3,51 +3,47 @@
 use std::time::Duration;
 
 use super::connect::PgStore;
-use super::text::decode;
+use super::text::{INPUT_END, decode};
 use super::{PAGE_BYTES_MAX, millis};
 use crate::model::{LeaseKey, LeasedRow, ProcessorKind};
 use crate::store::StoreError;
 use crate::store::columns::{count, failed, small};
 
-/// The rows of a lease, as arrays: they cost the database and the connection less than as many rows.
-type Columns = (Option<Vec<i32>>, Option<Vec<i64>>, Option<Vec<String>>, Option<Vec<Option<String>>>, Option<Vec<i32>>);
+/// The rows of a lease, as `rowmill.read_leased_rows` gives them: they cost the database and the connection less than as many rows.
+#[derive(sqlx::FromRow)]
+struct Columns {
+    first_row: i32,
+    row_nos: Option<Vec<i32>>,
+    lines: Option<Vec<i64>>,
+    inputs: Option<String>,
+    rejected: Option<Vec<Option<String>>>,
+    attempt: i32,
+    attempts: Option<Vec<i32>>,
+}
 
 pub(super) async fn read_leased_rows(store: &PgStore, lease: LeaseKey) -> Result<Vec<LeasedRow>, StoreError> {
     let mut db = store.unit().await?;
-    // The sum of the rows before each bounds the page: one row at least.
-    let columns: Option<Columns> = sqlx::query_as(
-        "SELECT r.* FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key) CROSS JOIN LATERAL (
-            SELECT array_agg(p.row_no ORDER BY p.row_no), array_agg(p.line ORDER BY p.row_no), array_agg(p.input ORDER BY p.row_no),
-                CASE WHEN count(p.rejected) > 0 THEN array_agg(p.rejected ORDER BY p.row_no) END, array_agg(p.attempt ORDER BY p.row_no)
-            FROM (
-                SELECT a.*, sum(octet_length(a.input)) OVER (ORDER BY a.row_no) - octet_length(a.input) AS bytes_before FROM (
-                    SELECT w.row_no, w.line, w.input, w.rejected, 1 + l.crashes AS attempt FROM rowmill.rows w
-                    WHERE NOT l.retries AND w.batch_key = l.batch_key AND w.row_no BETWEEN l.next_row AND l.last_row
-                    UNION ALL
-                    SELECT w.row_no, w.line, w.input, w.rejected, t.attempt FROM rowmill.retries t JOIN rowmill.rows w USING (batch_key, row_no)
-                    WHERE l.retries AND t.lease_id = l.lease_id) a) p
-            WHERE p.bytes_before < $4) r
-         WHERE l.lease_id = $1 AND l.token = $2 AND l.expires_at > coalesce($3, rowmill.now_ms()) AND b.step = 'rows'",
-    )
-    .persistent(store.named())
-    .bind(lease.id)
-    .bind(lease.token)
-    .bind(store.now())
-    .bind(PAGE_BYTES_MAX)
-    .fetch_optional(&mut *db)
-    .await
-    .map_err(failed("read the rows of a lease"))?;
+    let columns: Option<Columns> = sqlx::query_as("SELECT * FROM rowmill.read_leased_rows($1, $2, $3, $4)")
+        .persistent(store.named())
+        .bind(lease.id)
+        .bind(lease.token)
+        .bind(store.now())
+        .bind(PAGE_BYTES_MAX)
+        .fetch_optional(&mut *db)
+        .await
+        .map_err(failed("read the rows of a lease"))?;
     db.done().await?;
-    let (row_nos, lines, inputs, rejected, attempts) = columns.ok_or(StoreError::LeaseLost)?;
-    let rows = row_nos.unwrap_or_default().into_iter().zip(lines.unwrap_or_default()).zip(inputs.unwrap_or_default());
+    let Columns { first_row, row_nos, lines, inputs, rejected, attempt, attempts } = columns.ok_or(StoreError::LeaseLost)?;
+    let (lines, inputs) = (lines.unwrap_or_default(), inputs.unwrap_or_default());
+    let (row_nos, attempts) = (row_nos.unwrap_or_default(), attempts.unwrap_or_default());
     let mut rejected = rejected.unwrap_or_default().into_iter();
+    let rows = lines.into_iter().zip(inputs.split(INPUT_END)).zip(0..);
     Ok(rows
-        .zip(attempts.unwrap_or_default())
-        .map(|(((row_no, line), input), attempt)| LeasedRow {
-            row_no: small(row_no),
+        .map(|((line, input), at)| LeasedRow {
+            row_no: small(row_nos.get(at).copied().unwrap_or(first_row + i32::try_from(at).unwrap_or(i32::MAX))),
             line: small(line),
-            input,
-            attempt: small(attempt),
+            input: input.to_owned(),
+            attempt: small(attempts.get(at).copied().unwrap_or(attempt)),
             rejected: rejected.next().flatten().map(decode),
         })
         .collect())
@@ -100,16 +96,18 @@ pub(super) async fn next_due(store: &PgStore, kind: Option<ProcessorKind>) -> Re
         "WITH moment AS MATERIALIZED (SELECT coalesce($1, rowmill.now_ms()) AS at),
          full_apps AS MATERIALIZED (SELECT unnest(rowmill.full_apps(at)) AS app FROM moment)
          SELECT CASE WHEN min(d.at) IS NOT NULL THEN greatest(min(d.at) - (SELECT at FROM moment), 0) END FROM (
-            (SELECT r.due_at AS at FROM rowmill.retries r JOIN rowmill.batches b USING (batch_key)
-             WHERE r.lease_id IS NULL AND b.step = 'rows' AND ($2 IS NULL OR r.kind = $2) AND r.app NOT IN (SELECT app FROM full_apps)
+            (SELECT r.due_at AS at FROM rowmill.retries r
+             CROSS JOIN LATERAL (SELECT FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
+             WHERE r.lease_id IS NULL AND ($2 IS NULL OR r.kind = $2) AND r.app NOT IN (SELECT app FROM full_apps)
              ORDER BY r.due_at LIMIT 1)
             UNION ALL
-            (SELECT l.expires_at FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
-             WHERE b.step = 'rows' AND ($2 IS NULL OR l.kind = $2)
+            (SELECT l.expires_at FROM rowmill.leases l
+             CROSS JOIN LATERAL (SELECT FROM rowmill.batches b WHERE b.batch_key = l.batch_key AND b.step = 'rows' LIMIT 1) b
+             WHERE ($2 IS NULL OR l.kind = $2)
                 AND (l.expires_at > (SELECT at FROM moment) OR l.app NOT IN (SELECT app FROM full_apps))
              ORDER BY l.expires_at LIMIT 1)
             UNION ALL
-            SELECT min(coalesce(b.finish_expires_at, 0)) FROM rowmill.batches b WHERE b.step IN ('join', 'mark') AND ($2 IS NULL OR b.kind = $2)) d",
+            SELECT rowmill.next_finish($2)) d",
     )
     .persistent(store.named())
     .bind(store.now())

@@ -9,6 +9,7 @@ mod connect;
 mod finish;
 mod leases;
 mod listen;
+mod log;
 mod read;
 mod record;
 mod schema;
@@ -23,6 +24,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 pub use self::connect::{PgSettings, PgStore};
+pub use self::log::LogPosition;
 pub use self::schema::SchemaState;
 pub use sqlx::PgConnection;
 
@@ -43,6 +45,11 @@ fn millis(span: Duration) -> i64 {
 
 fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// A length for the database; texts are shorter than 1 GiB there.
+fn bytes(length: usize) -> i32 {
+    i32::try_from(length).unwrap_or(i32::MAX)
 }
 
 /// The key and status of a batch, by which most operations begin.

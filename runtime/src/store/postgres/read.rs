@@ -1,7 +1,7 @@
 //! Batches, results and pieces are read.
 
 use super::connect::PgStore;
-use super::text::decode;
+use super::text::{decode, split_pieces};
 use super::{PAGE_BYTES_MAX, PgConnection, find_batch};
 use crate::model::{Batch, BatchId, BatchStatus, JsonText, OutputFile, RecordedOutcome, Timestamp};
 use crate::store::columns::{ResultRow, count, counts, failed, kind_of, small, status_of, step_of};
@@ -149,41 +149,32 @@ pub(super) async fn list_file_names(store: &PgStore, id: BatchId) -> Result<Vec<
 pub(super) async fn read_pieces(store: &PgStore, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError> {
     let mut db = store.unit().await?;
     let (key, _, ascend) = open_results(&mut db, id).await?;
-    // The rows that may be in the page come first, then those that fit into it by the bytes of the pieces before them; these are read whole.
-    let select = if ascend {
-        "SELECT 0::bigint, row_no::bigint, array_agg(file_no ORDER BY piece_no), array_agg(piece ORDER BY piece_no)
-         FROM (SELECT rowmill.next_row_with_pieces($1, $3) AS first WHERE $2 IS NOT NULL) n JOIN LATERAL (
-            SELECT max(row_no) AS last FROM (
-                SELECT row_no, sum(octet_length(piece)) OVER (ORDER BY row_no, piece_no) - octet_length(piece) AS bytes_before
-                FROM rowmill.pieces WHERE batch_key = $1 AND row_no >= n.first AND row_no < n.first + $4) b
-            WHERE bytes_before < $5) b ON true
-         JOIN rowmill.pieces ON batch_key = $1 AND row_no >= n.first AND row_no <= b.last
-         GROUP BY row_no ORDER BY row_no"
-    } else {
-        "SELECT p.line, p.row_no, p.files, p.pieces FROM (
-            SELECT l.line, l.row_no::bigint, o.files, o.pieces, sum(o.bytes) OVER (ORDER BY l.line, l.row_no) - o.bytes AS bytes_before
-            FROM rowmill.next_lines($1, $2, $3, $4, true) l CROSS JOIN LATERAL (
-                SELECT array_agg(o.file_no ORDER BY o.piece_no) AS files, array_agg(o.piece ORDER BY o.piece_no) AS pieces, sum(octet_length(o.piece)) AS bytes
-                FROM rowmill.pieces o WHERE o.batch_key = $1 AND o.row_no = l.row_no) o) p
-         WHERE p.bytes_before < $5 ORDER BY p.line, p.row_no"
-    };
     let (line, row_no) = position(after);
-    let rows: Vec<(i64, i64, Vec<i32>, Vec<String>)> = sqlx::query_as(select)
+    let page = if ascend {
+        sqlx::query_as("SELECT NULL::bigint[], row_nos, files, pieces FROM rowmill.read_pieces($1, $2, $3, $4)").persistent(store.named()).bind(key)
+    } else {
+        // The sum of the rows before each bounds the page: one row at least.
+        sqlx::query_as(
+            "SELECT array_agg(p.line), array_agg(p.row_no), string_agg(p.piece_files, ' '), string_agg(p.pieces, E'\\x1a3') FROM (
+                SELECT l.line, l.row_no, o.piece_files, o.pieces,
+                    sum(octet_length(o.pieces)) OVER (ORDER BY l.line, l.row_no) - octet_length(o.pieces) AS bytes_before
+                FROM rowmill.next_lines($1, $5, $2, $3, true) l
+                CROSS JOIN LATERAL (SELECT * FROM rowmill.outcomes o WHERE o.batch_key = $1 AND o.row_no = l.row_no LIMIT 1) o
+                ORDER BY l.line, l.row_no) p
+             WHERE p.bytes_before < $4",
+        )
         .persistent(store.named())
         .bind(key)
-        .bind(line)
-        .bind(row_no)
-        .bind(i64::from(limit))
-        .bind(PAGE_BYTES_MAX)
-        .fetch_all(&mut *db)
-        .await
-        .map_err(failed("read pieces of output files"))?;
+    };
+    let page = page.bind(row_no).bind(i64::from(limit)).bind(PAGE_BYTES_MAX);
+    let page = if ascend { page } else { page.bind(line) };
+    let page: Option<PiecesPage> = page.fetch_optional(&mut *db).await.map_err(failed("read pieces of output files"))?;
     db.done().await?;
-    Ok(rows
-        .into_iter()
-        .map(|(line, row_no, files, pieces)| RowPieces {
-            at: ResultCursor { line: small(line), row_no: small(row_no) },
-            pieces: files.into_iter().map(|file| usize::try_from(file).unwrap_or(usize::MAX)).zip(pieces.into_iter().map(decode)).collect(),
-        })
-        .collect())
+    let Some((lines, Some(row_nos), Some(files), Some(pieces))) = page else { return Ok(Vec::new()) };
+    let lines = lines.unwrap_or_else(|| vec![0; row_nos.len()]);
+    let rows = lines.into_iter().zip(row_nos).zip(split_pieces(&files, &pieces));
+    Ok(rows.map(|((line, row_no), pieces)| RowPieces { at: ResultCursor { line: small(line), row_no: small(row_no) }, pieces }).collect())
 }
+
+/// Lines (none where rows are in their order), rows, and their files and pieces behind each other.
+type PiecesPage = (Option<Vec<i64>>, Option<Vec<i32>>, Option<String>, Option<String>);

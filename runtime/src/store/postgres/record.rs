@@ -1,17 +1,17 @@
 //! Outcomes are appended, under the token of a lease that is still held. How is said in migrations/postgres/0002_functions.sql.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::postgres::PgDatabaseError;
 
 use super::connect::PgStore;
-use super::text::{decode, encode};
-use super::{micros, millis};
-use crate::model::{BatchCounts, LeaseKey, RowResult, RowStatus, Verdict};
+use super::text::{FIRST_FILE, PIECE_END, decode, encode};
+use super::{bytes, micros, millis};
+use crate::model::{BatchCounts, LeaseKey, Piece, RowResult, RowStatus, Verdict};
 use crate::store::columns::{count, failed, signed};
-use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row, pieces};
+use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
 use crate::store::{FILES_PER_BATCH_MAX, Recorded, StoreError};
 
 /// What the function returns: rows, success, failed, and whether these were the last.
@@ -22,8 +22,11 @@ type Counted = (i32, i32, i32, bool);
 struct Columns<'a> {
     all: Vec<i32>,
     fuel: u64,
-    rows: Vec<i32>,
+    /// None when all results are final.
+    rows: Option<Vec<i32>>,
     failed: Vec<bool>,
+    attempt: i32,
+    /// Empty when all have the same.
     attempts: Vec<i32>,
     fuels: Vec<i64>,
     outputs: Vec<Option<&'a str>>,
@@ -32,47 +35,73 @@ struct Columns<'a> {
     again: Vec<i32>,
     again_attempts: Vec<i32>,
     again_millis: Vec<i64>,
-    piece_rows: Vec<i32>,
-    piece_nos: Vec<i32>,
-    piece_files: Vec<i32>,
-    pieces: Vec<Cow<'a, str>>,
+    piece_files: Vec<Option<String>>,
+    pieces: Vec<Option<Cow<'a, str>>>,
 }
 
 impl<'a> Columns<'a> {
     fn of(results: &'a [RowResult], names: &[&str]) -> Columns<'a> {
-        // Arrays are numbered from 1.
-        let numbers: HashMap<&str, i32> = names.iter().copied().zip(1..).collect();
-        let mut columns = Columns::default();
+        let marks: BTreeMap<&str, char> = names.iter().copied().zip(FIRST_FILE..).collect();
+        let is_final = |result: &&RowResult| matches!(result.verdict, Verdict::Final { .. });
+        let finals = results.iter().filter(is_final);
+        let attempt = finals.clone().next().map_or(1, |result| result.attempt);
+        let mut columns = Columns {
+            all: results.iter().map(|result| int(result.row_no)).collect(),
+            fuel: results.iter().fold(0, |sum, result| sum.saturating_add(result.fuel)),
+            rows: (!results.iter().all(|result| is_final(&result))).then(|| finals.clone().map(|result| int(result.row_no)).collect()),
+            attempt: int(attempt),
+            attempts: if finals.clone().all(|result| result.attempt == attempt) {
+                Vec::new()
+            } else {
+                finals.clone().map(|result| int(result.attempt)).collect()
+            },
+            fuels: finals.map(|result| signed(result.fuel)).collect(),
+            ..Columns::default()
+        };
         for result in results {
-            let row_no = int(result.row_no);
-            columns.all.push(row_no);
-            columns.fuel = columns.fuel.saturating_add(result.fuel);
             match &result.verdict {
                 Verdict::Retry { after } => {
-                    columns.again.push(row_no);
+                    columns.again.push(int(result.row_no));
                     columns.again_attempts.push(int(result.attempt.saturating_add(1)));
                     columns.again_millis.push(millis(*after));
                 }
-                Verdict::Final { status, output, messages, .. } => {
-                    columns.rows.push(row_no);
+                Verdict::Final { status, output, messages, pieces } => {
                     columns.failed.push(*status == RowStatus::Failed);
-                    columns.attempts.push(int(result.attempt));
-                    columns.fuels.push(signed(result.fuel));
                     columns.outputs.push(output.as_deref());
                     let json = || serde_json::to_string(messages).expect("messages of numbers and strings are always JSON");
                     columns.messages.push((!messages.is_empty()).then(json));
                     columns.logs.push(result.log.as_deref().map(encode));
+                    let files = || pieces.iter().map(|piece| marks[piece.file.as_str()]).collect();
+                    columns.piece_files.push((!pieces.is_empty()).then(files));
+                    columns.pieces.push(join_pieces(pieces));
                 }
             }
-            for (piece, piece_no) in pieces(result).iter().zip(0..) {
-                columns.piece_rows.push(row_no);
-                columns.piece_nos.push(piece_no);
-                columns.piece_files.push(numbers[piece.file.as_str()]);
-                columns.pieces.push(encode(&piece.text));
-            }
         }
+        // What is not there for any row is not sent.
+        clear_if_none(&mut columns.messages);
+        clear_if_none(&mut columns.logs);
+        clear_if_none(&mut columns.piece_files);
+        clear_if_none(&mut columns.pieces);
         columns
     }
+}
+
+fn clear_if_none<T>(column: &mut Vec<Option<T>>) {
+    if column.iter().all(Option::is_none) {
+        column.clear();
+    }
+}
+
+/// The pieces of a row as one text; [`super::text::split_pieces`] takes it apart.
+fn join_pieces(pieces: &[Piece]) -> Option<Cow<'_, str>> {
+    let (first, others) = pieces.split_first()?;
+    let mut joined = encode(&first.text);
+    for piece in others {
+        let joined = joined.to_mut();
+        joined.push_str(PIECE_END);
+        joined.push_str(&encode(&piece.text));
+    }
+    Some(joined)
 }
 
 fn int(value: u32) -> i32 {
@@ -84,6 +113,7 @@ pub(super) async fn record_results(store: &PgStore, lease: LeaseKey, results: &[
     let names = file_names(results);
     let columns = Columns::of(results, &names);
     let encoded: Vec<Cow<'_, str>> = names.iter().copied().map(encode).collect();
+    let piece_bytes_max = columns.pieces.iter().flatten().map(|pieces| pieces.len()).max().map_or(0, bytes);
     let mut db = store.unit().await?;
     let recorded: Result<Vec<Counted>, sqlx::Error> = sqlx::query_as(
         "SELECT rows, successes, failures, ended
@@ -98,6 +128,7 @@ pub(super) async fn record_results(store: &PgStore, lease: LeaseKey, results: &[
     .bind(columns.all)
     .bind(columns.rows)
     .bind(columns.failed)
+    .bind(columns.attempt)
     .bind(columns.attempts)
     .bind(columns.fuels)
     .bind(columns.outputs)
@@ -107,10 +138,9 @@ pub(super) async fn record_results(store: &PgStore, lease: LeaseKey, results: &[
     .bind(columns.again_attempts)
     .bind(columns.again_millis)
     .bind(encoded)
-    .bind(columns.piece_rows)
-    .bind(columns.piece_nos)
     .bind(columns.piece_files)
     .bind(columns.pieces)
+    .bind(piece_bytes_max)
     .bind(i32::try_from(FILES_PER_BATCH_MAX).unwrap_or(i32::MAX))
     .bind(SMOOTHING)
     .fetch_all(&mut *db)

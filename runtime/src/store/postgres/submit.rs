@@ -2,9 +2,10 @@
 
 use sqlx::PgConnection;
 
+use super::bytes;
 use super::connect::{PgStore, refuse};
 use super::listen::{CHANNEL, write};
-use super::text::encode;
+use super::text::{INPUT_END, encode};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
 use crate::store::columns::{count, failed, status_of};
 use crate::store::rules::{check_rows, check_submit, count_rows, line_twice};
@@ -149,6 +150,9 @@ async fn lock_place(db: &mut PgConnection, id: BatchId) -> Result<(Place, BatchS
 impl Place {
     /// Appends rows behind those that the batch has, and returns how many it has now.
     async fn append(&self, db: &mut PgConnection, rows: &[NewRow]) -> Result<u64, StoreError> {
+        if let Some(wrong) = rows.iter().position(|row| row.input.as_str().contains(INPUT_END)) {
+            return Err(StoreError::Invalid(format!("the input of row {} of this request is no JSON: it holds a control character", wrong + 1)));
+        }
         let (total, last, in_order) = count_rows(self.row_count, self.line_last, rows, i64::from(i32::MAX))?;
         let ascend = self.lines_ascend && in_order;
         let mut row_no = i32::try_from(self.row_count).unwrap_or(i32::MAX);
@@ -162,12 +166,13 @@ impl Place {
         if !ascend {
             self.sort_lines(db, total).await?;
         }
-        sqlx::query("UPDATE rowmill.batches SET row_count = $1, line_last = $2, lines_ascend = $3 WHERE batch_key = $4")
+        sqlx::query("UPDATE rowmill.batches SET row_count = $1, line_last = $2, lines_ascend = $3, input_bytes_max = greatest(input_bytes_max, $5) WHERE batch_key = $4")
             .persistent(false)
             .bind(i32::try_from(total).unwrap_or(i32::MAX))
             .bind(last)
             .bind(ascend)
             .bind(self.key)
+            .bind(rows.iter().map(|row| row.input.as_str().len()).max().map_or(0, bytes))
             .execute(db)
             .await
             .map_err(failed("count rows"))?;

@@ -13,8 +13,7 @@ use crate::history::violation::{Findings, Rule};
 const CRASHES: i64 = 4;
 
 pub fn judge(case: &Case<'_>, findings: &mut Findings) {
-    judge_once("outcome", &case.evidence.outcomes, &case.evidence.outcomes_now, findings);
-    judge_once("pieces", &case.evidence.pieces, &case.evidence.pieces_now, findings);
+    judge_once(&case.evidence.outcomes, &case.evidence.outcomes_now, findings);
     let mut records: BTreeMap<i64, Vec<&Appended>> = BTreeMap::new();
     for outcome in case.evidence.outcomes.iter().filter(|outcome| outcome.op == "INSERT") {
         records.entry(outcome.xid).or_default().push(outcome);
@@ -30,27 +29,22 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
             format!("{} moved the counts without an outcome: {before:?} became {after:?}", step.change.who)
         });
     }
-    // Pieces come with their row's outcome.
-    for pieces in case.evidence.pieces.iter().filter(|pieces| pieces.op == "INSERT") {
-        let with = records.get(&pieces.xid).is_some_and(|outcomes| outcomes.iter().any(|outcome| outcome.row_no == pieces.row_no));
-        findings.ensure(with, Rule::FilesAreComplete, || format!("pieces of row {} came without its outcome", pieces.row_no));
-    }
     judge_results(case, findings);
 }
 
 /// What was appended is there, once, and as it was appended.
-fn judge_once(what: &str, log: &[Appended], now: &[(i32, String)], findings: &mut Findings) {
+fn judge_once(log: &[Appended], now: &[(i32, String)], findings: &mut Findings) {
     let mut inserted: BTreeMap<i32, &Appended> = BTreeMap::new();
     for entry in log {
         let again = entry.op == "INSERT" && inserted.insert(entry.row_no, entry).is_some();
-        findings.ensure(!again, Rule::OneOutcomePerRow, || format!("row {} got its {what} twice", entry.row_no));
+        findings.ensure(!again, Rule::OneOutcomePerRow, || format!("row {} got its outcome twice", entry.row_no));
         findings
-            .ensure(entry.op == "INSERT", Rule::OneOutcomePerRow, || format!("{}: the {what} of row {} by {}", entry.op, entry.row_no, entry.who));
+            .ensure(entry.op == "INSERT", Rule::OneOutcomePerRow, || format!("{}: the outcome of row {} by {}", entry.op, entry.row_no, entry.who));
     }
     let now: BTreeMap<i32, &str> = now.iter().map(|(row_no, detail)| (*row_no, detail.as_str())).collect();
     for row_no in inserted.keys().chain(now.keys().filter(|row_no| !inserted.contains_key(row_no))) {
         let (then, now) = (inserted.get(row_no).map(|entry| entry.detail.as_str()), now.get(row_no).copied());
-        findings.ensure(then == now, Rule::OneOutcomePerRow, || format!("the {what} of row {row_no} was recorded as {then:?} and is {now:?}"));
+        findings.ensure(then == now, Rule::OneOutcomePerRow, || format!("the outcome of row {row_no} was recorded as {then:?} and is {now:?}"));
     }
 }
 

@@ -1,0 +1,121 @@
+//! What must hold when many processes do the same at the same moment. Each task has connections of its own.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rowmill::model::{App, ClaimRequest, LeasedRow, Pooler};
+use rowmill::store::{PgConnection, PgSettings, PgStore, Store};
+use rowmill_tests::servers::Database;
+use sqlx::Connection;
+use tokio::sync::Barrier;
+
+use super::super::build::{SECOND, TTL, batch, request, rows, success};
+use super::migrated;
+
+async fn connect(database: &Database) -> Arc<PgStore> {
+    // One connection listens.
+    let settings = PgSettings { url: database.url(), connections: 2, pooler: Pooler::None };
+    Arc::new(PgStore::connect(&settings).await.unwrap())
+}
+
+/// Both records come as far as the lock of their batch, which somebody else holds, and then go on at the same moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_two_leases_of_a_batch_finish_it_exactly_once() {
+    const ROUNDS: u32 = 30;
+    let database = migrated();
+    let stores = [connect(&database).await, connect(&database).await];
+    let mut gate = PgConnection::connect(&database.url()).await.unwrap();
+    for round in 0..ROUNDS {
+        let new = batch();
+        let id = new.id;
+        stores[0].submit_batch(new, rows(2)).await.unwrap();
+        let mut leases = Vec::new();
+        for store in &stores {
+            let request = ClaimRequest { rows_max: 1, ..request() };
+            let [lease] = store.claim_leases(&request).await.unwrap()[..] else { panic!("there is a row for each") };
+            let results: Vec<_> = store.read_leased_rows(lease.key).await.unwrap().iter().map(success).collect();
+            leases.push((Arc::clone(store), lease.key, results));
+        }
+        let mut closed = gate.begin().await.unwrap();
+        sqlx::query("SELECT FROM rowmill.batches WHERE step = 'rows' FOR UPDATE").execute(&mut *closed).await.unwrap();
+        let records: Vec<_> = leases
+            .into_iter()
+            .map(|(store, key, results)| tokio::spawn(async move { store.record_results(key, &results, Duration::from_millis(1)).await.unwrap() }))
+            .collect();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *closed).await.unwrap() < 2 {
+            assert!(Instant::now() < deadline, "the records never came to the lock of their batch");
+            sqlx::query("SELECT pg_stat_clear_snapshot()").execute(&mut *closed).await.unwrap();
+        }
+        closed.commit().await.unwrap();
+        let mut last = 0;
+        for record in records {
+            last += u32::from(record.await.unwrap().last);
+        }
+        assert_eq!(last, 1, "round {round}: so many records were the last");
+
+        let barrier = Arc::new(Barrier::new(2));
+        let claims: Vec<_> = stores
+            .iter()
+            .map(|store| {
+                let (store, barrier) = (Arc::clone(store), Arc::clone(&barrier));
+                tokio::spawn(async move {
+                    barrier.wait().await;
+                    store.claim_finish("finisher", None, TTL).await.unwrap()
+                })
+            })
+            .collect();
+        let mut finishing = Vec::new();
+        for claim in claims {
+            finishing.extend(claim.await.unwrap());
+        }
+        let [join] = &finishing[..] else { panic!("round {round}: {finishing:?}") };
+        assert_eq!(join.batch, id);
+        stores[0].record_files(join, &[]).await.unwrap();
+        let mark = stores[1].claim_finish("finisher", None, TTL).await.unwrap().unwrap();
+        stores[1].record_mark_done(&mark, None).await.unwrap();
+        assert_eq!(stores[0].claim_finish("finisher", None, TTL).await.unwrap(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_app_never_runs_more_leases_than_it_may() {
+    const TASKS: u32 = 10;
+    const MOST: u32 = 3;
+    const ROWS: u32 = 300;
+    let database = migrated();
+    let store = connect(&database).await;
+    store.put_app(&App { running_max: Some(MOST), ..App::named(&batch().app) }).await.unwrap();
+    let new = batch();
+    let id = new.id;
+    store.submit_batch(new, rows(ROWS)).await.unwrap();
+    let (running, most, barrier) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)), Arc::new(Barrier::new(TASKS as usize)));
+    let mut tasks = tokio::task::JoinSet::new();
+    for task in 0..TASKS {
+        let (store, running, most, barrier) = (connect(&database).await, Arc::clone(&running), Arc::clone(&most), Arc::clone(&barrier));
+        tasks.spawn(async move {
+            barrier.wait().await;
+            let mut turn = task;
+            while store.read_batch(id).await.unwrap().counts.success < u64::from(ROWS) {
+                let leases = store.claim_leases(&ClaimRequest { leases_max: 2, rows_max: 2, ..request() }).await.unwrap();
+                // From when a claim has returned to when its end begins: never longer than the lease runs.
+                let count = u32::try_from(leases.len()).unwrap();
+                most.fetch_max(running.fetch_add(count, Ordering::SeqCst) + count, Ordering::SeqCst);
+                for lease in leases {
+                    let rows: Vec<LeasedRow> = store.read_leased_rows(lease.key).await.unwrap();
+                    running.fetch_sub(1, Ordering::SeqCst);
+                    turn += 1;
+                    if turn.is_multiple_of(4) {
+                        store.give_back_lease(lease.key).await.unwrap();
+                    } else {
+                        store.record_results(lease.key, &rows.iter().map(success).collect::<Vec<_>>(), SECOND).await.unwrap();
+                    }
+                }
+            }
+        });
+    }
+    tasks.join_all().await;
+    assert_eq!(most.load(Ordering::SeqCst), MOST, "so many ran at the same time");
+}

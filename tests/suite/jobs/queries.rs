@@ -1,0 +1,78 @@
+//! Slow queries.
+
+use rowmill::jobs::{JobError, QueryRequest, QueryState};
+use rowmill::model::{BatchId, BatchStatus, JsonText};
+
+use super::{SOON, Site, on_each_store, refused, transaction};
+
+on_each_store! {
+    a_query_says_try_later_until_it_has_its_answer_with_messages_and_files
+    a_query_that_runs_can_be_aborted_and_one_that_ended_cannot
+    batches_do_not_take_the_slots_of_queries
+    a_batch_is_no_query
+}
+
+const QUESTION: &str = r#"{"account":"DE0123456789","from":"2026-01-01","to":"2026-01-31","opening_cents":500,"transactions":[]}"#;
+
+async fn submit(site: &Site, input: &str) -> BatchId {
+    site.jobs.slow_query_submit(QueryRequest::new("bank", "Statement", JsonText::check(input).unwrap())).await.unwrap()
+}
+
+async fn a_query_says_try_later_until_it_has_its_answer_with_messages_and_files(mut site: Site) {
+    let id = submit(&site, QUESTION).await;
+    let QueryState::TryLater(progress) = site.jobs.slow_query_done(id).await.unwrap() else { panic!() };
+    assert_eq!((progress.status, progress.counts.rows), (BatchStatus::Queued, 1));
+    site.begin_work();
+    let QueryState::Done(result) = tokio::time::timeout(SOON, site.jobs.wait_for_query(id)).await.unwrap().unwrap() else { panic!() };
+    assert_eq!(result.status, BatchStatus::Success);
+    assert!(result.output.as_ref().unwrap().contains(r#""closing_cents":500"#), "{result:?}");
+    assert_eq!(result.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(), ["statement.txt"]);
+    assert!(site.objects.path().join(&result.files[0].object).exists());
+    // Once from the store, and once from what is known then.
+    for _ in 0..2 {
+        let QueryState::Done(again) = site.jobs.slow_query_done(id).await.unwrap() else { panic!() };
+        assert_eq!(again, result);
+    }
+    // Without files and output, with messages: it is there all the same.
+    let id = submit(&site, r#"{"account":"none","from":"2026-01-01","to":"2026-01-31","opening_cents":0,"transactions":[]}"#).await;
+    let QueryState::Done(result) = tokio::time::timeout(SOON, site.jobs.wait_for_query(id)).await.unwrap().unwrap() else { panic!() };
+    assert_eq!((result.status, result.messages[0].code.as_str()), (BatchStatus::Failed, "account-malformed"));
+    site.end_work().await;
+}
+
+async fn a_query_that_runs_can_be_aborted_and_one_that_ended_cannot(mut site: Site) {
+    let id = submit(&site, QUESTION).await;
+    assert!(site.jobs.slow_query_abort(id, Some("not wanted")).await.unwrap().changed);
+    let said = refused!(site.jobs.slow_query_abort(id, None).await, JobError::AlreadyFinal { .. });
+    assert_eq!(said, format!("slow query {id} has ended already, as aborted"));
+    site.begin_work();
+    let QueryState::Done(result) = tokio::time::timeout(SOON, site.jobs.wait_for_query(id)).await.unwrap().unwrap() else { panic!() };
+    assert_eq!((result.status, result.output), (BatchStatus::Aborted, None));
+    let id = submit(&site, QUESTION).await;
+    site.wait(id).await;
+    let said = refused!(site.jobs.slow_query_abort(id, None).await, JobError::AlreadyFinal { .. });
+    assert_eq!(said, format!("slow query {id} has ended already, as success"));
+    site.end_work().await;
+}
+
+async fn batches_do_not_take_the_slots_of_queries(mut site: Site) {
+    site.begin_work();
+    // More rows that sleep for an hour than there are slots.
+    let batch = site.submit("sleep", (1..=20).map(|line| super::row(line, "{}")).collect()).await;
+    while site.jobs.batch_status(batch).await.unwrap().status == BatchStatus::Queued {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let id = submit(&site, QUESTION).await;
+    assert_eq!(site.wait(id).await.status, BatchStatus::Success);
+    site.jobs.batch_abort(batch, None).await.unwrap();
+    site.end_work().await;
+}
+
+async fn a_batch_is_no_query(site: Site) {
+    let batch = site.submit("validate", vec![transaction(1)]).await;
+    let said = refused!(site.jobs.slow_query_done(batch).await, JobError::BatchOfOtherKind { .. });
+    assert_eq!(said, format!("{batch} is of the kind batch, and this is for slow_query"));
+    refused!(site.jobs.slow_query_abort(batch, None).await, JobError::BatchOfOtherKind { .. });
+    let request = QueryRequest::new("bank", "validate", JsonText::default());
+    refused!(site.jobs.slow_query_submit(request).await, JobError::OtherKind { .. });
+}
