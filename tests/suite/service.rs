@@ -35,6 +35,7 @@ impl Installation {
             ("ROWMILL_OBJECTS_ACCESS_KEY_ID", S3::ACCESS_KEY_ID.to_owned()),
             ("ROWMILL_OBJECTS_SECRET_ACCESS_KEY", S3::SECRET_ACCESS_KEY.to_owned()),
             ("ROWMILL_WORKER_HEARTBEAT", "300ms".to_owned()),
+            ("ROWMILL_WORKER_DRAIN_GRACE", "300ms".to_owned()),
         ];
         let installation = Installation { directory: TempDir::new().unwrap(), environment, database: Some(database), _servers: Some((redis, s3)) };
         assert_eq!(installation.run(&["migrate"]).0, 0);
@@ -173,8 +174,8 @@ fn a_batch_goes_from_the_shell_through_a_worker_to_a_directory() {
     assert_eq!((&status["status"], &status["success"], &status["failed"], &status["done"]), (&"failed".into(), &196.into(), &4.into(), &true.into()));
     let results = site.lines(&["results", &batch]);
     assert_eq!(results.iter().map(|row| row["line"].as_u64().unwrap()).collect::<Vec<_>>(), (1..=200).collect::<Vec<_>>());
-    let failed = site.lines(&["rows", &batch, "--status", "failed", "--after", "50"]);
-    assert_eq!(failed.iter().map(|row| row["line"].as_u64().unwrap()).collect::<Vec<_>>(), [100, 150, 200]);
+    let failed = site.lines(&["rows", &batch, "--status", "failed", "--limit", "3"]);
+    assert_eq!(failed.iter().map(|row| row["line"].as_u64().unwrap()).collect::<Vec<_>>(), [50, 100, 150]);
 
     let summary: Value = serde_json::from_str(&site.said(&["results", &batch, "--out", "results"])).unwrap();
     let out = site.directory.path().join("results");
@@ -230,11 +231,12 @@ fn the_rows_of_a_killed_worker_are_run_again_and_those_of_one_that_ends_are_give
     let rows = site.lines(&["results", &batch]);
     assert!(rows.iter().any(|row| row["attempts"] == 2) && rows.iter().all(|row| row["status"] == "success"), "{rows:?}");
 
+    site.said(&["apps", "set", "bank", "--timeout", "1h"]);
     let hours = site.file("hours.ndjson", &"{}\n".repeat(3));
     let batch = site.said(&["submit", "bank", "sleep", &hours]);
     site.wait_until_it_runs("other", 3);
     other.signal(Signal::SIGTERM);
-    // The grace of 10 s is over then; a second signal would lose the leases.
+    // It does not wait for them longer than its grace.
     assert_eq!(other.ends(), Some(0));
     let database = site.database.as_ref().unwrap();
     assert_eq!(database.sql("SELECT count(*) FROM rowmill.leases WHERE token <> 0").unwrap().trim(), "0", "a lease was not given back");

@@ -31,9 +31,6 @@ pub struct RowsCommand {
     /// Only rows that ended so.
     #[arg(long)]
     pub status: Option<RowStatusArg>,
-    /// Only rows after this line.
-    #[arg(long, value_name = "LINE", default_value_t = 0)]
-    pub after: u32,
     /// At most so many rows.
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
@@ -77,7 +74,7 @@ pub fn rows(args: &RowsCommand) -> anyhow::Result<ExitCode> {
         let store = open_store(&config).await?;
         let mut out = std::io::BufWriter::new(std::io::stdout().lock());
         let mut left = args.limit.unwrap_or(u64::MAX);
-        let mut after = (args.after > 0).then_some(ResultCursor { line: args.after, row_no: u32::MAX });
+        let mut after = None;
         'pages: loop {
             let page = store.read_results(args.batch, after, PAGE_ROWS).await?;
             let Some(last) = page.last() else { break };

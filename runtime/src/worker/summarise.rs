@@ -8,12 +8,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::lane::Lane;
 use super::{Worker, WorkerError};
-use crate::blobs::BlobWriter;
+use crate::blobs::{BlobError, BlobWriter};
 use crate::model::{Batch, BatchStep, Ending, FinishLease, OutputFile, ProcessorKind};
 use crate::registry::FindError;
 use crate::sandbox::{Session, SessionSpec};
 use crate::status::{QueryAnswer, Snapshot};
-use crate::store::StoreError;
+use crate::store::{RowPieces, StoreError};
 
 /// Rows with pieces that are read at once.
 const PAGE_ROWS: u32 = 2_000;
@@ -65,18 +65,12 @@ impl Worker {
     async fn write_files(&self, lease: &FinishLease) -> Result<Option<Vec<OutputFile>>, WorkerError> {
         let names = self.store.list_file_names(lease.batch).await?;
         let mut writers: Vec<BlobWriter> = names.iter().map(|_| self.blobs.begin(lease.batch)).collect();
-        let mut after = None;
-        while !writers.is_empty() {
-            let page = self.store.read_pieces(lease.batch, after, PAGE_ROWS).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(last.at);
-            for (file, text) in page.iter().flat_map(|row| &row.pieces) {
-                let text = text.trim();
-                if !text.is_empty() {
-                    writers[*file].write(text.as_bytes()).await?;
-                    writers[*file].write(b"\n").await?;
-                }
-            }
+        let mut page = if writers.is_empty() { Vec::new() } else { self.store.read_pieces(lease.batch, None, PAGE_ROWS).await? };
+        while let Some(last) = page.last() {
+            // The database reads the next page while this one is written.
+            let (next, written) = tokio::join!(self.store.read_pieces(lease.batch, Some(last.at), PAGE_ROWS), write_page(&mut writers, &page));
+            written?;
+            page = next?;
             if self.drain.is_cancelled() {
                 return Ok(None);
             }
@@ -152,4 +146,16 @@ impl Worker {
             }
         }
     }
+}
+
+/// Each piece is trimmed and ends with a line break; empty ones are left out.
+async fn write_page(writers: &mut [BlobWriter], page: &[RowPieces]) -> Result<(), BlobError> {
+    for (file, text) in page.iter().flat_map(|row| &row.pieces) {
+        let text = text.trim();
+        if !text.is_empty() {
+            writers[*file].write(text.as_bytes()).await?;
+            writers[*file].write(b"\n").await?;
+        }
+    }
+    Ok(())
 }
