@@ -8,6 +8,8 @@ const BEHIND_MAX: usize = 1_024;
 /// Something that somebody may wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreEvent {
+    /// A batch can be claimed from now on.
+    Submitted(BatchId, ProcessorKind),
     /// There may be something to claim or to finish.
     Work(ProcessorKind),
     /// A batch was aborted: its guests are to be stopped.

@@ -3,16 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
 use super::lane::Lane;
 use super::patience::Pauses;
 use super::{Worker, WorkerError};
-use crate::model::{ClaimRequest, FinishLease};
-use crate::store::StoreError;
+use crate::model::ClaimRequest;
 
 /// An idle worker looks at least this often.
 const POLL: Duration = Duration::from_secs(1);
 /// And not more often than this when something is due.
 const POLL_LEAST: Duration = Duration::from_millis(5);
+/// Not more often than this when only others can do what is due.
+const POLL_BESIDE: Duration = Duration::from_millis(50);
 
 impl Worker {
     /// Keeps all slots of a lane busy as long as there is work.
@@ -21,55 +24,59 @@ impl Worker {
         while !self.drain.is_cancelled() {
             match self.claim_once(&lane).await {
                 Ok(()) => pauses = Pauses::default(),
-                Err(error) => {
-                    self.report("claims nothing", error);
-                    tokio::select! {
-                        () = self.drain.cancelled() => {}
-                        () = tokio::time::sleep(pauses.next()) => {}
-                    }
-                }
+                Err(error) => self.pause_after(error, &mut pauses).await,
             }
+        }
+    }
+
+    /// Finishes batches of a lane as long as there are some, beside what runs in its slots.
+    pub(super) async fn finish_until_drained(self: Arc<Worker>, lane: Arc<Lane>) {
+        let mut pauses = Pauses::default();
+        while !self.drain.is_cancelled() {
+            match self.claim_finish_once(&lane).await {
+                Ok(()) => pauses = Pauses::default(),
+                Err(error) => self.pause_after(error, &mut pauses).await,
+            }
+        }
+    }
+
+    async fn pause_after(&self, error: WorkerError, pauses: &mut Pauses) {
+        self.report("claims nothing", error);
+        self.idle(std::future::pending(), pauses.next()).await;
+    }
+
+    /// Until it is woken, or so long.
+    async fn idle(&self, woken: impl Future<Output = ()>, most: Duration) {
+        tokio::select! {
+            () = woken => {}
+            () = self.drain.cancelled() => {}
+            () = tokio::time::sleep(most) => {}
         }
     }
 
     async fn claim_once(self: &Arc<Worker>, lane: &Arc<Lane>) -> Result<(), WorkerError> {
         // Before the claim: what is submitted while it runs is not missed.
         let woken = lane.wake.notified();
-        let first = tokio::select! {
-            () = self.drain.cancelled() => return Ok(()),
-            slot = Arc::clone(&lane.slots).acquire_owned() => slot.expect("the slots are never closed"),
-        };
-        let looks_first = lane.take_finish_wanted();
-        if looks_first && let Some(finish) = self.claim_finish(lane).await? {
-            lane.set_idle(false);
-            lane.want_finish();
-            tokio::spawn(Arc::clone(self).finish(finish, Arc::clone(lane), first));
-            return Ok(());
-        }
+        let Some(first) = self.take(&lane.slots).await else { return Ok(()) };
         let mut slots = vec![first];
         while let Ok(slot) = Arc::clone(&lane.slots).try_acquire_owned() {
             slots.push(slot);
         }
         let leases = self.store.claim_leases(&self.claim_request(lane, slots.len())).await?;
         if leases.is_empty() {
-            if !looks_first && let Some(finish) = self.claim_finish(lane).await? {
-                lane.want_finish();
-                let first = slots.swap_remove(0);
-                tokio::spawn(Arc::clone(self).finish(finish, Arc::clone(lane), first));
-                return Ok(());
-            }
             drop(slots);
             let due = self.store.next_due(Some(lane.kind)).await?;
             lane.set_idle(due.is_none());
             if self.settings.ends_when_idle && self.batches.is_idle() && self.queries.is_idle() {
                 self.drain();
             }
-            let idle = self.idle_time(due);
-            tokio::select! {
-                () = woken => {}
-                () = self.drain.cancelled() => {}
-                () = tokio::time::sleep(idle) => {}
+            let mut most = self.poll().min(due.unwrap_or(POLL)).max(POLL_LEAST);
+            if due == Some(Duration::ZERO) {
+                // What is due is nothing that was claimed: a batch to be finished, for which there may be no hand free.
+                lane.finish_wake.notify_one();
+                most = POLL_BESIDE;
             }
+            self.idle(woken, most).await;
             return Ok(());
         }
         lane.set_idle(false);
@@ -79,8 +86,29 @@ impl Worker {
         Ok(())
     }
 
-    async fn claim_finish(&self, lane: &Lane) -> Result<Option<FinishLease>, StoreError> {
-        self.store.claim_finish(&self.settings.name, Some(lane.kind), self.settings.lease_ttl()).await
+    async fn claim_finish_once(self: &Arc<Worker>, lane: &Arc<Lane>) -> Result<(), WorkerError> {
+        let woken = lane.finish_wake.notified();
+        let Some(hand) = self.take(&lane.finishing).await else { return Ok(()) };
+        let finish = self.store.claim_finish(&self.settings.name, Some(lane.kind), self.settings.lease_ttl()).await?;
+        match finish {
+            Some(finish) => {
+                lane.set_idle(false);
+                tokio::spawn(Arc::clone(self).finish(finish, Arc::clone(lane), hand));
+            }
+            None => {
+                drop(hand);
+                self.idle(woken, self.poll()).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// A place that is free, or none when the worker drains.
+    async fn take(&self, places: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
+        tokio::select! {
+            () = self.drain.cancelled() => None,
+            place = Arc::clone(places).acquire_owned() => place.ok(),
+        }
     }
 
     fn claim_request(&self, lane: &Lane, free: usize) -> ClaimRequest {
@@ -95,9 +123,8 @@ impl Worker {
         }
     }
 
-    /// Until something is due, and not so long that what a dead worker leaves behind would wait past two heartbeats.
-    fn idle_time(&self, due: Option<Duration>) -> Duration {
-        let most = POLL.min(self.settings.heartbeat / 4).max(POLL_LEAST);
-        due.unwrap_or(most).clamp(POLL_LEAST, most)
+    /// Between two looks of an idle worker: not so long that what a dead worker leaves behind would wait past two heartbeats.
+    fn poll(&self) -> Duration {
+        POLL.min(self.settings.heartbeat / 4).max(POLL_LEAST)
     }
 }

@@ -1,8 +1,9 @@
 //! Signs of life: leases are renewed as long as they are worked on.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
@@ -10,7 +11,23 @@ use super::Worker;
 use crate::model::{BatchId, Lease, LeaseKey};
 use crate::store::StoreError;
 
-type Leases = HashMap<LeaseKey, (BatchId, CancellationToken)>;
+/// Between two times that leases are asked to yield: it costs a claim for each.
+const YIELD_EVERY: Duration = Duration::from_millis(200);
+/// A lease that has just begun does not yield.
+const YIELD_AFTER: Duration = Duration::from_millis(10);
+
+struct Held {
+    batch: BatchId,
+    since: Instant,
+    cancel: CancellationToken,
+    yields: Arc<AtomicBool>,
+}
+
+#[derive(Default)]
+struct Leases {
+    held: HashMap<LeaseKey, Held>,
+    yielded_at: Option<Instant>,
+}
 
 /// The leases that this worker works on, each with what stops its guest.
 #[derive(Clone, Default)]
@@ -25,13 +42,15 @@ pub(super) struct HeldLease {
     all: HeldLeases,
     key: LeaseKey,
     pub(super) cancel: CancellationToken,
+    yields: Arc<AtomicBool>,
 }
 
 impl HeldLeases {
     pub(super) fn hold(&self, lease: &Lease) -> HeldLease {
-        let cancel = self.stopper();
-        self.lock().insert(lease.key, (lease.batch, cancel.clone()));
-        HeldLease { all: self.clone(), key: lease.key, cancel }
+        let (cancel, yields) = (self.stopper(), Arc::new(AtomicBool::new(false)));
+        let held = Held { batch: lease.batch, since: Instant::now(), cancel: cancel.clone(), yields: Arc::clone(&yields) };
+        self.lock().held.insert(lease.key, held);
+        HeldLease { all: self.clone(), key: lease.key, cancel, yields }
     }
 
     /// What stops a guest when all are to stop.
@@ -41,7 +60,18 @@ impl HeldLeases {
 
     /// Stops the guests that run rows of a batch.
     pub(super) fn cancel_batch(&self, id: BatchId) {
-        self.lock().values().filter(|(batch, _)| *batch == id).for_each(|(_, cancel)| cancel.cancel());
+        self.lock().held.values().filter(|held| held.batch == id).for_each(|held| held.cancel.cancel());
+    }
+
+    /// Leases of other batches than this one end after the row that they run, and give the rest back.
+    pub(super) fn ask_to_yield(&self, other_than: BatchId) {
+        let (now, mut leases) = (Instant::now(), self.lock());
+        if leases.yielded_at.is_some_and(|at| now - at < YIELD_EVERY) {
+            return;
+        }
+        leases.yielded_at = Some(now);
+        let long_enough = |held: &&Held| held.batch != other_than && now - held.since > YIELD_AFTER;
+        leases.held.values().filter(long_enough).for_each(|held| held.yields.store(true, Ordering::Release));
     }
 
     /// Stops all guests.
@@ -51,11 +81,11 @@ impl HeldLeases {
 
     fn cancel(&self, keys: &[LeaseKey]) {
         let leases = self.lock();
-        keys.iter().filter_map(|key| leases.get(key)).for_each(|(_, cancel)| cancel.cancel());
+        keys.iter().filter_map(|key| leases.held.get(key)).for_each(|held| held.cancel.cancel());
     }
 
     fn keys(&self) -> Vec<LeaseKey> {
-        self.lock().keys().copied().collect()
+        self.lock().held.keys().copied().collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Leases> {
@@ -63,9 +93,16 @@ impl HeldLeases {
     }
 }
 
+impl HeldLease {
+    /// Whether it is to end after the row that it runs.
+    pub(super) fn yields(&self) -> bool {
+        self.yields.load(Ordering::Acquire)
+    }
+}
+
 impl Drop for HeldLease {
     fn drop(&mut self) {
-        self.all.lock().remove(&self.key);
+        self.all.lock().held.remove(&self.key);
     }
 }
 
@@ -109,9 +146,6 @@ impl Worker {
         }
         let draining = self.drain.is_cancelled();
         self.store.beat_worker(&self.settings.info(draining)).await?;
-        // A batch whose finisher died is looked for although there are rows without end.
-        self.batches.want_finish();
-        self.queries.want_finish();
         Ok(draining)
     }
 }

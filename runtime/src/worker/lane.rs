@@ -14,10 +14,12 @@ pub(super) struct Lane {
     pub slots: Arc<Semaphore>,
     /// Results that wait to be written: no more leases than slots, so that a slow disk bounds what is held in memory.
     pub recording: Arc<Semaphore>,
+    /// Batches that are finished at the same time, beside what runs: a small batch does not wait for a slot with its files.
+    pub finishing: Arc<Semaphore>,
     /// There may be something to claim.
     pub wake: Notify,
     /// A batch may be ready to be finished.
-    finish_wanted: AtomicBool,
+    pub finish_wake: Notify,
     idle: AtomicBool,
 }
 
@@ -29,8 +31,9 @@ impl Lane {
             count,
             slots: Arc::new(Semaphore::new(count as usize)),
             recording: Arc::new(Semaphore::new(count as usize)),
+            finishing: Arc::new(Semaphore::new(count as usize)),
             wake: Notify::new(),
-            finish_wanted: AtomicBool::new(true),
+            finish_wake: Notify::new(),
             idle: AtomicBool::new(false),
         }
     }
@@ -40,20 +43,10 @@ impl Lane {
         self.count
     }
 
-    /// Before more rows are claimed, look for a batch to finish.
-    pub fn want_finish(&self) {
-        self.finish_wanted.store(true, Ordering::Release);
-    }
-
-    /// Whether to look, once.
-    pub fn take_finish_wanted(&self) -> bool {
-        self.finish_wanted.swap(false, Ordering::AcqRel)
-    }
-
     /// Notes whether there is nothing to do, as the last claim found.
     pub fn set_idle(&self, nothing_due: bool) {
         let quiet = |slots: &Semaphore| slots.available_permits() == self.count as usize;
-        self.idle.store(nothing_due && quiet(&self.slots) && quiet(&self.recording), Ordering::Release);
+        self.idle.store(nothing_due && quiet(&self.slots) && quiet(&self.recording) && quiet(&self.finishing), Ordering::Release);
     }
 
     /// The last claim found nothing, and nothing runs.
@@ -61,14 +54,13 @@ impl Lane {
         self.idle.load(Ordering::Acquire)
     }
 
-    /// Waits until nothing runs and nothing is being recorded. Nothing can begin afterwards.
+    /// Waits until nothing runs, and nothing is being recorded or finished. Nothing can begin afterwards.
     pub async fn take_all_slots(&self) {
-        // A closed semaphore has no slots either.
-        if let Ok(slots) = self.slots.acquire_many(self.count).await {
-            slots.forget();
-        }
-        if let Ok(recording) = self.recording.acquire_many(self.count).await {
-            recording.forget();
+        for slots in [&self.slots, &self.recording, &self.finishing] {
+            // A closed semaphore has no slots either.
+            if let Ok(all) = slots.acquire_many(self.count).await {
+                all.forget();
+            }
         }
     }
 }

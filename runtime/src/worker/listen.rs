@@ -6,7 +6,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
-use crate::model::ProcessorKind;
+use crate::model::{BatchId, ProcessorKind};
 use crate::store::StoreEvent;
 
 impl Worker {
@@ -19,13 +19,27 @@ impl Worker {
                 event = events.recv() => event,
             };
             match event {
-                Ok(StoreEvent::Work(kind)) => self.lane(kind).wake.notify_one(),
+                Ok(StoreEvent::Submitted(id, kind)) => {
+                    self.make_room(id, kind);
+                    self.lane(kind).wake.notify_one();
+                }
+                Ok(StoreEvent::Work(kind)) => {
+                    self.lane(kind).finish_wake.notify_one();
+                    self.lane(kind).wake.notify_one();
+                }
                 Ok(StoreEvent::Aborted(id)) => self.held.cancel_batch(id),
                 Ok(StoreEvent::Final(_)) => {}
                 // What was missed may have been anything; aborted batches show at the next heartbeat.
                 Err(RecvError::Lagged(_)) => self.wake(),
                 Err(RecvError::Closed) => return,
             }
+        }
+    }
+
+    /// When all slots are taken, other batches give back what they have not run: the next claim decides who has the slots.
+    fn make_room(&self, submitted: BatchId, kind: ProcessorKind) {
+        if kind == ProcessorKind::Batch && self.batches.slots.available_permits() == 0 {
+            self.held.ask_to_yield(submitted);
         }
     }
 

@@ -80,8 +80,10 @@ impl Worker {
 
     /// Something was submitted or released: claim at once instead of at the next poll. The store tells of it, so nobody needs to.
     pub fn wake(&self) {
-        self.batches.wake.notify_one();
-        self.queries.wake.notify_one();
+        for lane in [&self.batches, &self.queries] {
+            lane.wake.notify_one();
+            lane.finish_wake.notify_one();
+        }
     }
 
     /// Works until it is drained.
@@ -94,6 +96,8 @@ impl Worker {
         tokio::join!(
             Arc::clone(self).claim_until_drained(Arc::clone(&self.batches)),
             Arc::clone(self).claim_until_drained(Arc::clone(&self.queries)),
+            Arc::clone(self).finish_until_drained(Arc::clone(&self.batches)),
+            Arc::clone(self).finish_until_drained(Arc::clone(&self.queries)),
         );
         self.wait_for_slots().await;
         stopped.cancel();

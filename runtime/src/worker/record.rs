@@ -87,8 +87,7 @@ impl Worker {
 
     fn finish_soon(&self) {
         for lane in [&self.batches, &self.queries] {
-            lane.want_finish();
-            lane.wake.notify_one();
+            lane.finish_wake.notify_one();
         }
     }
 }

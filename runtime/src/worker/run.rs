@@ -83,7 +83,7 @@ impl Worker {
         let mut before = Instant::now();
         let mut turn = before;
         for row in rows {
-            if self.drain.is_cancelled() || held.cancel.is_cancelled() {
+            if self.drain.is_cancelled() || held.cancel.is_cancelled() || held.yields() {
                 ran.stopped = true;
                 return Ok(());
             }

@@ -47,9 +47,9 @@ impl WorkerSettings {
         }
     }
 
-    /// Instances of guests that may live at the same time: a lease's instance may still close while the slot's next one starts.
+    /// Instances of guests that may live at the same time: in each slot, in as many that are told of their batch's end, and those that still close.
     pub fn instances_max(&self) -> u32 {
-        self.slots.saturating_add(self.query_slots).saturating_mul(2).saturating_add(2)
+        self.slots.saturating_add(self.query_slots).saturating_mul(3).saturating_add(2)
     }
 
     /// A lease lives this long without a sign of its worker: one that comes late is forgiven, and what a dead one held is run again within two heartbeats.

@@ -24,7 +24,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(3);
 
 impl Worker {
     /// Does the step that a batch is at.
-    pub(super) async fn finish(self: Arc<Worker>, lease: FinishLease, lane: Arc<Lane>, slot: OwnedSemaphorePermit) {
+    pub(super) async fn finish(self: Arc<Worker>, lease: FinishLease, lane: Arc<Lane>, hand: OwnedSemaphorePermit) {
         let stop = self.held.stopper();
         let finished = match lease.step {
             BatchStep::Join => self.join_files(&lease, &stop).await,
@@ -40,8 +40,8 @@ impl Worker {
             }
             Ok(()) => {}
         }
-        drop(slot);
-        lane.want_finish();
+        drop(hand);
+        lane.finish_wake.notify_one();
         lane.wake.notify_one();
     }
 

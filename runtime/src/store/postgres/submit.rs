@@ -46,7 +46,7 @@ pub(super) async fn submit_batch_in(db: &mut PgConnection, now: Option<i64>, bat
     place.append(db, &rows).await?;
     if !batch.hold {
         queue(db, key).await?;
-        notify(db, StoreEvent::Work(batch.kind)).await?;
+        notify(db, StoreEvent::Submitted(batch.id, batch.kind)).await?;
     }
     Ok(())
 }
@@ -81,7 +81,7 @@ pub(super) async fn release_batch(store: &PgStore, id: BatchId) -> Result<u64, S
         return refuse(db, StoreError::Invalid(format!("batch {id} has no rows: append some before it is released, or abort it"))).await;
     }
     queue(&mut db, place.key).await?;
-    notify(&mut db, StoreEvent::Work(ProcessorKind::Batch)).await?;
+    notify(&mut db, StoreEvent::Submitted(id, ProcessorKind::Batch)).await?;
     db.commit().await.map_err(failed("commit a release"))?;
     Ok(count(place.row_count))
 }

@@ -38,7 +38,7 @@ pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec
     insert_rows(&mut db, inserted.last_insert_rowid(), rows).await?;
     db.commit().await.map_err(failed("commit a submitted batch"))?;
     if let Some(kind) = queued {
-        store.events.tell(StoreEvent::Work(kind));
+        store.events.tell(StoreEvent::Submitted(batch.id, kind));
     }
     Ok(())
 }
@@ -74,7 +74,7 @@ pub(super) async fn release_batch(store: &SqliteStore, id: BatchId) -> Result<u6
         .await
         .map_err(failed("release a batch"))?;
     db.commit().await.map_err(failed("commit a release"))?;
-    store.events.tell(StoreEvent::Work(ProcessorKind::Batch));
+    store.events.tell(StoreEvent::Submitted(id, ProcessorKind::Batch));
     Ok(count(rows))
 }
 
