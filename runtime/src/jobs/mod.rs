@@ -27,7 +27,7 @@
 //! });
 //!
 //! jobs.register_batch_processor("bank", "validate", wasm).await?;
-//! let row = r#"{"id":"TX1","account":"DE01","amount":"10.25","currency":"EUR","date":"2026-01-31","type":"deposit"}"#;
+//! let row = r#"{"id":"T1","account":"DE9710027535","amount":"10.25","currency":"EUR","date":"2026-01-31","type":"deposit"}"#;
 //! let batch = jobs.batch_submit(BatchRequest::new("bank", "validate").with_rows(vec![NewRow::new(1, JsonText::check(row)?)])).await?;
 //! jobs.wait(batch).await?;
 //! let done = jobs.batch_done(batch).await?.expect("it has ended");
