@@ -130,7 +130,10 @@ fn with_servers_leaves_nothing_when_it_is_stopped_or_killed() {
         let server = lines.next().unwrap().unwrap().parse().unwrap();
         assert!(is_there(server));
         kill(Pid::from_raw(started.id().try_into().unwrap()), sent).unwrap();
+        // Waiting would close its stdin, and the command could end by itself before the signal reaches it.
+        let stdin = started.stdin.take();
         let status = started.wait().unwrap();
+        drop(stdin);
         assert!(!status.success(), "{sent}: {status}");
         if sent == Signal::SIGKILL {
             // It cannot wait for its server, which ends by itself; only the directory stays.
