@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use rowmill::blobs::Blobs;
 use rowmill::jobs::{BatchRequest, JobError, JobManager};
-use rowmill::model::{BatchId, JsonText, NewRow, Pooler, SystemClock};
+use rowmill::model::{BatchId, JsonText, NewRow, Pooler, SystemClock, WorkerInfo};
 use rowmill::sandbox::Sandbox;
 use rowmill::status::{RedisSettings, StatusBoard};
 use rowmill::store::{PgSettings, PgStore, SqliteStore, Store};
@@ -110,6 +110,10 @@ fn settings(name: &str) -> WorkerSettings {
         drain_grace: Duration::from_millis(100),
         ..WorkerSettings::local()
     }
+}
+
+fn worker_info(name: &str) -> WorkerInfo {
+    WorkerInfo { name: name.to_owned(), host: "here".to_owned(), pid: 1, slots: 1, query_slots: 1, draining: false }
 }
 
 fn row(line: u32, input: &str) -> NewRow {

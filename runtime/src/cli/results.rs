@@ -15,7 +15,7 @@ use super::{EXIT_SUCCESS, print_data};
 use crate::export::{Summary, export_batch, write_result};
 use crate::intake::Format;
 use crate::model::{BatchId, RecordedOutcome, RowStatus};
-use crate::store::ResultCursor;
+use crate::store::{ResultCursor, Store};
 
 /// Rows that are read at once.
 const PAGE_ROWS: u32 = 2_000;
@@ -72,23 +72,28 @@ pub fn rows(args: &RowsCommand) -> anyhow::Result<ExitCode> {
     let config = args.config.load(Vec::new())?;
     block_on(async {
         let store = open_store(&config).await?;
-        let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-        let mut left = args.limit.unwrap_or(u64::MAX);
-        let mut after = None;
-        'pages: loop {
-            let page = store.read_results(args.batch, after, PAGE_ROWS).await?;
-            let Some(last) = page.last() else { break };
-            after = Some(ResultCursor { line: last.line, row_no: last.row_no });
-            for row in page.iter().filter(|row| wanted(row, args.status)) {
-                if left == 0 || !write_row(&mut out, row)? {
-                    break 'pages;
-                }
-                left -= 1;
-            }
-        }
-        flush(&mut out)?;
+        print_rows(&*store, args.batch, args.limit.unwrap_or(u64::MAX), |row| wanted(row, args.status)).await?;
         Ok(ExitCode::from(EXIT_SUCCESS))
     })
+}
+
+/// Prints rows in line order, a page at a time, until there are enough or nobody reads them any more.
+async fn print_rows(store: &dyn Store, id: BatchId, limit: u64, wanted: impl Fn(&RecordedOutcome) -> bool) -> anyhow::Result<()> {
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let mut left = limit;
+    let mut after = None;
+    'pages: loop {
+        let page = store.read_results(id, after, PAGE_ROWS).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(ResultCursor { line: last.line, row_no: last.row_no });
+        for row in page.iter().filter(|row| wanted(row)) {
+            if left == 0 || !write_row(&mut out, row)? {
+                break 'pages;
+            }
+            left -= 1;
+        }
+    }
+    written(out.flush()).map(drop)
 }
 
 fn wanted(row: &RecordedOutcome, status: Option<RowStatusArg>) -> bool {
@@ -118,10 +123,6 @@ fn written(result: std::io::Result<()>) -> anyhow::Result<bool> {
     }
 }
 
-fn flush(out: &mut impl Write) -> anyhow::Result<()> {
-    written(out.flush()).map(drop)
-}
-
 /// Prints or exports results.
 ///
 /// # Errors
@@ -135,19 +136,7 @@ pub fn results(args: &ResultsCommand) -> anyhow::Result<ExitCode> {
             bail!("batch {} is {}: results can be read once it has ended; rowmill rows shows what there is", batch.id, batch.status.as_str());
         }
         let Some(directory) = &args.out else {
-            let mut out = std::io::BufWriter::new(std::io::stdout().lock());
-            let mut after = None;
-            'pages: loop {
-                let page = store.read_results(batch.id, after, PAGE_ROWS).await?;
-                let Some(last) = page.last() else { break };
-                after = Some(ResultCursor { line: last.line, row_no: last.row_no });
-                for row in &page {
-                    if !written(write_result(&mut out, row))? {
-                        break 'pages;
-                    }
-                }
-            }
-            flush(&mut out)?;
+            print_rows(&*store, batch.id, u64::MAX, |_| true).await?;
             return Ok(ExitCode::from(EXIT_SUCCESS));
         };
         std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;

@@ -185,6 +185,6 @@ fn print_batch(batch: &Batch, json: bool) -> anyhow::Result<()> {
     for file in &batch.files {
         text.push_str(&format!("\nfile {}: {} bytes, {}", file.name, file.size_bytes, file.object));
     }
-    let text: Vec<String> = text.lines().map(|line| without_controls(line).clone()).collect();
+    let text: Vec<String> = text.lines().map(without_controls).collect();
     print_data(&text.join("\n"))
 }

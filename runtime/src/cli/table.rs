@@ -14,7 +14,7 @@ impl<const N: usize> Table<N> {
 
     /// Names are other people's: what could move a terminal's cursor is taken out.
     pub fn row(&mut self, cells: [String; N]) {
-        self.rows.push(cells.map(|cell| without_controls(&cell).clone()));
+        self.rows.push(cells.map(|cell| without_controls(&cell)));
     }
 
     /// Each column as wide as its widest cell, two blanks between.

@@ -107,11 +107,15 @@ impl JobManager {
         }
     }
 
-    /// The workers that were seen and have not ended, with what they run now.
+    /// The workers that were seen and have not ended, with what they run now (of one app alone, where only that may be seen).
     ///
     /// # Errors
     /// [`JobError::Store`].
     pub async fn list_workers(&self) -> Result<Vec<WorkerRecord>, JobError> {
-        Ok(self.shared.store.list_workers().await?)
+        let mut workers = self.shared.store.list_workers().await?;
+        for worker in &mut workers {
+            worker.runs.retain(|run| self.check_app(&run.app).is_ok());
+        }
+        Ok(workers)
     }
 }

@@ -78,8 +78,8 @@ impl Worker {
         self.drain.cancel();
     }
 
-    /// Something was submitted or released: claim at once instead of at the next poll. The store tells of it, so nobody needs to.
-    pub fn wake(&self) {
+    /// There may be anything to do: look at once instead of at the next poll.
+    fn wake(&self) {
         for lane in [&self.batches, &self.queries] {
             lane.wake.notify_one();
             lane.finish_wake.notify_one();

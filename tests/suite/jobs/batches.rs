@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 use rowmill::jobs::{BatchRequest, INPUT_BYTES_MAX, JobError};
-use rowmill::model::{App, BatchId, BatchStatus, Limits, RowStatus};
+use rowmill::model::{App, BatchId, BatchStatus, ClaimRequest, Limits, RowStatus};
 use rowmill::store::ResultCursor;
 use sqlx::Connection;
 
@@ -118,8 +118,13 @@ async fn an_app_sees_its_own_batches_only(site: Site) {
     assert_eq!(refused!(shop.batch_abort(id, None).await, JobError::NoBatch { .. }), no_batch);
     assert_eq!(refused!(shop.slow_query_done(id).await, JobError::NoBatch { .. }), no_batch);
     assert_eq!(refused!(shop.slow_query_abort(id, None).await, JobError::NoBatch { .. }), no_batch);
+    let lease = ClaimRequest { worker: "seen".to_owned(), kind: None, leases_max: 1, rows_max: 1, target: super::SOON, slots: 1, ttl: super::SOON };
+    site.store.beat_worker(&super::worker_info("seen")).await.unwrap();
+    assert_eq!(site.store.claim_leases(&lease).await.unwrap().len(), 1);
+    assert_eq!(bank.list_workers().await.unwrap()[0].runs.len(), 1);
+    assert_eq!(shop.list_workers().await.unwrap()[0].runs, []);
     refused!(shop.batch_submit(BatchRequest::new("bank", "validate").with_rows(vec![transaction(1)])).await, JobError::OtherApp { .. });
-    assert_eq!(site.jobs.batch_status(id).await.unwrap().status, BatchStatus::Queued, "nothing was changed");
+    assert_eq!(site.store.read_batch(id).await.unwrap().counts.rows, 1, "nothing was changed");
     let unknown = BatchId::generate();
     assert_eq!(refused!(bank.batch_status(unknown).await, JobError::NoBatch { .. }), format!("there is no batch {unknown} of app \"bank\""));
     assert_eq!(refused!(site.jobs.batch_done(unknown).await, JobError::NoBatch { .. }), format!("there is no batch {unknown}"));
@@ -146,7 +151,9 @@ async fn what_cannot_be_submitted_is_refused_with_a_sentence(site: Site) {
     assert_eq!(said, "this is no processor that can be used");
     refused!(jobs.register_batch_processor("bank", "statement", crate::support::guests::read("account-statement")).await, JobError::OtherKind { .. });
     // Nothing of all this is there.
-    assert!(jobs.store().claim_finish("nobody", None, super::SOON).await.unwrap().is_none());
+    let everything =
+        ClaimRequest { worker: "nobody".to_owned(), kind: None, leases_max: 100, rows_max: 100, target: super::SOON, slots: 100, ttl: super::SOON };
+    assert_eq!(jobs.store().claim_leases(&everything).await.unwrap(), []);
     assert_eq!(jobs.store().list_processors(Some("bank")).await.unwrap().len(), 4);
 }
 
