@@ -18,6 +18,8 @@ const YIELD_AFTER: Duration = Duration::from_millis(10);
 
 struct Held {
     batch: BatchId,
+    /// None until the batch was read.
+    app: Option<String>,
     since: Instant,
     cancel: CancellationToken,
     yields: Arc<AtomicBool>,
@@ -48,7 +50,7 @@ pub(super) struct HeldLease {
 impl HeldLeases {
     pub(super) fn hold(&self, lease: &Lease) -> HeldLease {
         let (cancel, yields) = (self.stopper(), Arc::new(AtomicBool::new(false)));
-        let held = Held { batch: lease.batch, since: Instant::now(), cancel: cancel.clone(), yields: Arc::clone(&yields) };
+        let held = Held { batch: lease.batch, app: None, since: Instant::now(), cancel: cancel.clone(), yields: Arc::clone(&yields) };
         self.lock().held.insert(lease.key, held);
         HeldLease { all: self.clone(), key: lease.key, cancel, yields }
     }
@@ -63,15 +65,20 @@ impl HeldLeases {
         self.lock().held.values().filter(|held| held.batch == id).for_each(|held| held.cancel.cancel());
     }
 
-    /// Leases of other batches than this one end after the row that they run, and give the rest back.
-    pub(super) fn ask_to_yield(&self, other_than: BatchId) {
+    /// Whether leases may be asked to yield now; true once in a while.
+    pub(super) fn may_ask_to_yield(&self) -> bool {
         let (now, mut leases) = (Instant::now(), self.lock());
-        if leases.yielded_at.is_some_and(|at| now - at < YIELD_EVERY) {
-            return;
+        let may = leases.yielded_at.is_none_or(|at| now - at >= YIELD_EVERY);
+        if may {
+            leases.yielded_at = Some(now);
         }
-        leases.yielded_at = Some(now);
-        let long_enough = |held: &&Held| held.batch != other_than && now - held.since > YIELD_AFTER;
-        leases.held.values().filter(long_enough).for_each(|held| held.yields.store(true, Ordering::Release));
+        may
+    }
+
+    /// Leases of other apps than this one end after the row that they run, and give the rest back.
+    pub(super) fn ask_to_yield(&self, other_than: &str) {
+        let yields = |held: &&Held| held.app.as_ref().is_some_and(|app| app != other_than) && held.since.elapsed() > YIELD_AFTER;
+        self.lock().held.values().filter(yields).for_each(|held| held.yields.store(true, Ordering::Release));
     }
 
     /// Stops all guests.
@@ -94,6 +101,13 @@ impl HeldLeases {
 }
 
 impl HeldLease {
+    /// Says whose rows it holds.
+    pub(super) fn set_app(&self, app: &str) {
+        if let Some(held) = self.all.lock().held.get_mut(&self.key) {
+            held.app = Some(app.to_owned());
+        }
+    }
+
     /// Whether it is to end after the row that it runs.
     pub(super) fn yields(&self) -> bool {
         self.yields.load(Ordering::Acquire)

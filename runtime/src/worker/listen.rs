@@ -36,11 +36,19 @@ impl Worker {
         }
     }
 
-    /// When all slots are taken, other batches give back what they have not run: the next claim decides who has the slots.
-    fn make_room(&self, submitted: BatchId, kind: ProcessorKind) {
-        if kind == ProcessorKind::Batch && self.batches.slots.available_permits() == 0 {
-            self.held.ask_to_yield(submitted);
+    /// When all slots are taken, other apps give back what they have not run: the next claim decides who has the slots. Within an app it would decide as before.
+    fn make_room(self: &Arc<Worker>, submitted: BatchId, kind: ProcessorKind) {
+        if kind != ProcessorKind::Batch || self.batches.slots.available_permits() > 0 || !self.held.may_ask_to_yield() {
+            return;
         }
+        let worker = Arc::clone(self);
+        tokio::spawn(async move {
+            match worker.assignment(submitted).await {
+                Ok(assignment) => worker.held.ask_to_yield(&assignment.batch.app),
+                // It saves waiting, no more.
+                Err(error) => tracing::debug!(batch = %submitted, "cannot read who wants room: {error:#}"),
+            }
+        });
     }
 
     pub(super) fn lane(&self, kind: ProcessorKind) -> &super::Lane {

@@ -134,6 +134,7 @@ impl Worker {
 
     async fn work_held(&self, lease: &Lease, lane: &Lane, held: &HeldLease, slot: OwnedSemaphorePermit) -> Result<(), WorkerError> {
         let assignment = self.insist(&held.cancel, "cannot read a batch", || self.assignment(lease.batch)).await?;
+        held.set_app(&assignment.batch.app);
         let mut ran = self.run_lease(lease, &assignment, held).await?;
         let recording = Arc::clone(&lane.recording).acquire_owned().await;
         drop(slot);

@@ -15,7 +15,7 @@ on_each_store! {
     the_error_of_mark_done_is_recorded
     a_worker_is_listed_while_it_works
     a_worker_that_ends_gives_back_what_it_did_not_run
-    leases_yield_when_another_batch_comes_in
+    leases_yield_when_another_app_submits
 }
 
 async fn another_process_runs_code_that_it_gets_from_the_object_store(site: Site) {
@@ -132,14 +132,15 @@ async fn a_worker_that_ends_gives_back_what_it_did_not_run(mut site: Site) {
     }
 }
 
-async fn leases_yield_when_another_batch_comes_in(mut site: Site) {
+async fn leases_yield_when_another_app_submits(mut site: Site) {
+    site.jobs.register_processor("shop", "validate", crate::support::guests::read("bank-transactions")).await.unwrap();
     site.begin_work();
     // Two leases of 25 rows, which take five seconds each, in all slots that there are.
     let large = site.submit("sleep", (1..=50).map(|line| row(line, r#"{"ms":200}"#)).collect()).await;
     while site.store.read_batch(large).await.unwrap().counts.success == 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let small = site.submit("validate", vec![transaction(1)]).await;
+    let small = site.jobs.batch_submit(BatchRequest::new("shop", "validate").with_rows(vec![transaction(1)])).await.unwrap();
     assert_eq!(site.wait(small).await.status, BatchStatus::Success);
     let ran = site.store.read_batch(large).await.unwrap().counts.success;
     // Of a lease that runs to its end so many rows are recorded before its slot is free.
