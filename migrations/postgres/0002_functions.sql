@@ -1,6 +1,9 @@
 -- Claims and records are functions: each is one statement, and so one round trip, and holds its locks only while the database works on it. A worker that
 -- stands still between two statements would keep them.
 --
+-- plan_cache_mode: the database would plan most statements of a function at each call, which takes longer than they do. For the same reason no function with a
+-- statement of its own is in SQL: the plans of these are not kept.
+--
 -- p_now is NULL but in tests: then the time is the database's, one for all machines.
 --
 -- Who waits for whom: claims wait for each other (an advisory lock), and for a batch only while they hold nothing else. Records lock their lease, then the
@@ -21,6 +24,25 @@ CREATE FUNCTION rowmill.new_token() RETURNS bigint LANGUAGE sql VOLATILE AS $$
     SELECT ('x' || left(replace(gen_random_uuid()::text, '-', ''), 16))::bit(64)::bigint
 $$;
 
+-- Lets a held batch that has rows be claimed. Returns its status and rows as they are then; nothing when it is unknown.
+CREATE FUNCTION rowmill.release_batch(p_batch_id uuid, OUT status text, OUT row_count int) RETURNS SETOF record LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    batch record;
+BEGIN
+    SELECT b.* INTO batch FROM rowmill.batches b WHERE b.batch_id = p_batch_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN RETURN; END IF;
+    status := batch.status;
+    row_count := batch.row_count;
+    IF status = 'wait' AND row_count > 0 THEN
+        UPDATE rowmill.batches b SET status = 'queued', fresh = true WHERE b.batch_key = batch.batch_key;
+        PERFORM pg_notify('rowmill', batch.kind || ' ' || batch.app);
+        status := 'queued';
+    END IF;
+    RETURN NEXT;
+END
+$$;
+
 -- As many rows as in lease_rows of the runtime (store/sizing.rs); both pass the same tests.
 CREATE FUNCTION rowmill.lease_rows(p_row_micros bigint, p_remaining bigint, p_slots bigint, p_target_micros bigint, p_rows_max bigint)
 RETURNS int LANGUAGE sql IMMUTABLE AS $$
@@ -34,10 +56,13 @@ $$;
 CREATE FUNCTION rowmill.insert_lease(
     p_batch_key bigint, p_app text, p_kind text, p_worker text, p_retries boolean, p_first int, p_last int, p_crashes int, p_charged bigint, p_expires bigint,
     OUT lease_id bigint, OUT token bigint
-) LANGUAGE sql VOLATILE AS $$
-    INSERT INTO rowmill.leases (batch_key, app, kind, token, worker, retries, next_row, last_row, crashes, charged_micros, expires_at)
+) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+BEGIN
+    INSERT INTO rowmill.leases AS l (batch_key, app, kind, token, worker, retries, next_row, last_row, crashes, charged_micros, expires_at)
     VALUES (p_batch_key, p_app, p_kind, rowmill.new_token(), p_worker, p_retries, p_first, p_last, p_crashes, p_charged, p_expires)
-    RETURNING lease_id, token
+    RETURNING l.lease_id, l.token INTO lease_id, token;
+END
 $$;
 
 -- A lease that was given back, or whose owner went silent; its first rows, when it has more than this worker may get.
@@ -91,10 +116,12 @@ END
 $$;
 
 -- Apps at their limit: they get no lease.
-CREATE FUNCTION rowmill.full_apps(p_now bigint) RETURNS text[] LANGUAGE sql STABLE AS $$
-    SELECT coalesce(array_agg(a.app), '{}') FROM rowmill.apps a
-    JOIN (SELECT l.app, count(*) AS running FROM rowmill.leases l WHERE l.token <> 0 AND l.expires_at > p_now GROUP BY l.app) r USING (app)
-    WHERE r.running >= a.running_max
+CREATE FUNCTION rowmill.full_apps(p_now bigint) RETURNS text[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT coalesce(array_agg(a.app), '{}') FROM rowmill.apps a
+        JOIN (SELECT l.app, count(*) AS running FROM rowmill.leases l WHERE l.token <> 0 AND l.expires_at > p_now GROUP BY l.app) r USING (app)
+        WHERE r.running >= a.running_max);
+END
 $$;
 
 -- Kinds and apps that have something to lease (source 0: leases that ended, 1: retries that are due, 2: fresh rows), each with what comes first by priority, then age. Jumps from app to app: the number of batches does not matter.
@@ -133,7 +160,7 @@ $$;
 -- array costs more for each; between them is a character that JSON cannot hold. Rows are numbered from first_row on unless row_nos says otherwise.
 CREATE FUNCTION rowmill.read_leased_rows(p_lease bigint, p_token bigint, p_now bigint, p_bytes_max bigint)
 RETURNS TABLE (first_row int, row_nos int[], lines bigint[], inputs text, rejected text[], attempt int, attempts int[]) LANGUAGE plpgsql STABLE
-SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     lease record;
@@ -168,7 +195,7 @@ $$;
 -- when there are no more. The rows' files and pieces stand behind each other as their inputs do above.
 CREATE FUNCTION rowmill.read_pieces(p_batch_key bigint, p_after bigint, p_limit bigint, p_bytes_max bigint)
 RETURNS TABLE (row_nos int[], files text, pieces text) LANGUAGE plpgsql STABLE
-SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     first bigint := (SELECT o.row_no FROM rowmill.outcomes o WHERE o.batch_key = p_batch_key AND o.row_no > p_after AND o.piece_files IS NOT NULL
@@ -189,7 +216,7 @@ END
 $$;
 
 CREATE FUNCTION rowmill.next_lines(p_batch_key bigint, p_line bigint, p_row_no bigint, p_limit bigint, p_with_pieces boolean)
-RETURNS TABLE (line bigint, row_no int) LANGUAGE plpgsql STABLE SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+RETURNS TABLE (line bigint, row_no int) LANGUAGE plpgsql STABLE SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 BEGIN
     IF p_with_pieces THEN
@@ -209,7 +236,7 @@ CREATE FUNCTION rowmill.claim_leases(p_worker text, p_leases_max int, p_rows_max
     p_credit bigint, p_now bigint)
 RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, row_count int, crashes int) LANGUAGE plpgsql VOLATILE
 -- Along the indexes, whatever the database thinks of its tables: the time does not grow with what waits. For the same reason batches are looked up one by one.
-SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     at bigint := coalesce(p_now, rowmill.now_ms());
@@ -220,6 +247,7 @@ DECLARE
     virtual bigint;
     chosen record;
     batch record;
+    again boolean;
     taken int;
     cost bigint;
 BEGIN
@@ -228,25 +256,33 @@ BEGIN
     PERFORM pg_advisory_xact_lock(7881403275);
     -- What is left of batches that were aborted.
     DELETE FROM rowmill.leases l WHERE l.expires_at <= at AND (SELECT b.step <> 'rows' FROM rowmill.batches b WHERE b.batch_key = l.batch_key);
-    WITH folded AS (DELETE FROM rowmill.charges RETURNING app, micros)
-    UPDATE rowmill.apps a SET served_micros = a.served_micros + s.micros / a.weight
-    FROM (SELECT app, sum(micros)::bigint AS micros FROM folded GROUP BY app) s WHERE a.app = s.app;
+    IF EXISTS (SELECT FROM rowmill.charges) THEN
+        WITH folded AS (DELETE FROM rowmill.charges RETURNING app, micros)
+        UPDATE rowmill.apps a SET served_micros = a.served_micros + s.micros / a.weight
+        FROM (SELECT app, sum(micros)::bigint AS micros FROM folded GROUP BY app) s WHERE a.app = s.app;
+    END IF;
     SELECT s.served_micros INTO virtual FROM rowmill.schedule s;
     WHILE given < p_leases_max LOOP
         full_up := rowmill.full_apps(at);
-        SELECT w.app, w.kind, greatest(coalesce(a.served_micros, 0), virtual - p_credit) AS start, coalesce(a.weight, 1) AS weight INTO chosen
+        SELECT w.source, w.app, w.kind, greatest(coalesce(a.served_micros, 0), virtual - p_credit) AS start, coalesce(a.weight, 1) AS weight INTO chosen
         FROM rowmill.apps_with_work(at) w LEFT JOIN rowmill.apps a USING (app)
         WHERE (p_kind IS NULL OR w.kind = p_kind) AND w.app <> ALL (full_up) AND (w.kind || ' ' || w.app) <> ALL (passed)
         ORDER BY start, w.source, w.priority DESC, w.batch_key LIMIT 1;
         EXIT WHEN NOT FOUND;
         lease_id := NULL;
         cost := 0;
-        SELECT t.* INTO lease_id, token, batch_id, row_count, crashes FROM rowmill.take_over(chosen.app, chosen.kind, p_worker, p_rows_max, at, ends) t;
+        IF chosen.source = 0 THEN
+            SELECT t.* INTO lease_id, token, batch_id, row_count, crashes FROM rowmill.take_over(chosen.app, chosen.kind, p_worker, p_rows_max, at, ends) t;
+        END IF;
         IF lease_id IS NULL THEN
-            SELECT b.batch_key, b.batch_id, b.row_micros INTO batch FROM rowmill.retries r
-            CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
-            WHERE r.lease_id IS NULL AND r.kind = chosen.kind AND r.app = chosen.app AND r.due_at <= at ORDER BY r.due_at LIMIT 1;
-            IF FOUND THEN
+            again := false;
+            IF chosen.source < 2 THEN
+                SELECT b.batch_key, b.batch_id, b.row_micros INTO batch FROM rowmill.retries r
+                CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
+                WHERE r.lease_id IS NULL AND r.kind = chosen.kind AND r.app = chosen.app AND r.due_at <= at ORDER BY r.due_at LIMIT 1;
+                again := FOUND;
+            END IF;
+            IF again THEN
                 SELECT rowmill.lease_rows(batch.row_micros, count(*), p_slots, p_target_micros, p_rows_max) INTO taken FROM (
                     SELECT FROM rowmill.retries r WHERE r.batch_key = batch.batch_key AND r.lease_id IS NULL AND r.due_at <= at LIMIT p_rows_max * p_slots) r;
                 cost := taken * coalesce(batch.row_micros, 1000);
@@ -297,7 +333,7 @@ $$;
 -- went silent or gave it back for later. Of these there are few.
 CREATE FUNCTION rowmill.claim_finish(p_worker text, p_kind text, p_ttl bigint, p_now bigint)
 RETURNS TABLE (batch_id uuid, step text, token bigint, attempt int) LANGUAGE plpgsql VOLATILE
-SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     at bigint := coalesce(p_now, rowmill.now_ms());
@@ -333,7 +369,7 @@ $$;
 
 -- When the next batch can be claimed to be finished: 0 for at once, NULL when there is none.
 CREATE FUNCTION rowmill.next_finish(p_kind text) RETURNS bigint LANGUAGE plpgsql STABLE
-SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off AS $$
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     PERFORM FROM unnest(CASE WHEN p_kind IS NULL THEN ARRAY['batch', 'slow_query'] ELSE ARRAY[p_kind] END) k (kind) CROSS JOIN LATERAL (
         SELECT FROM rowmill.batches b WHERE b.step IN ('join', 'mark') AND b.finish_expires_at IS NULL AND b.kind = k.kind
@@ -341,6 +377,28 @@ BEGIN
     IF FOUND THEN RETURN 0; END IF;
     RETURN (SELECT b.finish_expires_at FROM rowmill.batches b WHERE b.finish_expires_at IS NOT NULL AND (p_kind IS NULL OR b.kind = p_kind)
         ORDER BY b.finish_expires_at LIMIT 1);
+END
+$$;
+
+-- Ends the step join: the files and the status of the batch are final. RM001 when the lease is lost; RM004 with the name of a file that no row wrote to.
+CREATE FUNCTION rowmill.record_files(p_batch_id uuid, p_token bigint, p_now bigint, p_names text[], p_objects text[], p_sizes bigint[])
+RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    at bigint := coalesce(p_now, rowmill.now_ms());
+    key bigint := (SELECT b.batch_key FROM rowmill.batches b WHERE b.batch_id = p_batch_id);
+BEGIN
+    -- What an abort left. Before the batch is locked: a record that holds one of these waits for the batch.
+    DELETE FROM rowmill.retries r WHERE r.batch_key = key;
+    UPDATE rowmill.batches b SET step = 'mark', finished_at = at, finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL, finish_attempt = 0,
+        status = CASE WHEN b.status = 'aborted' THEN b.status WHEN b.failed > 0 THEN 'failed' ELSE 'success' END
+    WHERE b.batch_key = key AND b.step = 'join' AND b.finish_token = p_token AND b.finish_expires_at > at;
+    IF NOT FOUND THEN RAISE 'the lease is lost' USING ERRCODE = 'RM001'; END IF;
+    FOR i IN 1..cardinality(p_names) LOOP
+        UPDATE rowmill.output_files f SET object = p_objects[i], size_bytes = p_sizes[i] WHERE f.batch_key = key AND f.name = p_names[i];
+        IF NOT FOUND THEN RAISE 'no such file' USING ERRCODE = 'RM004', DETAIL = p_names[i]; END IF;
+    END LOOP;
+    PERFORM pg_notify('rowmill', 'final ' || p_batch_id);
 END
 $$;
 
@@ -375,7 +433,8 @@ CREATE FUNCTION rowmill.record_results(p_lease bigint, p_token bigint, p_now big
     p_rows int[], p_failed boolean[], p_attempt int, p_attempts int[], p_fuels bigint[], p_outputs text[], p_messages text[], p_logs text[],
     p_again int[], p_again_attempts int[], p_again_ms bigint[],
     p_names text[], p_piece_files text[], p_pieces text[], p_piece_bytes_max int, p_files_max int, p_smoothing bigint,
-    OUT rows int, OUT successes int, OUT failures int, OUT ended boolean) LANGUAGE plpgsql VOLATILE AS $$
+    OUT rows int, OUT successes int, OUT failures int, OUT ended boolean) LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     at bigint := coalesce(p_now, rowmill.now_ms());

@@ -2,7 +2,7 @@
 
 use super::batches::{check_context, check_inputs, new_batch};
 use super::{JobError, JobManager, QueryRequest};
-use crate::model::{BatchId, BatchStatus, Message, NewRow, OutputFile, ProcessorKind};
+use crate::model::{Batch, BatchId, BatchStatus, Message, NewRow, OutputFile, ProcessorKind};
 use crate::status::{QueryAnswer, Snapshot};
 use crate::store::Aborted;
 
@@ -80,19 +80,18 @@ impl JobManager {
         if !known.status.is_final() {
             return Ok(QueryState::TryLater(known));
         }
-        self.read_answer(id).await
+        self.read_answer(&self.read_batch(id).await?).await
     }
 
     /// What the store knows: the status may be final when the answer is not in the cache, or the files are not joined.
-    pub(super) async fn read_answer(&self, id: BatchId) -> Result<QueryState, JobError> {
-        let batch = self.read_batch(id).await?;
+    pub(super) async fn read_answer(&self, batch: &Batch) -> Result<QueryState, JobError> {
         if batch.finished_at.is_none() {
-            return Ok(QueryState::TryLater(Snapshot::of(&batch)));
+            return Ok(QueryState::TryLater(Snapshot::of(batch)));
         }
-        let row = self.shared.store.read_results(id, None, 1).await?.pop();
+        let row = self.shared.store.read_results(batch.id, None, 1).await?.pop();
         let answer = row.map_or(QueryAnswer { output: None, messages: Vec::new() }, |row| QueryAnswer { output: row.output, messages: row.messages });
-        self.shared.status.publish(Snapshot::of(&batch).with_answer(Some(answer.clone())));
-        Ok(QueryState::Done(QueryResult { status: batch.status, output: answer.output, messages: answer.messages, files: batch.files }))
+        self.shared.status.publish(Snapshot::of(batch).with_answer(Some(answer.clone())));
+        Ok(QueryState::Done(QueryResult { status: batch.status, output: answer.output, messages: answer.messages, files: batch.files.clone() }))
     }
 
     /// Aborts a slow query: its guest is stopped.

@@ -50,7 +50,7 @@ impl JobManager {
     /// # Errors
     /// As for [`JobManager::slow_query_done`].
     pub async fn wait_for_query(&self, id: BatchId) -> Result<QueryState, JobError> {
-        self.wait(id).await?;
-        self.read_answer(id).await
+        let batch = self.wait(id).await?;
+        self.read_answer(&batch).await
     }
 }

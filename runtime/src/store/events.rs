@@ -6,10 +6,10 @@ use crate::model::{BatchId, ProcessorKind};
 const BEHIND_MAX: usize = 1_024;
 
 /// Something that somebody may wait for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum StoreEvent {
-    /// A batch can be claimed from now on.
-    Submitted(BatchId, ProcessorKind),
+    /// A batch of an app can be claimed from now on.
+    Submitted { app: String, kind: ProcessorKind },
     /// There may be something to claim or to finish.
     Work(ProcessorKind),
     /// A batch was aborted: its guests are to be stopped.

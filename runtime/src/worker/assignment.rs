@@ -29,7 +29,7 @@ impl Assignments {
         self.lock().remove(&id);
     }
 
-    fn get(&self, id: BatchId) -> Option<Arc<Assignment>> {
+    pub fn get(&self, id: BatchId) -> Option<Arc<Assignment>> {
         self.lock().get(&id).map(Arc::clone)
     }
 

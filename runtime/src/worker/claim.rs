@@ -14,7 +14,7 @@ use crate::model::ClaimRequest;
 const POLL: Duration = Duration::from_secs(1);
 /// And not more often than this when something is due.
 const POLL_LEAST: Duration = Duration::from_millis(5);
-/// Not more often than this when only others can do what is due.
+/// Not more often than this when there is nothing more to claim, or only others can do what is due.
 const POLL_BESIDE: Duration = Duration::from_millis(50);
 
 impl Worker {
@@ -46,7 +46,7 @@ impl Worker {
     }
 
     /// Until it is woken, or so long.
-    async fn idle(&self, woken: impl Future<Output = ()>, most: Duration) {
+    pub(super) async fn idle(&self, woken: impl Future<Output = ()>, most: Duration) {
         tokio::select! {
             () = woken => {}
             () = self.drain.cancelled() => {}
@@ -80,8 +80,13 @@ impl Worker {
             return Ok(());
         }
         lane.set_idle(false);
+        let found_all = leases.len() < slots.len();
         for (lease, slot) in leases.into_iter().zip(slots) {
             tokio::spawn(Arc::clone(self).work(lease, Arc::clone(lane), slot));
+        }
+        if found_all {
+            // But for what was being recorded at that moment. A look at once would be in the way of what was found.
+            self.idle(woken, POLL_BESIDE).await;
         }
         Ok(())
     }

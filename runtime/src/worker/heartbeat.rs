@@ -1,14 +1,13 @@
 //! Signs of life: leases are renewed as long as they are worked on.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
-use crate::model::{BatchId, Lease, LeaseKey};
+use crate::model::{BatchId, Lease, LeaseKey, ProcessorKind};
 use crate::store::StoreError;
 
 /// Between two times that leases are asked to yield: it costs a claim for each.
@@ -22,7 +21,7 @@ struct Held {
     app: Option<String>,
     since: Instant,
     cancel: CancellationToken,
-    yields: Arc<AtomicBool>,
+    yields: CancellationToken,
 }
 
 #[derive(Default)]
@@ -43,16 +42,18 @@ pub(super) struct HeldLeases {
 pub(super) struct HeldLease {
     all: HeldLeases,
     key: LeaseKey,
+    pub(super) kind: ProcessorKind,
     pub(super) cancel: CancellationToken,
-    yields: Arc<AtomicBool>,
+    /// It is to end after the row that it runs.
+    pub(super) yields: CancellationToken,
 }
 
 impl HeldLeases {
-    pub(super) fn hold(&self, lease: &Lease) -> HeldLease {
-        let (cancel, yields) = (self.stopper(), Arc::new(AtomicBool::new(false)));
-        let held = Held { batch: lease.batch, app: None, since: Instant::now(), cancel: cancel.clone(), yields: Arc::clone(&yields) };
+    pub(super) fn hold(&self, lease: &Lease, kind: ProcessorKind) -> HeldLease {
+        let (cancel, yields) = (self.stopper(), CancellationToken::new());
+        let held = Held { batch: lease.batch, app: None, since: Instant::now(), cancel: cancel.clone(), yields: yields.clone() };
         self.lock().held.insert(lease.key, held);
-        HeldLease { all: self.clone(), key: lease.key, cancel, yields }
+        HeldLease { all: self.clone(), key: lease.key, kind, cancel, yields }
     }
 
     /// What stops a guest when all are to stop.
@@ -78,7 +79,7 @@ impl HeldLeases {
     /// Leases of other apps than this one end after the row that they run, and give the rest back.
     pub(super) fn ask_to_yield(&self, other_than: &str) {
         let yields = |held: &&Held| held.app.as_ref().is_some_and(|app| app != other_than) && held.since.elapsed() > YIELD_AFTER;
-        self.lock().held.values().filter(yields).for_each(|held| held.yields.store(true, Ordering::Release));
+        self.lock().held.values().filter(yields).for_each(|held| held.yields.cancel());
     }
 
     /// Stops all guests.
@@ -106,11 +107,6 @@ impl HeldLease {
         if let Some(held) = self.all.lock().held.get_mut(&self.key) {
             held.app = Some(app.to_owned());
         }
-    }
-
-    /// Whether it is to end after the row that it runs.
-    pub(super) fn yields(&self) -> bool {
-        self.yields.load(Ordering::Acquire)
     }
 }
 

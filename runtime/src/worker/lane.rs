@@ -12,8 +12,11 @@ pub(super) struct Lane {
     pub kind: ProcessorKind,
     count: u32,
     pub slots: Arc<Semaphore>,
-    /// Results that wait to be written: no more leases than slots, so that a slow disk bounds what is held in memory.
+    /// Results that wait to be written: of half as many leases as there are slots. A slow disk bounds what is held in memory; and more records at the same time
+    /// would not be written faster, but keep the database from everything else.
     pub recording: Arc<Semaphore>,
+    /// The same for leases that yielded: who waits for their slot does not wait for a record before theirs. They yield now and then only.
+    pub recording_yielded: Arc<Semaphore>,
     /// Batches that are finished at the same time, beside what runs: a small batch does not wait for a slot with its files.
     pub finishing: Arc<Semaphore>,
     /// There may be something to claim.
@@ -30,12 +33,18 @@ impl Lane {
             kind,
             count,
             slots: Arc::new(Semaphore::new(count as usize)),
-            recording: Arc::new(Semaphore::new(count as usize)),
+            recording: Arc::new(Semaphore::new(count.div_ceil(2) as usize)),
+            recording_yielded: Arc::new(Semaphore::new(count as usize)),
             finishing: Arc::new(Semaphore::new(count as usize)),
             wake: Notify::new(),
             finish_wake: Notify::new(),
             idle: AtomicBool::new(false),
         }
+    }
+
+    /// All that something may stand in, with how many places there are: first the slots, from which the others are reached.
+    fn places(&self) -> [(&Semaphore, u32); 4] {
+        [(&self.slots, self.count), (&self.recording, self.count.div_ceil(2)), (&self.recording_yielded, self.count), (&self.finishing, self.count)]
     }
 
     /// How many slots there are, used or free.
@@ -45,8 +54,8 @@ impl Lane {
 
     /// Notes whether there is nothing to do, as the last claim found.
     pub fn set_idle(&self, nothing_due: bool) {
-        let quiet = |slots: &Semaphore| slots.available_permits() == self.count as usize;
-        self.idle.store(nothing_due && quiet(&self.slots) && quiet(&self.recording) && quiet(&self.finishing), Ordering::Release);
+        let quiet = self.places().into_iter().all(|(places, count)| places.available_permits() == count as usize);
+        self.idle.store(nothing_due && quiet, Ordering::Release);
     }
 
     /// The last claim found nothing, and nothing runs.
@@ -56,9 +65,9 @@ impl Lane {
 
     /// Waits until nothing runs, and nothing is being recorded or finished. Nothing can begin afterwards.
     pub async fn take_all_slots(&self) {
-        for slots in [&self.slots, &self.recording, &self.finishing] {
-            // A closed semaphore has no slots either.
-            if let Ok(all) = slots.acquire_many(self.count).await {
+        for (places, count) in self.places() {
+            // A closed semaphore has no places either.
+            if let Ok(all) = places.acquire_many(count).await {
                 all.forget();
             }
         }

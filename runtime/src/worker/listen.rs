@@ -6,7 +6,7 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 use super::Worker;
-use crate::model::{BatchId, ProcessorKind};
+use crate::model::ProcessorKind;
 use crate::store::StoreEvent;
 
 impl Worker {
@@ -19,8 +19,8 @@ impl Worker {
                 event = events.recv() => event,
             };
             match event {
-                Ok(StoreEvent::Submitted(id, kind)) => {
-                    self.make_room(id, kind);
+                Ok(StoreEvent::Submitted { app, kind }) => {
+                    self.make_room(&app, kind);
                     self.lane(kind).wake.notify_one();
                 }
                 Ok(StoreEvent::Work(kind)) => {
@@ -37,18 +37,10 @@ impl Worker {
     }
 
     /// When all slots are taken, other apps give back what they have not run: the next claim decides who has the slots. Within an app it would decide as before.
-    fn make_room(self: &Arc<Worker>, submitted: BatchId, kind: ProcessorKind) {
-        if kind != ProcessorKind::Batch || self.batches.slots.available_permits() > 0 || !self.held.may_ask_to_yield() {
-            return;
+    fn make_room(&self, app: &str, kind: ProcessorKind) {
+        if kind == ProcessorKind::Batch && self.batches.slots.available_permits() == 0 && self.held.may_ask_to_yield() {
+            self.held.ask_to_yield(app);
         }
-        let worker = Arc::clone(self);
-        tokio::spawn(async move {
-            match worker.assignment(submitted).await {
-                Ok(assignment) => worker.held.ask_to_yield(&assignment.batch.app),
-                // It saves waiting, no more.
-                Err(error) => tracing::debug!(batch = %submitted, "cannot read who wants room: {error:#}"),
-            }
-        });
     }
 
     pub(super) fn lane(&self, kind: ProcessorKind) -> &super::Lane {

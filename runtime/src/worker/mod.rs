@@ -15,6 +15,7 @@ mod settings;
 mod summarise;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
@@ -29,6 +30,9 @@ use crate::model::{Lease, ProcessorKind};
 use crate::registry::Registry;
 use crate::status::StatusBoard;
 use crate::store::{Store, StoreError};
+
+/// What ran of a lease that yielded is recorded after this time.
+const RECORD_YIELDED_AFTER: Duration = Duration::from_millis(250);
 
 /// Why a worker gave up. What it had recorded stays, and what it held is run again by the next.
 #[derive(Debug, thiserror::Error)]
@@ -116,7 +120,7 @@ impl Worker {
 
     /// A lease from its claim to its record.
     async fn work(self: Arc<Worker>, lease: Lease, lane: Arc<Lane>, slot: OwnedSemaphorePermit) {
-        let held = self.held.hold(&lease);
+        let held = self.held.hold(&lease, lane.kind);
         match self.work_held(&lease, &lane, &held, slot).await {
             Err(WorkerError::Store(StoreError::LeaseLost)) => tracing::info!(batch = %lease.batch, "a lease was lost; its results were dropped"),
             Err(error) => {
@@ -133,14 +137,28 @@ impl Worker {
     }
 
     async fn work_held(&self, lease: &Lease, lane: &Lane, held: &HeldLease, slot: OwnedSemaphorePermit) -> Result<(), WorkerError> {
-        let assignment = self.insist(&held.cancel, "cannot read a batch", || self.assignment(lease.batch)).await?;
+        // The two do not wait for each other.
+        let (assignment, rows) = tokio::join!(
+            self.insist(&held.cancel, "cannot read a batch", || self.assignment(lease.batch)),
+            self.insist(&held.cancel, "cannot read rows", || self.store.read_leased_rows(lease.key)),
+        );
+        let assignment = assignment?;
         held.set_app(&assignment.batch.app);
-        let mut ran = self.run_lease(lease, &assignment, held).await?;
-        let recording = Arc::clone(&lane.recording).acquire_owned().await;
+        let mut ran = self.run_lease(lease, &assignment, held, rows?).await?;
+        // Who yields stands in nobody's way.
+        let recording = tokio::select! {
+            biased;
+            () = held.yields.cancelled() => Arc::clone(&lane.recording_yielded).acquire_owned().await,
+            place = Arc::clone(&lane.recording).acquire_owned() => place,
+        };
         drop(slot);
+        if held.yields.is_cancelled() {
+            // Its record would be in the way of those for whom it yielded.
+            self.idle(held.cancel.cancelled(), RECORD_YIELDED_AFTER).await;
+        }
         self.record_rest(lease, held, &mut ran).await?;
         if let Some(reason) = ran.abort {
-            self.insist(&held.cancel, "cannot abort a batch", || self.abort(lease.batch, &reason)).await?;
+            self.insist(&held.cancel, "cannot abort a batch", || self.abort(lease.batch, lane.kind, &reason)).await?;
         } else if ran.stopped {
             self.insist(&held.cancel, "cannot give a lease back", || self.store.give_back_lease(lease.key)).await?;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::heartbeat::HeldLease;
 use super::run::Ran;
 use super::{Worker, WorkerError};
-use crate::model::{Answer, BatchId, Ending, Lease, LeasedRow, RowResult, RowRun, RowStatus, Verdict};
+use crate::model::{Answer, BatchId, Ending, Lease, LeasedRow, ProcessorKind, RowResult, RowRun, RowStatus, Verdict};
 use crate::status::Snapshot;
 use crate::store::{Recorded, StoreError};
 
@@ -66,7 +66,7 @@ impl Worker {
         };
         self.status.publish_counts(lease.batch, recorded.counts);
         if recorded.last {
-            self.finish_soon();
+            self.lane(held.kind).finish_wake.notify_one();
         }
         Ok(())
     }
@@ -76,19 +76,13 @@ impl Worker {
     }
 
     /// Aborts a batch and stops its guests.
-    pub(super) async fn abort(&self, id: BatchId, reason: &str) -> Result<(), StoreError> {
+    pub(super) async fn abort(&self, id: BatchId, kind: ProcessorKind, reason: &str) -> Result<(), StoreError> {
         self.store.abort_batch(id, Some(reason.to_owned())).await?;
         self.held.cancel_batch(id);
         // Counts alone would not say that it is aborted.
         self.status.publish(Snapshot::of(&self.store.read_batch(id).await?));
-        self.finish_soon();
+        self.lane(kind).finish_wake.notify_one();
         Ok(())
-    }
-
-    fn finish_soon(&self) {
-        for lane in [&self.batches, &self.queries] {
-            lane.finish_wake.notify_one();
-        }
     }
 }
 

@@ -50,20 +50,27 @@ impl Runner {
 }
 
 impl Worker {
-    /// Runs a lease's rows in order, until they end, the worker drains, or the lease is cancelled. Records on the way what cannot wait.
-    pub(super) async fn run_lease(&self, lease: &Lease, assignment: &Assignment, held: &HeldLease) -> Result<Ran, WorkerError> {
+    /// Runs a lease's rows in order, of which these are the first, until they end, the worker drains, or the lease is cancelled. Records on the way what cannot
+    /// wait.
+    pub(super) async fn run_lease(
+        &self,
+        lease: &Lease,
+        assignment: &Assignment,
+        held: &HeldLease,
+        mut rows: Vec<LeasedRow>,
+    ) -> Result<Ran, WorkerError> {
         let mut runner = self.runner(lease, assignment, held).await?;
         let mut ran = Ran::default();
         let mut left = lease.rows;
-        // The rows of a lease come in parts when they are large, and a part is read when the one before was recorded.
-        while left > 0 && !ran.stopped && ran.abort.is_none() {
-            self.record_rest(lease, held, &mut ran).await?;
-            let rows = self.insist(&held.cancel, "cannot read rows", || self.store.read_leased_rows(lease.key)).await?;
-            if rows.is_empty() {
-                break;
-            }
+        while !rows.is_empty() {
             left = left.saturating_sub(u32::try_from(rows.len()).unwrap_or(u32::MAX));
             self.run_rows(lease, &assignment.batch, held, &mut runner, rows, &mut ran).await?;
+            if left == 0 || ran.stopped || ran.abort.is_some() {
+                break;
+            }
+            // The rows of a lease come in parts when they are large, and a part is read when the one before was recorded.
+            self.record_rest(lease, held, &mut ran).await?;
+            rows = self.insist(&held.cancel, "cannot read rows", || self.store.read_leased_rows(lease.key)).await?;
         }
         if let Runner::Guest(session) = runner {
             session.close().await;
@@ -83,7 +90,7 @@ impl Worker {
         let mut before = Instant::now();
         let mut turn = before;
         for row in rows {
-            if self.drain.is_cancelled() || held.cancel.is_cancelled() || held.yields() {
+            if self.drain.is_cancelled() || held.cancel.is_cancelled() || held.yields.is_cancelled() {
                 ran.stopped = true;
                 return Ok(());
             }

@@ -41,8 +41,14 @@ impl Worker {
             Ok(()) => {}
         }
         drop(hand);
-        lane.finish_wake.notify_one();
-        lane.wake.notify_one();
+        if lease.step == BatchStep::Join {
+            // The next step waits.
+            lane.finish_wake.notify_one();
+        }
+        if self.settings.ends_when_idle {
+            // This may have been the last thing to do.
+            lane.wake.notify_one();
+        }
     }
 
     async fn give_back(&self, lease: &FinishLease, after: Duration, stop: &CancellationToken) -> Result<(), StoreError> {
@@ -63,9 +69,9 @@ impl Worker {
     /// Joins the pieces of each output file in line order. All files are written in one pass over the outcomes, and none is ever whole in memory. None when the
     /// worker drains.
     async fn write_files(&self, lease: &FinishLease) -> Result<Option<Vec<OutputFile>>, WorkerError> {
-        let names = self.store.list_file_names(lease.batch).await?;
+        let (names, page) = tokio::join!(self.store.list_file_names(lease.batch), self.store.read_pieces(lease.batch, None, PAGE_ROWS));
+        let (names, mut page) = (names?, page?);
         let mut writers: Vec<BlobWriter> = names.iter().map(|_| self.blobs.begin(lease.batch)).collect();
-        let mut page = if writers.is_empty() { Vec::new() } else { self.store.read_pieces(lease.batch, None, PAGE_ROWS).await? };
         while let Some(last) = page.last() {
             // The database reads the next page while this one is written.
             let (next, written) = tokio::join!(self.store.read_pieces(lease.batch, Some(last.at), PAGE_ROWS), write_page(&mut writers, &page));
@@ -95,7 +101,10 @@ impl Worker {
                 Err(FindError::Unusable(reason)) => Some(reason),
                 Err(FindError::Blobs(error)) => return Err(error.into()),
                 Ok(processor) => {
-                    let limits = self.limits(&batch.app).await?;
+                    let limits = match self.assignments.get(batch.id) {
+                        Some(assignment) => assignment.limits.clone(),
+                        None => self.limits(&batch.app).await?,
+                    };
                     let mut session = Session::new(processor, SessionSpec { batch, limits, cancel: stop.clone(), progress: None });
                     let marked = self.keeping(lease, session.mark_done()).await?;
                     session.close().await;

@@ -140,11 +140,11 @@ async fn other_processes_hear_of_what_happens() {
     let (here, there) = (PgStore::connect(&settings).await.unwrap(), PgStore::connect(&settings).await.unwrap());
     let mut events = there.events();
     let new = batch();
-    let (id, kind) = (new.id, new.kind);
+    let (id, app, kind) = (new.id, new.app.clone(), new.kind);
     // It listens from this event on, which it makes itself.
     until(&mut events, StoreEvent::Work(rowmill::model::ProcessorKind::SlowQuery)).await;
     here.submit_batch(new, rows(1)).await.unwrap();
-    until(&mut events, StoreEvent::Submitted(id, kind)).await;
+    until(&mut events, StoreEvent::Submitted { app: app.clone(), kind }).await;
     here.abort_batch(id, None).await.unwrap();
     until(&mut events, StoreEvent::Aborted(id)).await;
     let lease = here.claim_finish("finisher", None, Duration::from_secs(30)).await.unwrap().unwrap();
@@ -154,10 +154,8 @@ async fn other_processes_hear_of_what_happens() {
     // Its connection is lost, and it listens again.
     database.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()").unwrap();
     until(&mut events, StoreEvent::Work(rowmill::model::ProcessorKind::SlowQuery)).await;
-    let next = batch();
-    let id = next.id;
-    here.submit_batch(next, rows(1)).await.unwrap();
-    until(&mut events, StoreEvent::Submitted(id, kind)).await;
+    here.submit_batch(batch(), rows(1)).await.unwrap();
+    until(&mut events, StoreEvent::Submitted { app, kind }).await;
 }
 
 #[tokio::test]

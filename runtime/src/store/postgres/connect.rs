@@ -23,6 +23,8 @@ const STANDSTILL: (&str, &str) = ("idle_in_transaction_session_timeout", "10s");
 const NO_JIT: (&str, &str) = ("jit", "off");
 /// The same, where a connection cannot be told.
 const SET_LOCAL: &str = "SET LOCAL idle_in_transaction_session_timeout = '10s'; SET LOCAL jit = off";
+/// A connection that was used so short a time ago is not tried out first.
+const TRUSTED_FOR: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How to reach a database.
@@ -75,6 +77,15 @@ impl PgStore {
         let pool = PgPoolOptions::new()
             .max_connections(settings.connections.max(1))
             .acquire_timeout(CONNECT_TIMEOUT)
+            .test_before_acquire(false)
+            .before_acquire(|connection, meta| {
+                Box::pin(async move {
+                    if meta.idle_for > TRUSTED_FOR {
+                        connection.ping().await?;
+                    }
+                    Ok(true)
+                })
+            })
             .connect_with(options)
             .await
             .map_err(failed("connect to its database"))?;

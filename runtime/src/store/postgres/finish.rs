@@ -5,13 +5,12 @@ use std::time::Duration;
 use sqlx::postgres::PgQueryResult;
 use uuid::Uuid;
 
-use super::connect::{PgStore, refuse};
-use super::submit::notify;
-use super::text::encode;
-use super::{find_batch, millis};
+use super::connect::PgStore;
+use super::text::{decode, encode};
+use super::{millis, refused};
 use crate::model::{BatchId, FinishLease, OutputFile, ProcessorKind};
 use crate::store::columns::{counts, failed, signed, small, status_of, step_of};
-use crate::store::{Aborted, StoreError, StoreEvent};
+use crate::store::{Aborted, StoreError};
 
 /// One update, whatever the size of the batch. Leases and retries are left behind, and are nothing without their batch: to delete them here, this would wait for
 /// records, which wait for the batch.
@@ -103,43 +102,29 @@ pub(super) async fn give_back_finish(store: &PgStore, lease: &FinishLease, after
 }
 
 pub(super) async fn record_files(store: &PgStore, lease: &FinishLease, files: &[OutputFile]) -> Result<(), StoreError> {
-    let recording = failed("record output files");
-    let mut db = store.begin().await?;
-    let (key, _) = find_batch(&mut db, lease.batch).await?;
-    // What an abort left. Before the batch is locked: a record that holds one of these waits for the batch.
-    sqlx::query("DELETE FROM rowmill.retries WHERE batch_key = $1").persistent(store.named()).bind(key).execute(&mut *db).await.map_err(recording)?;
-    let hit = sqlx::query(
-        "UPDATE rowmill.batches SET step = 'mark', finished_at = coalesce($3, rowmill.now_ms()), finish_token = NULL, finish_worker = NULL,
-            finish_expires_at = NULL, finish_attempt = 0,
-            status = CASE WHEN status = 'aborted' THEN status WHEN failed > 0 THEN 'failed' ELSE 'success' END
-         WHERE batch_key = $1 AND step = 'join' AND finish_token = $2 AND finish_expires_at > coalesce($3, rowmill.now_ms())",
-    )
-    .persistent(store.named())
-    .bind(key)
-    .bind(lease.token)
-    .bind(store.now())
-    .execute(&mut *db)
-    .await
-    .map_err(recording)?;
-    if let Err(lost) = ensure_held(&hit) {
-        return refuse(db, lost).await;
-    }
-    for file in files {
-        let hit = sqlx::query("UPDATE rowmill.output_files SET object = $1, size_bytes = $2 WHERE batch_key = $3 AND name = $4")
-            .persistent(store.named())
-            .bind(encode(&file.object))
-            .bind(signed(file.size_bytes))
-            .bind(key)
-            .bind(encode(&file.name))
-            .execute(&mut *db)
-            .await
-            .map_err(recording)?;
-        if hit.rows_affected() != 1 {
-            return refuse(db, StoreError::Invalid(format!("batch {} has no output file {:?}", lease.batch, file.name))).await;
+    let mut db = store.unit().await?;
+    let recorded = sqlx::query("SELECT rowmill.record_files($1, $2, $3, $4, $5, $6)")
+        .persistent(store.named())
+        .bind(lease.batch.uuid())
+        .bind(lease.token)
+        .bind(store.now())
+        .bind(files.iter().map(|file| encode(&file.name)).collect::<Vec<_>>())
+        .bind(files.iter().map(|file| encode(&file.object)).collect::<Vec<_>>())
+        .bind(files.iter().map(|file| signed(file.size_bytes)).collect::<Vec<_>>())
+        .execute(&mut *db)
+        .await;
+    match recorded {
+        Ok(_) => db.done().await,
+        Err(error) => {
+            let refusal = match refused(&error) {
+                Some(("RM001", _)) => StoreError::LeaseLost,
+                Some(("RM004", name)) => StoreError::Invalid(format!("batch {} has no output file {:?}", lease.batch, decode(name.to_owned()))),
+                _ => return Err(failed("record output files")(error)),
+            };
+            db.undone().await;
+            Err(refusal)
         }
     }
-    notify(&mut db, StoreEvent::Final(lease.batch)).await?;
-    db.commit().await.map_err(failed("commit output files"))
 }
 
 pub(super) async fn record_mark_done(store: &PgStore, lease: &FinishLease, error: Option<&str>) -> Result<(), StoreError> {

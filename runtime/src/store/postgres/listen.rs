@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::PgPool;
 use sqlx::postgres::PgListener;
 
+use super::text::{decode, encode};
 use crate::model::ProcessorKind;
 use crate::store::StoreEvent;
 use crate::store::events::Events;
@@ -44,9 +45,9 @@ async fn follow(pool: &PgPool, events: &Events, pause: &mut Duration) -> Result<
 }
 
 /// What an event is called on the channel.
-pub(super) fn write(event: StoreEvent) -> String {
+pub(super) fn write(event: &StoreEvent) -> String {
     match event {
-        StoreEvent::Submitted(id, kind) => format!("{} {id}", kind.as_str()),
+        StoreEvent::Submitted { app, kind } => format!("{} {}", kind.as_str(), encode(app)),
         StoreEvent::Work(kind) => format!("work {}", kind.as_str()),
         StoreEvent::Aborted(id) => format!("aborted {id}"),
         StoreEvent::Final(id) => format!("final {id}"),
@@ -58,8 +59,8 @@ fn read(payload: &str) -> Option<StoreEvent> {
     Some(match what {
         "work" if whose == ProcessorKind::SlowQuery.as_str() => StoreEvent::Work(ProcessorKind::SlowQuery),
         "work" => StoreEvent::Work(ProcessorKind::Batch),
-        "batch" => StoreEvent::Submitted(whose.parse().ok()?, ProcessorKind::Batch),
-        "slow_query" => StoreEvent::Submitted(whose.parse().ok()?, ProcessorKind::SlowQuery),
+        "batch" => StoreEvent::Submitted { app: decode(whose.to_owned()), kind: ProcessorKind::Batch },
+        "slow_query" => StoreEvent::Submitted { app: decode(whose.to_owned()), kind: ProcessorKind::SlowQuery },
         "aborted" => StoreEvent::Aborted(whose.parse().ok()?),
         "final" => StoreEvent::Final(whose.parse().ok()?),
         _ => return None,
@@ -75,9 +76,9 @@ mod tests {
     fn every_event_comes_through_the_channel() {
         let id = BatchId::generate();
         let kinds = [ProcessorKind::Batch, ProcessorKind::SlowQuery].map(StoreEvent::Work);
-        let submitted = [ProcessorKind::Batch, ProcessorKind::SlowQuery].map(|kind| StoreEvent::Submitted(id, kind));
+        let submitted = [ProcessorKind::Batch, ProcessorKind::SlowQuery].map(|kind| StoreEvent::Submitted { app: "a\0 b".to_owned(), kind });
         for event in kinds.into_iter().chain(submitted).chain([StoreEvent::Aborted(id), StoreEvent::Final(id)]) {
-            assert_eq!(read(&write(event)), Some(event));
+            assert_eq!(read(&write(&event)), Some(event));
         }
         assert_eq!(read("what is this"), None);
     }

@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use sqlx::postgres::PgDatabaseError;
 use tokio::sync::broadcast;
 
 pub use self::connect::{PgSettings, PgStore};
@@ -28,11 +29,10 @@ pub use self::log::LogPosition;
 pub use self::schema::SchemaState;
 pub use sqlx::PgConnection;
 
-use super::columns::{failed, status_of};
 use super::{Aborted, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchId, BatchStatus, ClaimRequest, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind,
-    ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
+    App, Batch, BatchId, ClaimRequest, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind, ProcessorVersion,
+    RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -52,16 +52,10 @@ fn bytes(length: usize) -> i32 {
     i32::try_from(length).unwrap_or(i32::MAX)
 }
 
-/// The key and status of a batch, by which most operations begin.
-async fn find_batch(db: &mut PgConnection, id: BatchId) -> Result<(i64, BatchStatus), StoreError> {
-    let found: Option<(i64, String)> = sqlx::query_as("SELECT batch_key, status FROM rowmill.batches WHERE batch_id = $1")
-        .persistent(false)
-        .bind(id.uuid())
-        .fetch_optional(db)
-        .await
-        .map_err(failed("look up a batch"))?;
-    let (key, status) = found.ok_or(StoreError::NotFound(id))?;
-    Ok((key, status_of(&status)))
+/// What a function of the database refused to do: its code, and the detail.
+fn refused(error: &sqlx::Error) -> Option<(&str, &str)> {
+    let error = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
+    Some((error.code(), error.detail().unwrap_or_default()))
 }
 
 impl PgStore {

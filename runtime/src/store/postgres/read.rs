@@ -2,7 +2,7 @@
 
 use super::connect::PgStore;
 use super::text::{decode, split_pieces};
-use super::{PAGE_BYTES_MAX, PgConnection, find_batch};
+use super::{PAGE_BYTES_MAX, PgConnection};
 use crate::model::{Batch, BatchId, BatchStatus, JsonText, OutputFile, RecordedOutcome, Timestamp};
 use crate::store::columns::{ResultRow, count, counts, failed, kind_of, small, status_of, step_of};
 use crate::store::{ResultCursor, RowPieces, StoreError};
@@ -77,9 +77,9 @@ pub(super) async fn read_batch(store: &PgStore, id: BatchId) -> Result<Batch, St
 }
 
 /// The batch's key and status, and whether its lines are in the order of its rows.
-async fn open_results(db: &mut PgConnection, id: BatchId) -> Result<(i64, BatchStatus, bool), StoreError> {
+async fn open_results(db: &mut PgConnection, named: bool, id: BatchId) -> Result<(i64, BatchStatus, bool), StoreError> {
     let found: Option<(i64, String, bool)> = sqlx::query_as("SELECT batch_key, status, lines_ascend FROM rowmill.batches WHERE batch_id = $1")
-        .persistent(false)
+        .persistent(named)
         .bind(id.uuid())
         .fetch_optional(db)
         .await
@@ -91,7 +91,7 @@ async fn open_results(db: &mut PgConnection, id: BatchId) -> Result<(i64, BatchS
 pub(super) async fn read_results(store: &PgStore, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError> {
     let mut db = store.unit().await?;
     // The status first: what is read after it is as new or newer, and nothing changes after an abort.
-    let (key, status, ascend) = open_results(&mut db, id).await?;
+    let (key, status, ascend) = open_results(&mut db, store.named(), id).await?;
     // The sum of the rows before each bounds the page: one row at least. The rows of a page are named before anything is joined to them, and what is joined is looked
     // up row by row (LATERAL … LIMIT 1), so that no plan goes through the rest of the batch for a page, whatever the database thinks of its tables.
     let select = if ascend {
@@ -135,20 +135,22 @@ fn position(after: Option<ResultCursor>) -> (i64, i64) {
 
 pub(super) async fn list_file_names(store: &PgStore, id: BatchId) -> Result<Vec<String>, StoreError> {
     let mut db = store.unit().await?;
-    let (key, _) = find_batch(&mut db, id).await?;
-    let names: Vec<String> = sqlx::query_scalar("SELECT name FROM rowmill.output_files WHERE batch_key = $1 ORDER BY file_no")
-        .persistent(store.named())
-        .bind(key)
-        .fetch_all(&mut *db)
-        .await
-        .map_err(failed("read the names of output files"))?;
+    let names: Vec<Option<String>> = sqlx::query_scalar(
+        "SELECT f.name FROM rowmill.batches b LEFT JOIN LATERAL (SELECT * FROM rowmill.output_files f WHERE f.batch_key = b.batch_key) f ON true
+         WHERE b.batch_id = $1 ORDER BY f.file_no",
+    )
+    .persistent(store.named())
+    .bind(id.uuid())
+    .fetch_all(&mut *db)
+    .await
+    .map_err(failed("read the names of output files"))?;
     db.done().await?;
-    Ok(names.into_iter().map(decode).collect())
+    if names.is_empty() { Err(StoreError::NotFound(id)) } else { Ok(names.into_iter().flatten().map(decode).collect()) }
 }
 
 pub(super) async fn read_pieces(store: &PgStore, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError> {
     let mut db = store.unit().await?;
-    let (key, _, ascend) = open_results(&mut db, id).await?;
+    let (key, _, ascend) = open_results(&mut db, store.named(), id).await?;
     let (line, row_no) = position(after);
     let page = if ascend {
         sqlx::query_as("SELECT NULL::bigint[], row_nos, files, pieces FROM rowmill.read_pieces($1, $2, $3, $4)").persistent(store.named()).bind(key)

@@ -4,11 +4,9 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sqlx::postgres::PgDatabaseError;
-
 use super::connect::PgStore;
 use super::text::{FIRST_FILE, PIECE_END, decode, encode};
-use super::{bytes, micros, millis};
+use super::{bytes, micros, millis, refused};
 use crate::model::{BatchCounts, LeaseKey, Piece, RowResult, RowStatus, Verdict};
 use crate::store::columns::{count, failed, signed};
 use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
@@ -173,11 +171,11 @@ enum Refusal {
 
 impl Refusal {
     fn of(error: &sqlx::Error) -> Option<Refusal> {
-        let error = error.as_database_error()?.try_downcast_ref::<PgDatabaseError>()?;
-        Some(match error.code() {
+        let (code, detail) = refused(error)?;
+        Some(match code {
             "RM001" => Refusal::Lost,
             "RM002" => {
-                let (row, wanted) = error.detail().unwrap_or_default().split_once(' ')?;
+                let (row, wanted) = detail.split_once(' ')?;
                 Refusal::NotNext { row: row.to_owned(), wanted: (!wanted.is_empty()).then(|| wanted.to_owned()) }
             }
             "RM003" => Refusal::TooManyFiles,

@@ -1,5 +1,7 @@
 //! Batches and rows come in.
 
+use std::borrow::Cow;
+
 use sqlx::PgConnection;
 
 use super::bytes;
@@ -16,49 +18,107 @@ const ROWS_PER_INSERT: usize = 10_000;
 const BYTES_PER_INSERT: usize = 8 << 20;
 
 pub(super) async fn submit_batch(store: &PgStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
+    let new = New::check(&batch, &rows)?;
+    // Nearly always it is one statement, and so a transaction of its own.
+    if new.rest.is_empty() && new.place.lines_ascend {
+        let mut db = store.unit().await?;
+        new.insert(&mut db, store.named(), store.now()).await?;
+        return db.done().await;
+    }
     let mut db = store.begin().await?;
-    submit_batch_in(&mut db, store.now(), batch, rows).await?;
+    new.write(&mut db, store.named(), store.now()).await?;
     db.commit().await.map_err(failed("commit a submitted batch"))
 }
 
+/// In a transaction of the caller's own. Its connection may be a pooler's.
 pub(super) async fn submit_batch_in(db: &mut PgConnection, now: Option<i64>, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
-    check_submit(&batch, &rows)?;
-    let key: Option<i64> = sqlx::query_scalar(
-        "INSERT INTO rowmill.batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, coalesce($11, rowmill.now_ms())) ON CONFLICT (batch_id) DO NOTHING RETURNING batch_key",
-    ).persistent(false)
-    .bind(batch.id.uuid())
-    .bind(encode(&batch.app))
-    .bind(encode(&batch.op.to_lowercase()))
-    .bind(batch.kind.as_str())
-    .bind(batch.priority)
-    .bind(i64::from(batch.processor_version))
-    .bind(encode(&batch.processor_digest))
-    .bind(batch.context.as_str())
-    .bind(i64::from(batch.attempts_max))
-    .bind(BatchStatus::Wait.as_str())
-    .bind(now)
-    .fetch_optional(&mut *db)
-    .await
-    .map_err(failed("submit a batch"))?;
-    let Some(key) = key else { return Err(StoreError::Invalid(format!("there is a batch {} already", batch.id))) };
-    let place = Place { key, row_count: 0, line_last: -1, lines_ascend: true };
-    place.append(db, &rows).await?;
-    if !batch.hold {
-        queue(db, key).await?;
-        notify(db, StoreEvent::Submitted(batch.id, batch.kind)).await?;
+    New::check(&batch, &rows)?.write(db, false, now).await
+}
+
+/// A batch that comes in.
+struct New<'a> {
+    batch: &'a NewBatch,
+    /// Behind its rows.
+    place: Place,
+    input_bytes_max: i32,
+    /// Rows that go in with the batch, and those that follow.
+    first: &'a [NewRow],
+    rest: &'a [NewRow],
+}
+
+impl<'a> New<'a> {
+    fn check(batch: &'a NewBatch, rows: &'a [NewRow]) -> Result<New<'a>, StoreError> {
+        check_submit(batch, rows)?;
+        check_inputs(rows)?;
+        let (row_count, line_last, lines_ascend) = count_rows(0, -1, rows, i64::from(i32::MAX))?;
+        let (first, rest) = rows.split_at(chunk_rows(rows));
+        Ok(New { batch, place: Place { key: 0, row_count, line_last, lines_ascend }, input_bytes_max: input_bytes_max(rows), first, rest })
     }
-    Ok(())
+
+    async fn write(&self, db: &mut PgConnection, named: bool, now: Option<i64>) -> Result<(), StoreError> {
+        let key = self.insert(db, named, now).await?;
+        insert_all(db, named, key, self.first.len(), self.rest).await?;
+        if !self.place.lines_ascend {
+            sort_lines(db, named, key, 0, self.place.row_count).await?;
+        }
+        Ok(())
+    }
+
+    /// The batch and its first rows, and tells everybody when that commits.
+    async fn insert(&self, db: &mut PgConnection, named: bool, now: Option<i64>) -> Result<i64, StoreError> {
+        let NewBatch { id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, hold } = self.batch;
+        let columns = Columns::of(self.first);
+        let event = (!hold).then(|| write(&StoreEvent::Submitted { app: app.clone(), kind: *kind }));
+        let written: Vec<(i64,)> = sqlx::query_as(
+            "WITH batch AS (
+                INSERT INTO rowmill.batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, fresh,
+                    row_count, line_last, lines_ascend, input_bytes_max, submitted_at)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()))
+                ON CONFLICT (batch_id) DO NOTHING RETURNING batch_key),
+             written AS (
+                INSERT INTO rowmill.rows (batch_key, line, row_no, input, rejected)
+                SELECT batch.batch_key, u.line, u.at, u.input, u.rejected FROM batch, ROWS FROM (unnest($17::bigint[]), unnest($18::text[]), unnest($19::text[]))
+                WITH ORDINALITY u (line, input, rejected, at))
+             SELECT batch.batch_key, CASE WHEN $20::text IS NOT NULL THEN pg_notify($21, $20) END FROM batch",
+        )
+        .persistent(named)
+        .bind(id.uuid())
+        .bind(encode(app))
+        .bind(encode(&op.to_lowercase()))
+        .bind(kind.as_str())
+        .bind(priority)
+        .bind(i64::from(*processor_version))
+        .bind(encode(processor_digest))
+        .bind(context.as_str())
+        .bind(i64::from(*attempts_max))
+        .bind(if *hold { BatchStatus::Wait } else { BatchStatus::Queued }.as_str())
+        .bind(!hold)
+        .bind(i32::try_from(self.place.row_count).unwrap_or(i32::MAX))
+        .bind(self.place.line_last)
+        .bind(self.place.lines_ascend)
+        .bind(self.input_bytes_max)
+        .bind(now)
+        .bind(columns.lines)
+        .bind(columns.inputs)
+        .bind(columns.rejected)
+        .bind(event)
+        .bind(CHANNEL)
+        .fetch_all(db)
+        .await
+        .map_err(failed("submit a batch"))?;
+        let (key,) = *written.first().ok_or_else(|| StoreError::Invalid(format!("there is a batch {id} already")))?;
+        Ok(key)
+    }
 }
 
 pub(super) async fn append_rows(store: &PgStore, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
     check_rows(ProcessorKind::Batch, &rows)?;
     let mut db = store.begin().await?;
-    let (place, status) = lock_place(&mut db, id).await?;
+    let (place, status) = lock_place(&mut db, store.named(), id).await?;
     if status != BatchStatus::Wait {
         return refuse(db, StoreError::WrongStatus { id, status, wanted: "rows can be appended only while it is held" }).await;
     }
-    let total = match place.append(&mut db, &rows).await {
+    let total = match place.append(&mut db, store.named(), &rows).await {
         Ok(total) => total,
         Err(error) => return refuse(db, error).await,
     };
@@ -67,28 +127,25 @@ pub(super) async fn append_rows(store: &PgStore, id: BatchId, rows: Vec<NewRow>)
 }
 
 pub(super) async fn release_batch(store: &PgStore, id: BatchId) -> Result<u64, StoreError> {
-    let mut db = store.begin().await?;
-    let (place, status) = lock_place(&mut db, id).await?;
-    match status {
-        BatchStatus::Queued => {
-            db.commit().await.map_err(failed("commit a release"))?;
-            return Ok(count(place.row_count));
-        }
-        BatchStatus::Wait => {}
-        status => return refuse(db, StoreError::WrongStatus { id, status, wanted: "only a held batch can be released" }).await,
+    let mut db = store.unit().await?;
+    let found: Vec<(String, i32)> = sqlx::query_as("SELECT status, row_count FROM rowmill.release_batch($1)")
+        .persistent(store.named())
+        .bind(id.uuid())
+        .fetch_all(&mut *db)
+        .await
+        .map_err(failed("release a batch"))?;
+    db.done().await?;
+    let (status, row_count) = found.into_iter().next().ok_or(StoreError::NotFound(id))?;
+    match status_of(&status) {
+        BatchStatus::Queued => Ok(count(row_count.into())),
+        BatchStatus::Wait => Err(StoreError::Invalid(format!("batch {id} has no rows: append some before it is released, or abort it"))),
+        status => Err(StoreError::WrongStatus { id, status, wanted: "only a held batch can be released" }),
     }
-    if place.row_count == 0 {
-        return refuse(db, StoreError::Invalid(format!("batch {id} has no rows: append some before it is released, or abort it"))).await;
-    }
-    queue(&mut db, place.key).await?;
-    notify(&mut db, StoreEvent::Submitted(id, ProcessorKind::Batch)).await?;
-    db.commit().await.map_err(failed("commit a release"))?;
-    Ok(count(place.row_count))
 }
 
 pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), StoreError> {
     let mut db = store.begin().await?;
-    let (place, status) = lock_place(&mut db, id).await?;
+    let (place, status) = lock_place(&mut db, store.named(), id).await?;
     if status != BatchStatus::Wait {
         return refuse(db, StoreError::WrongStatus { id, status, wanted: "only a held batch can be discarded" }).await;
     }
@@ -102,30 +159,6 @@ pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), St
     db.commit().await.map_err(failed("commit a discard"))
 }
 
-/// `wait` becomes `queued`.
-async fn queue(db: &mut PgConnection, key: i64) -> Result<(), StoreError> {
-    let hit = sqlx::query("UPDATE rowmill.batches SET status = 'queued', fresh = true WHERE batch_key = $1 AND status = 'wait'")
-        .persistent(false)
-        .bind(key)
-        .execute(db)
-        .await
-        .map_err(failed("queue a batch"))?;
-    debug_assert_eq!(hit.rows_affected(), 1);
-    Ok(())
-}
-
-/// Tells everybody, when the transaction commits.
-pub(super) async fn notify(db: &mut PgConnection, event: StoreEvent) -> Result<(), StoreError> {
-    sqlx::query("SELECT pg_notify($1, $2)")
-        .persistent(false)
-        .bind(CHANNEL)
-        .bind(write(event))
-        .execute(db)
-        .await
-        .map_err(failed("tell of an event"))?;
-    Ok(())
-}
-
 /// Where further rows of a batch go.
 struct Place {
     key: i64,
@@ -135,10 +168,10 @@ struct Place {
 }
 
 /// Locks a batch, so that others who change it wait.
-async fn lock_place(db: &mut PgConnection, id: BatchId) -> Result<(Place, BatchStatus), StoreError> {
+async fn lock_place(db: &mut PgConnection, named: bool, id: BatchId) -> Result<(Place, BatchStatus), StoreError> {
     let found: Option<(i64, String, i32, i64, bool)> =
         sqlx::query_as("SELECT batch_key, status, row_count, line_last, lines_ascend FROM rowmill.batches WHERE batch_id = $1 FOR NO KEY UPDATE")
-            .persistent(false)
+            .persistent(named)
             .bind(id.uuid())
             .fetch_optional(db)
             .await
@@ -149,98 +182,119 @@ async fn lock_place(db: &mut PgConnection, id: BatchId) -> Result<(Place, BatchS
 
 impl Place {
     /// Appends rows behind those that the batch has, and returns how many it has now.
-    async fn append(&self, db: &mut PgConnection, rows: &[NewRow]) -> Result<u64, StoreError> {
-        if let Some(wrong) = rows.iter().position(|row| row.input.as_str().contains(INPUT_END)) {
-            return Err(StoreError::Invalid(format!("the input of row {} of this request is no JSON: it holds a control character", wrong + 1)));
-        }
+    async fn append(&self, db: &mut PgConnection, named: bool, rows: &[NewRow]) -> Result<u64, StoreError> {
+        check_inputs(rows)?;
         let (total, last, in_order) = count_rows(self.row_count, self.line_last, rows, i64::from(i32::MAX))?;
         let ascend = self.lines_ascend && in_order;
-        let mut row_no = i32::try_from(self.row_count).unwrap_or(i32::MAX);
-        let mut rest = rows;
-        while !rest.is_empty() {
-            let (chunk, after) = rest.split_at(chunk_rows(rest));
-            self.insert(db, row_no, chunk).await?;
-            row_no += i32::try_from(chunk.len()).unwrap_or(i32::MAX);
-            rest = after;
-        }
+        insert_all(db, named, self.key, usize::try_from(self.row_count).unwrap_or(usize::MAX), rows).await?;
         if !ascend {
-            self.sort_lines(db, total).await?;
+            // All rows when these are the first that are out of order, else the new ones.
+            sort_lines(db, named, self.key, if self.lines_ascend { 0 } else { self.row_count }, total).await?;
         }
         sqlx::query("UPDATE rowmill.batches SET row_count = $1, line_last = $2, lines_ascend = $3, input_bytes_max = greatest(input_bytes_max, $5) WHERE batch_key = $4")
-            .persistent(false)
+            .persistent(named)
             .bind(i32::try_from(total).unwrap_or(i32::MAX))
             .bind(last)
             .bind(ascend)
             .bind(self.key)
-            .bind(rows.iter().map(|row| row.input.as_str().len()).max().map_or(0, bytes))
+            .bind(input_bytes_max(rows))
             .execute(db)
             .await
             .map_err(failed("count rows"))?;
         Ok(count(total))
     }
+}
 
-    /// Keeps the order of lines: of all rows when these are the first that are out of order, else of the new ones.
-    async fn sort_lines(&self, db: &mut PgConnection, total: i64) -> Result<(), StoreError> {
-        let after = if self.lines_ascend { 0 } else { self.row_count };
-        let sorted = sqlx::query(
-            "INSERT INTO rowmill.line_order SELECT batch_key, line, row_no FROM rowmill.rows WHERE batch_key = $1 AND row_no > $2
-             ON CONFLICT DO NOTHING",
-        )
-        .persistent(false)
-        .bind(self.key)
-        .bind(after)
-        .execute(&mut *db)
-        .await
-        .map_err(failed("sort lines"))?;
-        if sorted.rows_affected() == count(total - after) {
-            return Ok(());
-        }
-        let twice: Option<i64> = sqlx::query_scalar(
-            "SELECT r.line FROM rowmill.rows r LEFT JOIN rowmill.line_order l USING (batch_key, line, row_no)
-             WHERE r.batch_key = $1 AND r.row_no > $2 AND l.row_no IS NULL ORDER BY r.row_no LIMIT 1",
-        )
-        .persistent(false)
-        .bind(self.key)
-        .bind(after)
-        .fetch_optional(db)
-        .await
-        .map_err(failed("find a line that comes twice"))?;
-        Err(line_twice(twice.unwrap_or_default()))
+fn check_inputs(rows: &[NewRow]) -> Result<(), StoreError> {
+    match rows.iter().position(|row| row.input.as_str().contains(INPUT_END)) {
+        Some(wrong) => Err(StoreError::Invalid(format!("the input of row {} of this request is no JSON: it holds a control character", wrong + 1))),
+        None => Ok(()),
     }
+}
 
-    async fn insert(&self, db: &mut PgConnection, row_no: i32, rows: &[NewRow]) -> Result<(), StoreError> {
-        let lines: Vec<i64> = rows.iter().map(|row| row.line.into()).collect();
-        let inputs: Vec<&str> = rows.iter().map(|row| row.input.as_str()).collect();
-        // Nearly always there are none.
-        let rejected: Vec<Option<std::borrow::Cow<'_, str>>> = if rows.iter().any(|row| row.rejected.is_some()) {
-            rows.iter().map(|row| row.rejected.as_deref().map(encode)).collect()
-        } else {
-            Vec::new()
-        };
+fn input_bytes_max(rows: &[NewRow]) -> i32 {
+    rows.iter().map(|row| row.input.as_str().len()).max().map_or(0, bytes)
+}
+
+/// Keeps the order of lines, of the rows after this one.
+async fn sort_lines(db: &mut PgConnection, named: bool, key: i64, after: i64, total: i64) -> Result<(), StoreError> {
+    let sorted = sqlx::query(
+        "INSERT INTO rowmill.line_order SELECT batch_key, line, row_no FROM rowmill.rows WHERE batch_key = $1 AND row_no > $2
+         ON CONFLICT DO NOTHING",
+    )
+    .persistent(named)
+    .bind(key)
+    .bind(after)
+    .execute(&mut *db)
+    .await
+    .map_err(failed("sort lines"))?;
+    if sorted.rows_affected() == count(total - after) {
+        return Ok(());
+    }
+    let twice: Option<i64> = sqlx::query_scalar(
+        "SELECT r.line FROM rowmill.rows r LEFT JOIN rowmill.line_order l USING (batch_key, line, row_no)
+         WHERE r.batch_key = $1 AND r.row_no > $2 AND l.row_no IS NULL ORDER BY r.row_no LIMIT 1",
+    )
+    .persistent(named)
+    .bind(key)
+    .bind(after)
+    .fetch_optional(db)
+    .await
+    .map_err(failed("find a line that comes twice"))?;
+    Err(line_twice(twice.unwrap_or_default()))
+}
+
+/// Writes rows behind so many.
+async fn insert_all(db: &mut PgConnection, named: bool, key: i64, row_count: usize, mut rows: &[NewRow]) -> Result<(), StoreError> {
+    let mut row_no = i32::try_from(row_count).unwrap_or(i32::MAX);
+    while !rows.is_empty() {
+        let (chunk, rest) = rows.split_at(chunk_rows(rows));
+        let columns = Columns::of(chunk);
         sqlx::query(
             "INSERT INTO rowmill.rows (batch_key, line, row_no, input, rejected)
              SELECT $1, u.line, $2 + u.at::int, u.input, u.rejected FROM ROWS FROM (unnest($3::bigint[]), unnest($4::text[]), unnest($5::text[]))
              WITH ORDINALITY u (line, input, rejected, at)",
         )
-        .persistent(false)
-        .bind(self.key)
+        .persistent(named)
+        .bind(key)
         .bind(row_no)
-        .bind(lines)
-        .bind(inputs)
-        .bind(rejected)
-        .execute(db)
+        .bind(columns.lines)
+        .bind(columns.inputs)
+        .bind(columns.rejected)
+        .execute(&mut *db)
         .await
         .map_err(failed("write rows"))?;
-        Ok(())
+        row_no += i32::try_from(chunk.len()).unwrap_or(i32::MAX);
+        rows = rest;
+    }
+    Ok(())
+}
+
+/// Rows as columns.
+struct Columns<'a> {
+    lines: Vec<i64>,
+    inputs: Vec<&'a str>,
+    /// Empty when none was rejected, as nearly always.
+    rejected: Vec<Option<Cow<'a, str>>>,
+}
+
+impl<'a> Columns<'a> {
+    fn of(rows: &'a [NewRow]) -> Columns<'a> {
+        let any_rejected = rows.iter().any(|row| row.rejected.is_some());
+        Columns {
+            lines: rows.iter().map(|row| row.line.into()).collect(),
+            inputs: rows.iter().map(|row| row.input.as_str()).collect(),
+            rejected: if any_rejected { rows.iter().map(|row| row.rejected.as_deref().map(encode)).collect() } else { Vec::new() },
+        }
     }
 }
 
-/// Rows for the next statement: one at least.
+/// Rows for the next statement: one at least, if there is one.
 fn chunk_rows(rows: &[NewRow]) -> usize {
     let mut bytes = 0;
     let fits = |row: &&NewRow| {
         bytes += row.input.as_str().len();
         bytes <= BYTES_PER_INSERT
     };
-    rows.iter().take(ROWS_PER_INSERT).take_while(fits).count().max(1)
+    rows.iter().take(ROWS_PER_INSERT).take_while(fits).count().max(1).min(rows.len())
 }

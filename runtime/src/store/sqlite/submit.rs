@@ -12,7 +12,7 @@ use crate::store::{StoreError, StoreEvent};
 
 pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
     check_submit(&batch, &rows)?;
-    let queued = (!batch.hold).then_some(batch.kind);
+    let queued = (!batch.hold).then(|| StoreEvent::Submitted { app: batch.app.clone(), kind: batch.kind });
     let mut db = store.begin().await?;
     let inserted = sqlx::query(
         "INSERT INTO batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at)
@@ -37,8 +37,8 @@ pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec
     }
     insert_rows(&mut db, inserted.last_insert_rowid(), rows).await?;
     db.commit().await.map_err(failed("commit a submitted batch"))?;
-    if let Some(kind) = queued {
-        store.events.tell(StoreEvent::Submitted(batch.id, kind));
+    if let Some(event) = queued {
+        store.events.tell(event);
     }
     Ok(())
 }
@@ -58,8 +58,8 @@ pub(super) async fn append_rows(store: &SqliteStore, id: BatchId, rows: Vec<NewR
 pub(super) async fn release_batch(store: &SqliteStore, id: BatchId) -> Result<u64, StoreError> {
     let mut db = store.begin().await?;
     let (key, status) = find_batch(&mut db, id).await?;
-    let rows: i64 =
-        sqlx::query_scalar("SELECT row_count FROM batches WHERE batch_key = ?").bind(key).fetch_one(&mut *db).await.map_err(failed("count rows"))?;
+    let (app, rows): (String, i64) =
+        sqlx::query_as("SELECT app, row_count FROM batches WHERE batch_key = ?").bind(key).fetch_one(&mut *db).await.map_err(failed("count rows"))?;
     match status {
         BatchStatus::Queued => return Ok(count(rows)),
         BatchStatus::Wait => {}
@@ -74,7 +74,7 @@ pub(super) async fn release_batch(store: &SqliteStore, id: BatchId) -> Result<u6
         .await
         .map_err(failed("release a batch"))?;
     db.commit().await.map_err(failed("commit a release"))?;
-    store.events.tell(StoreEvent::Submitted(id, ProcessorKind::Batch));
+    store.events.tell(StoreEvent::Submitted { app, kind: ProcessorKind::Batch });
     Ok(count(rows))
 }
 

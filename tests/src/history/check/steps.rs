@@ -26,7 +26,9 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
                 judge_finish(step, before, after, &holders, findings);
             }
             (None, Some(new)) => {
-                let fresh = new.status == "wait" && new.step == "rows" && new.row_count + new.success + new.failed == 0;
+                // It comes in with its first rows, in one statement.
+                let may_run = new.status == "wait" || new.status == "queued" && new.row_count > 0;
+                let fresh = may_run && new.step == "rows" && new.success + new.failed == 0 && new.finished_at.is_none() && new.finish_token.is_none();
                 findings.ensure(fresh, Rule::FinishedOnce, || format!("it began as {new:?}"));
             }
             (Some(gone), None) => {
