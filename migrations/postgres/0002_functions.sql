@@ -428,12 +428,13 @@ $$;
 -- Appends outcomes under the token of a lease that is still held. p_all are the rows of all results in order; p_rows are those that are final (NULL for all), and the
 -- arrays behind it are about these; those of p_again are to be run again after so many milliseconds. An array may end early: NULL from there on. The characters of
 -- p_piece_files number p_names. What cannot be recorded is an error with a code of its own: RM001 the lease is lost, RM002 the results are not those of the
--- lease's next rows (its detail is the row that was wanted), RM003 too many files.
+-- lease's next rows (its detail is the row that was wanted), RM003 too many files. Where p_finisher is given, it gets the lease to finish the batch if these are its
+-- last outcomes.
 CREATE FUNCTION rowmill.record_results(p_lease bigint, p_token bigint, p_now bigint, p_took_micros bigint, p_fuel bigint, p_all int[],
     p_rows int[], p_failed boolean[], p_attempt int, p_attempts int[], p_fuels bigint[], p_outputs text[], p_messages text[], p_logs text[],
     p_again int[], p_again_attempts int[], p_again_ms bigint[],
-    p_names text[], p_piece_files text[], p_pieces text[], p_piece_bytes_max int, p_files_max int, p_smoothing bigint,
-    OUT rows int, OUT successes int, OUT failures int, OUT ended boolean) LANGUAGE plpgsql VOLATILE
+    p_names text[], p_piece_files text[], p_pieces text[], p_piece_bytes_max int, p_files_max int, p_smoothing bigint, p_finisher text, p_finish_ttl bigint,
+    OUT rows int, OUT successes int, OUT failures int, OUT ended boolean, OUT batch uuid, OUT next_step text, OUT finisher_token bigint) LANGUAGE plpgsql VOLATILE
 SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
@@ -449,7 +450,6 @@ DECLARE
     given text;
     stored text;
     gone boolean;
-    id uuid;
     -- A slow query without files is final with its record.
     at_once boolean;
     mean bigint := CASE WHEN result_count > 0 THEN greatest(p_took_micros / result_count, 1) END;
@@ -506,12 +506,17 @@ BEGIN
         row_micros = coalesce((b.row_micros * (p_smoothing - 1) + mean) / p_smoothing, mean, b.row_micros),
         step = CASE WHEN b.success + b.failed + final_count < b.row_count THEN 'rows' WHEN at_once THEN 'mark' ELSE 'join' END,
         status = CASE WHEN NOT at_once OR final_count = 0 THEN b.status WHEN failed_count > 0 THEN 'failed' ELSE 'success' END,
-        finished_at = CASE WHEN at_once AND final_count > 0 THEN at END
+        finished_at = CASE WHEN at_once AND final_count > 0 THEN at END,
+        finish_token = CASE WHEN b.success + b.failed + final_count = b.row_count AND p_finisher IS NOT NULL THEN rowmill.new_token() END,
+        finish_worker = CASE WHEN b.success + b.failed + final_count = b.row_count THEN p_finisher END,
+        finish_expires_at = CASE WHEN b.success + b.failed + final_count = b.row_count AND p_finisher IS NOT NULL THEN rowmill.later(at, p_finish_ttl) END,
+        finish_attempt = CASE WHEN b.success + b.failed + final_count = b.row_count AND p_finisher IS NOT NULL THEN 1 ELSE 0 END
     WHERE b.batch_key = lease.batch_key AND b.step = 'rows' AND b.status = 'inprog'
-    RETURNING b.row_count, b.success, b.failed, b.step <> 'rows', b.batch_id INTO rows, successes, failures, ended, id;
+    RETURNING b.row_count, b.success, b.failed, b.step <> 'rows', b.batch_id, b.step, b.finish_token
+        INTO rows, successes, failures, ended, batch, next_step, finisher_token;
     IF NOT FOUND THEN RAISE 'the batch was aborted' USING ERRCODE = 'RM001'; END IF;
-    IF ended THEN
-        PERFORM pg_notify('rowmill', CASE WHEN at_once THEN 'final ' || id ELSE 'work ' || lease.kind END);
+    IF ended AND (at_once OR finisher_token IS NULL) THEN
+        PERFORM pg_notify('rowmill', CASE WHEN at_once THEN 'final ' || batch ELSE 'work ' || lease.kind END);
     END IF;
 END
 $$;

@@ -27,10 +27,13 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks at a batch that runs.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Between two queries, so that each finds an idle system: what follows an answer is over by then.
+const PAUSE: Duration = Duration::from_millis(5);
+
 /// Measure how fast batches are taken in and processed, or how long slow queries take.
 ///
 /// It deploys the processor for the app `rowmill-bench`, submits rows, and times the submission and the way from the release to the last output file apart. With
-/// a processor of slow queries it times queries one after the other, from the submission to the answer. Prints one object of JSON. The rows stay in the store:
+/// a processor of slow queries it times queries one after the other, with a short pause between, from the submission to the answer. Prints one object of JSON. The rows stay in the store:
 /// use one for this purpose.
 #[derive(Debug, Args)]
 pub struct BenchCommand {
@@ -182,6 +185,7 @@ async fn measure_queries(args: &BenchCommand, jobs: &JobManager) -> anyhow::Resu
         let id = jobs.slow_query_submit(QueryRequest::new(APP, OP, input)).await?;
         jobs.wait_for_query(id).await?;
         took.push(began.elapsed());
+        tokio::time::sleep(PAUSE).await;
     }
     took.sort_unstable();
     let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)].as_secs_f64() * 1_000.0;

@@ -2,7 +2,7 @@
 
 use super::batches::{check_context, check_inputs, new_batch};
 use super::{JobError, JobManager, QueryRequest};
-use crate::model::{Batch, BatchId, BatchStatus, Message, NewRow, OutputFile, ProcessorKind};
+use crate::model::{Batch, BatchId, BatchStatus, Message, NewRow, OutputFile, ProcessorKind, RecordedOutcome};
 use crate::status::{QueryAnswer, Snapshot};
 use crate::store::Aborted;
 
@@ -88,10 +88,15 @@ impl JobManager {
         if batch.finished_at.is_none() {
             return Ok(QueryState::TryLater(Snapshot::of(batch)));
         }
-        let row = self.shared.store.read_results(batch.id, None, 1).await?.pop();
-        let answer = row.map_or(QueryAnswer { output: None, messages: Vec::new() }, |row| QueryAnswer { output: row.output, messages: row.messages });
+        Ok(self.answer(batch, self.shared.store.read_results(batch.id, None, 1).await?))
+    }
+
+    /// The answer of a slow query that has ended.
+    pub(super) fn answer(&self, batch: &Batch, mut rows: Vec<RecordedOutcome>) -> QueryState {
+        let answer =
+            rows.pop().map_or(QueryAnswer { output: None, messages: Vec::new() }, |row| QueryAnswer { output: row.output, messages: row.messages });
         self.shared.status.publish(Snapshot::of(batch).with_answer(Some(answer.clone())));
-        Ok(QueryState::Done(QueryResult { status: batch.status, output: answer.output, messages: answer.messages, files: batch.files.clone() }))
+        QueryState::Done(QueryResult { status: batch.status, output: answer.output, messages: answer.messages, files: batch.files.clone() })
     }
 
     /// Aborts a slow query: its guest is stopped.

@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use tokio::sync::broadcast::Receiver;
+use tokio::sync::broadcast::error::RecvError;
+
 use super::{JobError, JobManager, QueryState};
 use crate::model::{Batch, BatchId};
 use crate::store::StoreEvent;
@@ -30,18 +33,7 @@ impl JobManager {
             if batch.finished_at.is_some() {
                 return Ok(batch);
             }
-            let ended = async {
-                loop {
-                    match events.recv().await {
-                        Ok(StoreEvent::Final(ended)) if ended == id => return,
-                        Ok(_) => {}
-                        Err(tokio::sync::broadcast::error::RecvError::Lagged(_)) => return,
-                        Err(tokio::sync::broadcast::error::RecvError::Closed) => std::future::pending().await,
-                    }
-                }
-            };
-            // Ended or not, the store is asked again.
-            let _ = tokio::time::timeout(LOOK_EVERY, ended).await;
+            end_of(id, &mut events).await;
         }
     }
 
@@ -50,7 +42,31 @@ impl JobManager {
     /// # Errors
     /// As for [`JobManager::slow_query_done`].
     pub async fn wait_for_query(&self, id: BatchId) -> Result<QueryState, JobError> {
-        let batch = self.wait(id).await?;
-        self.read_answer(&batch).await
+        let mut events = self.shared.store.events();
+        loop {
+            if let done @ QueryState::Done(_) = self.read_answer(&self.read_batch(id).await?).await? {
+                return Ok(done);
+            }
+            if end_of(id, &mut events).await {
+                // It has ended, so the two may be read in any order.
+                let (batch, rows) = tokio::join!(self.read_batch(id), self.shared.store.read_results(id, None, 1));
+                return Ok(self.answer(&batch?, rows?));
+            }
+        }
     }
+}
+
+/// Until a batch has ended, or may have; whether it is known to have.
+async fn end_of(id: BatchId, events: &mut Receiver<StoreEvent>) -> bool {
+    let ended = async {
+        loop {
+            match events.recv().await {
+                Ok(StoreEvent::Final(ended)) if ended == id => return true,
+                Ok(_) => {}
+                Err(RecvError::Lagged(_)) => return false,
+                Err(RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    };
+    tokio::time::timeout(LOOK_EVERY, ended).await.unwrap_or(false)
 }

@@ -67,6 +67,17 @@ pub struct Recorded {
     pub counts: BatchCounts,
     /// This record held the last outcome of its batch: it can be finished now. True for exactly one record of a batch.
     pub last: bool,
+    /// The lease to finish the batch, where it was asked for and these were the last.
+    pub finish: Option<FinishLease>,
+}
+
+/// Who finishes a batch when a record was its last.
+#[derive(Clone, Copy, Debug)]
+pub struct Finisher<'a> {
+    /// The worker's name, for people who look at leases.
+    pub worker: &'a str,
+    /// The lease ends this long from then unless it is renewed.
+    pub ttl: Duration,
 }
 
 /// What an abort did.
@@ -158,7 +169,21 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// `LeaseLost`; `Invalid` for results that are not the lease's next rows, or that end a row as `Aborted`; `TooManyFiles`.
-    async fn record_results(&self, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError>;
+    async fn record_results(&self, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
+        self.record_to_finish(lease, results, took, None).await
+    }
+
+    /// The same; and if these were the last results of the batch, the finisher gets the lease to finish it, as by [`Store::claim_finish`].
+    ///
+    /// # Errors
+    /// As [`Store::record_results`].
+    async fn record_to_finish(
+        &self,
+        lease: LeaseKey,
+        results: &[RowResult],
+        took: Duration,
+        finisher: Option<Finisher<'_>>,
+    ) -> Result<Recorded, StoreError>;
 
     /// Gives the rows of a lease that are not recorded back, to be claimed at once. It does not count as a crash. A lost lease is left alone.
     async fn give_back_lease(&self, lease: LeaseKey) -> Result<(), StoreError>;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::Worker;
-use crate::model::{Batch, BatchId, Limits};
+use crate::model::{App, Batch, BatchId, Limits};
 use crate::status::Snapshot;
 use crate::store::StoreError;
 
@@ -15,6 +15,8 @@ const KNOWN_MAX: usize = 1_000;
 pub(super) struct Assignment {
     pub batch: Batch,
     pub limits: Limits,
+    /// The end of one of its leases may let another be claimed.
+    pub is_limited: bool,
 }
 
 #[derive(Default)]
@@ -50,15 +52,19 @@ impl Worker {
         }
         let batch = self.store.read_batch(id).await?;
         self.status.publish(Snapshot::of(&batch));
-        let limits = self.limits(&batch.app).await?;
-        let assignment = Arc::new(Assignment { batch, limits });
+        let app = self.store.read_app(&batch.app).await?;
+        let is_limited = app.as_ref().is_some_and(|app| app.running_max.is_some());
+        let assignment = Arc::new(Assignment { batch, limits: self.limits_of(app), is_limited });
         self.assignments.insert(Arc::clone(&assignment));
         Ok(assignment)
     }
 
     /// What one call for an app may use.
     pub(super) async fn limits(&self, app: &str) -> Result<Limits, StoreError> {
-        let app = self.store.read_app(app).await?;
-        Ok(app.and_then(|app| app.limits).unwrap_or_else(|| self.settings.limits.clone()))
+        Ok(self.limits_of(self.store.read_app(app).await?))
+    }
+
+    fn limits_of(&self, app: Option<App>) -> Limits {
+        app.and_then(|app| app.limits).unwrap_or_else(|| self.settings.limits.clone())
     }
 }

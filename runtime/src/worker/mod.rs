@@ -130,13 +130,22 @@ impl Worker {
                     tracing::warn!(batch = %lease.batch, "a lease could not be given back: {error:#}");
                 }
             }
-            Ok(()) => {}
+            // It was all there was of its batch, and nothing waited for it.
+            Ok(true) => return,
+            Ok(false) => {}
         }
         drop(held);
         lane.wake.notify_one();
     }
 
-    async fn work_held(&self, lease: &Lease, lane: &Lane, held: &HeldLease, slot: OwnedSemaphorePermit) -> Result<(), WorkerError> {
+    /// Whether its end lets nothing else be claimed.
+    async fn work_held(
+        self: &Arc<Worker>,
+        lease: &Lease,
+        lane: &Arc<Lane>,
+        held: &HeldLease,
+        slot: OwnedSemaphorePermit,
+    ) -> Result<bool, WorkerError> {
         // The two do not wait for each other.
         let (assignment, rows) = tokio::join!(
             self.insist(&held.cancel, "cannot read a batch", || self.assignment(lease.batch)),
@@ -156,7 +165,14 @@ impl Worker {
             // Its record would be in the way of those for whom it yielded.
             self.idle(held.cancel.cancelled(), RECORD_YIELDED_AFTER).await;
         }
-        self.record_rest(lease, held, &mut ran).await?;
+        // What one record ends is finished by who recorded it: a small batch, or a query.
+        let ends = ran.results.len() == usize::try_from(assignment.batch.counts.rows).unwrap_or(usize::MAX);
+        let hand = if ends { Arc::clone(&lane.finishing).try_acquire_owned().ok() } else { None };
+        let finish = self.record_to_finish(lease, held, &mut ran, hand.is_some()).await?;
+        let whole = finish.is_some() && !assignment.is_limited && !self.settings.ends_when_idle;
+        if let (Some(finish), Some(hand)) = (finish, hand) {
+            tokio::spawn(Arc::clone(self).finish(finish, Arc::clone(lane), hand));
+        }
         if let Some(reason) = ran.abort {
             self.insist(&held.cancel, "cannot abort a batch", || self.abort(lease.batch, lane.kind, &reason)).await?;
         } else if ran.stopped {
@@ -164,7 +180,7 @@ impl Worker {
         }
         // Not before: who waits for the worker's end waits for this.
         drop(recording);
-        Ok(())
+        Ok(whole)
     }
 
     /// Lets all that runs come to an end, but not for ever.

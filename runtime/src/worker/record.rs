@@ -5,9 +5,9 @@ use std::time::Duration;
 use super::heartbeat::HeldLease;
 use super::run::Ran;
 use super::{Worker, WorkerError};
-use crate::model::{Answer, BatchId, Ending, Lease, LeasedRow, ProcessorKind, RowResult, RowRun, RowStatus, Verdict};
+use crate::model::{Answer, BatchId, Ending, FinishLease, Lease, LeasedRow, ProcessorKind, RowResult, RowRun, RowStatus, Verdict};
 use crate::status::Snapshot;
-use crate::store::{Recorded, StoreError};
+use crate::store::{Finisher, Recorded, StoreError};
 
 /// Results of this weight are recorded at once, so that large ones do not pile up in memory.
 pub(super) const WEIGHT_MAX_BYTES: usize = 4 << 20;
@@ -51,28 +51,47 @@ pub(super) fn weight(result: &RowResult) -> usize {
 impl Worker {
     /// Records what has run and is not recorded yet.
     pub(super) async fn record_rest(&self, lease: &Lease, held: &HeldLease, ran: &mut Ran) -> Result<(), WorkerError> {
+        self.record_to_finish(lease, held, ran, false).await.map(drop)
+    }
+
+    /// The same; where it is wanted and these were the last results of the batch, it returns the lease to finish it.
+    pub(super) async fn record_to_finish(
+        &self,
+        lease: &Lease,
+        held: &HeldLease,
+        ran: &mut Ran,
+        finishes: bool,
+    ) -> Result<Option<FinishLease>, WorkerError> {
         let mut results = std::mem::take(&mut ran.results);
         let took = std::mem::take(&mut ran.took);
         ran.weight = 0;
         if results.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
-        let recorded = match self.record_results(lease, held, &results, took).await {
+        let finisher = finishes.then(|| Finisher { worker: &self.settings.name, ttl: self.settings.lease_ttl() });
+        let recorded = match self.record_results(lease, held, &results, took, finisher).await {
             Err(StoreError::TooManyFiles { allowed }) => {
                 fail_rows_with_other_files(&mut results, &allowed);
-                self.record_results(lease, held, &results, took).await?
+                self.record_results(lease, held, &results, took, finisher).await?
             }
             recorded => recorded?,
         };
         self.status.publish_counts(lease.batch, recorded.counts);
-        if recorded.last {
+        if recorded.last && recorded.finish.is_none() {
             self.lane(held.kind).finish_wake.notify_one();
         }
-        Ok(())
+        Ok(recorded.finish)
     }
 
-    async fn record_results(&self, lease: &Lease, held: &HeldLease, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
-        self.insist(&held.cancel, "cannot record results", || self.store.record_results(lease.key, results, took)).await
+    async fn record_results(
+        &self,
+        lease: &Lease,
+        held: &HeldLease,
+        results: &[RowResult],
+        took: Duration,
+        finisher: Option<Finisher<'_>>,
+    ) -> Result<Recorded, StoreError> {
+        self.insist(&held.cancel, "cannot record results", || self.store.record_to_finish(lease.key, results, took, finisher)).await
     }
 
     /// Aborts a batch and stops its guests.

@@ -40,6 +40,39 @@ pub async fn a_batch_is_joined_then_marked_then_done(kit: Kit) {
     assert_eq!(kit.try_claim_finish().await, None);
 }
 
+pub async fn who_records_the_last_outcome_can_have_the_batch_to_finish(kit: Kit) {
+    let id = kit.submit(3).await;
+    let lease = kit.claim_rows(3).await;
+    let rows = kit.read(&lease).await;
+    assert_eq!(kit.record_to_finish(&lease, &[success(&rows[0])]).await.finish, None, "rows are left");
+    assert_eq!(kit.try_claim_finish().await, None);
+    let recorded = kit.record_to_finish(&lease, &[success(&rows[1]), success(&rows[2])]).await;
+    let join = recorded.finish.unwrap();
+    assert_eq!((recorded.last, join.batch, join.step, join.attempt), (true, id, BatchStep::Join, 1));
+    assert_eq!(kit.try_claim_finish().await, None, "it is leased already");
+    kit.store.record_files(&join, &[]).await.unwrap();
+    assert_eq!(step(&kit, id).await, (BatchStep::Mark, BatchStatus::Success));
+    let mark = kit.claim_finish().await;
+    assert_eq!((mark.batch, mark.step, mark.attempt), (id, BatchStep::Mark, 1));
+}
+
+pub async fn a_finisher_that_goes_silent_is_replaced(kit: Kit) {
+    let new = query();
+    let id = new.id;
+    kit.store.submit_batch(new, vec![row(0)]).await.unwrap();
+    let lease = kit.claim_rows(1).await;
+    let rows = kit.read(&lease).await;
+    let mark = kit.record_to_finish(&lease, &[success(&rows[0])]).await.finish.unwrap();
+    assert_eq!((mark.batch, mark.step, mark.attempt), (id, BatchStep::Mark, 1), "a query without files is final with its record");
+    assert_eq!(kit.batch(id).await.status, BatchStatus::Success);
+    kit.go_silent();
+    let second = kit.claim_finish().await;
+    assert_eq!((second.batch, second.step, second.attempt), (id, BatchStep::Mark, 2));
+    is_lost(kit.store.record_mark_done(&mark, None).await);
+    kit.store.record_mark_done(&second, None).await.unwrap();
+    assert_eq!(kit.batch(id).await.step, BatchStep::Done);
+}
+
 pub async fn a_batch_with_rows_left_is_not_finished(kit: Kit) {
     kit.hold(1).await;
     kit.submit(2).await;

@@ -10,7 +10,7 @@ use rowmill::model::{
     Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, Clock, FinishLease, Lease, LeasedRow, ManualClock, OutputFile, RecordedOutcome,
     RowResult, RowStatus, Timestamp,
 };
-use rowmill::store::{Recorded, ResultCursor, RowPieces, Store, StoreError};
+use rowmill::store::{Finisher, Recorded, ResultCursor, RowPieces, Store, StoreError};
 
 use super::build::{TTL, batch, held, request, rows, rows_with_lines, success};
 
@@ -201,6 +201,12 @@ impl Kit {
 
     pub async fn try_record(&self, lease: &Lease, results: &[RowResult]) -> Result<Recorded, StoreError> {
         self.store.record_results(lease.key, results, Duration::from_micros(results.len() as u64)).await
+    }
+
+    /// The same, to finish the batch if these were its last.
+    pub async fn record_to_finish(&self, lease: &Lease, results: &[RowResult]) -> Recorded {
+        let finisher = Finisher { worker: "finisher", ttl: TTL };
+        self.store.record_to_finish(lease.key, results, Duration::from_micros(results.len() as u64), Some(finisher)).await.unwrap()
     }
 
     /// Records the rest of a lease, each row with the same kind of result.

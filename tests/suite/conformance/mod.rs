@@ -168,6 +168,8 @@ macro_rules! conformance {
             }
             finish {
                 a_batch_is_joined_then_marked_then_done
+                who_records_the_last_outcome_can_have_the_batch_to_finish
+                a_finisher_that_goes_silent_is_replaced
                 a_batch_with_rows_left_is_not_finished
                 one_worker_at_a_time_finishes_a_batch
                 several_batches_are_finished_side_by_side_the_oldest_first

@@ -29,7 +29,7 @@ pub use self::log::LogPosition;
 pub use self::schema::SchemaState;
 pub use sqlx::PgConnection;
 
-use super::{Aborted, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use super::{Aborted, Finisher, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
     App, Batch, BatchId, ClaimRequest, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind, ProcessorVersion,
     RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
@@ -118,8 +118,14 @@ impl Store for PgStore {
         leases::renew_leases(self, leases, ttl).await
     }
 
-    async fn record_results(&self, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
-        record::record_results(self, lease, results, took).await
+    async fn record_to_finish(
+        &self,
+        lease: LeaseKey,
+        results: &[RowResult],
+        took: Duration,
+        finisher: Option<Finisher<'_>>,
+    ) -> Result<Recorded, StoreError> {
+        record::record_results(self, lease, results, took, finisher).await
     }
 
     async fn give_back_lease(&self, lease: LeaseKey) -> Result<(), StoreError> {

@@ -4,16 +4,18 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::connect::PgStore;
 use super::text::{FIRST_FILE, PIECE_END, decode, encode};
 use super::{bytes, micros, millis, refused};
-use crate::model::{BatchCounts, LeaseKey, Piece, RowResult, RowStatus, Verdict};
-use crate::store::columns::{count, failed, signed};
+use crate::model::{BatchCounts, FinishLease, LeaseKey, Piece, RowResult, RowStatus, Verdict};
+use crate::store::columns::{count, failed, signed, step_of};
 use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
-use crate::store::{FILES_PER_BATCH_MAX, Recorded, StoreError};
+use crate::store::{FILES_PER_BATCH_MAX, Finisher, Recorded, StoreError};
 
-/// What the function returns: rows, success, failed, and whether these were the last.
-type Counted = (i32, i32, i32, bool);
+/// What the function returns: rows, success, failed, whether these were the last, the batch and its step then, and the token to finish it.
+type Counted = (i32, i32, i32, bool, Uuid, String, Option<i64>);
 
 /// The arguments of `rowmill.record_results`, as columns.
 #[derive(Default)]
@@ -106,7 +108,13 @@ fn int(value: u32) -> i32 {
     i32::try_from(value).unwrap_or(i32::MAX)
 }
 
-pub(super) async fn record_results(store: &PgStore, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
+pub(super) async fn record_results(
+    store: &PgStore,
+    lease: LeaseKey,
+    results: &[RowResult],
+    took: Duration,
+    finisher: Option<Finisher<'_>>,
+) -> Result<Recorded, StoreError> {
     check_verdicts(results)?;
     let names = file_names(results);
     let columns = Columns::of(results, &names);
@@ -114,8 +122,8 @@ pub(super) async fn record_results(store: &PgStore, lease: LeaseKey, results: &[
     let piece_bytes_max = columns.pieces.iter().flatten().map(|pieces| pieces.len()).max().map_or(0, bytes);
     let mut db = store.unit().await?;
     let recorded: Result<Vec<Counted>, sqlx::Error> = sqlx::query_as(
-        "SELECT rows, successes, failures, ended
-         FROM rowmill.record_results($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23)",
+        "SELECT rows, successes, failures, ended, batch, next_step, finisher_token
+         FROM rowmill.record_results($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)",
     )
     .persistent(store.named())
     .bind(lease.id)
@@ -141,14 +149,17 @@ pub(super) async fn record_results(store: &PgStore, lease: LeaseKey, results: &[
     .bind(piece_bytes_max)
     .bind(i32::try_from(FILES_PER_BATCH_MAX).unwrap_or(i32::MAX))
     .bind(SMOOTHING)
+    .bind(finisher.map(|finisher| finisher.worker))
+    .bind(finisher.map(|finisher| millis(finisher.ttl)))
     .fetch_all(&mut *db)
     .await;
     match recorded {
         Ok(recorded) => {
             db.done().await?;
-            let (rows, success, failures, last) = recorded[0];
+            let (rows, success, failures, last, batch, step, token) = recorded.into_iter().next().ok_or(StoreError::LeaseLost)?;
             let of = |value: i32| count(value.into());
-            Ok(Recorded { counts: BatchCounts { rows: of(rows), success: of(success), failed: of(failures), aborted: 0 }, last })
+            let finish = token.map(|token| FinishLease { batch: batch.into(), step: step_of(&step), token, attempt: 1 });
+            Ok(Recorded { counts: BatchCounts { rows: of(rows), success: of(success), failed: of(failures), aborted: 0 }, last, finish })
         }
         Err(error) => {
             let Some(refusal) = Refusal::of(&error) else { return Err(failed("record results")(error)) };

@@ -25,7 +25,7 @@ use uuid::Uuid;
 
 use super::columns::{failed, status_of};
 use super::events::Events;
-use super::{Aborted, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use super::{Aborted, Finisher, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
     App, Batch, BatchId, BatchStatus, ClaimRequest, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind,
     ProcessorVersion, RecordedOutcome, RowResult, Timestamp, WorkerInfo, WorkerRecord,
@@ -188,8 +188,14 @@ impl Store for SqliteStore {
         leases::renew_leases(self, leases, ttl).await
     }
 
-    async fn record_results(&self, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
-        record::record_results(self, lease, results, took).await
+    async fn record_to_finish(
+        &self,
+        lease: LeaseKey,
+        results: &[RowResult],
+        took: Duration,
+        finisher: Option<Finisher<'_>>,
+    ) -> Result<Recorded, StoreError> {
+        record::record_results(self, lease, results, took, finisher).await
     }
 
     async fn give_back_lease(&self, lease: LeaseKey) -> Result<(), StoreError> {

@@ -6,13 +6,19 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
-use super::{ROWS_PER_INSERT, SqliteStore};
-use crate::model::{BatchCounts, BatchId, LeaseKey, Piece, ProcessorKind, RowResult, RowStatus, Timestamp, Verdict};
-use crate::store::columns::{count, failed, kind_of, signed};
+use super::{ROWS_PER_INSERT, SqliteStore, new_token};
+use crate::model::{BatchCounts, BatchId, FinishLease, LeaseKey, Piece, ProcessorKind, RowResult, RowStatus, Timestamp, Verdict};
+use crate::store::columns::{count, failed, kind_of, signed, step_of};
 use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
-use crate::store::{FILES_PER_BATCH_MAX, Recorded, StoreError, StoreEvent};
+use crate::store::{FILES_PER_BATCH_MAX, Finisher, Recorded, StoreError, StoreEvent};
 
-pub(super) async fn record_results(store: &SqliteStore, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
+pub(super) async fn record_results(
+    store: &SqliteStore,
+    lease: LeaseKey,
+    results: &[RowResult],
+    took: Duration,
+    finisher: Option<Finisher<'_>>,
+) -> Result<Recorded, StoreError> {
     check_verdicts(results)?;
     let now = store.now();
     let mut db = store.begin().await?;
@@ -47,7 +53,7 @@ pub(super) async fn record_results(store: &SqliteStore, lease: LeaseKey, results
                 .map_err(failed("write a retry"))?;
         }
     }
-    let (recorded, ended) = count_outcomes(&mut db, key, results, took, now).await?;
+    let (recorded, ended) = count_outcomes(&mut db, key, results, took, now, finisher).await?;
     db.commit().await.map_err(failed("commit results"))?;
     if let Some(event) = ended {
         store.events.tell(event);
@@ -174,6 +180,7 @@ async fn count_outcomes(
     results: &[RowResult],
     took: Duration,
     now: Timestamp,
+    finisher: Option<Finisher<'_>>,
 ) -> Result<(Recorded, Option<StoreEvent>), StoreError> {
     let ended = |wanted: RowStatus| {
         let hits = results.iter().filter(|result| matches!(result.verdict, Verdict::Final { status, .. } if status == wanted)).count();
@@ -182,15 +189,19 @@ async fn count_outcomes(
     let (success, failures) = (ended(RowStatus::Success), ended(RowStatus::Failed));
     let fuel: u64 = results.iter().map(|result| result.fuel).sum();
     let row_micros = (!results.is_empty()).then(|| (micros(took) / row_count(results)).max(1));
-    let (batch, kind, rows, success, failures, step): (String, String, i64, i64, i64, String) = sqlx::query_as(
+    let (batch, kind, rows, success, failures, step, token): (String, String, i64, i64, i64, String, Option<i64>) = sqlx::query_as(
         "UPDATE batches SET success = success + ?2, failed = failed + ?3, fuel = fuel + ?4,
             row_micros = coalesce((row_micros * (?6 - 1) + ?5) / ?6, ?5, row_micros),
             step = CASE WHEN success + failed + ?2 + ?3 < row_count THEN step WHEN kind = 'slow_query' AND ?7 THEN 'mark' ELSE 'join' END,
             status = CASE WHEN success + failed + ?2 + ?3 < row_count OR kind <> 'slow_query' OR NOT ?7 THEN status
                 WHEN failed + ?3 > 0 THEN 'failed' ELSE 'success' END,
-            finished_at = CASE WHEN success + failed + ?2 + ?3 = row_count AND kind = 'slow_query' AND ?7 THEN ?8 END
+            finished_at = CASE WHEN success + failed + ?2 + ?3 = row_count AND kind = 'slow_query' AND ?7 THEN ?8 END,
+            finish_token = CASE WHEN success + failed + ?2 + ?3 = row_count THEN ?9 END,
+            finish_worker = CASE WHEN success + failed + ?2 + ?3 = row_count THEN ?10 END,
+            finish_expires_at = CASE WHEN success + failed + ?2 + ?3 = row_count THEN ?11 END,
+            finish_attempt = CASE WHEN success + failed + ?2 + ?3 = row_count AND ?9 IS NOT NULL THEN 1 ELSE 0 END
          WHERE batch_key = ?1 AND status = 'inprog' AND step = 'rows'
-         RETURNING batch_id, kind, row_count, success, failed, step",
+         RETURNING batch_id, kind, row_count, success, failed, step, finish_token",
     )
     .bind(key)
     .bind(success)
@@ -200,17 +211,22 @@ async fn count_outcomes(
     .bind(SMOOTHING)
     .bind(file_names(results).is_empty())
     .bind(now.0)
+    .bind(finisher.map(|_| new_token()))
+    .bind(finisher.map(|finisher| finisher.worker))
+    .bind(finisher.map(|finisher| now.after(finisher.ttl).0))
     .fetch_optional(db)
     .await
     .map_err(failed("count results"))?
     .ok_or(StoreError::LeaseLost)?;
+    let batch: BatchId = batch.parse().map_err(failed("read a batch's id"))?;
+    let finish = token.map(|token| FinishLease { batch, step: step_of(&step), token, attempt: 1 });
     let event = match (step.as_str(), kind_of(&kind)) {
         ("rows", _) => None,
-        ("mark", ProcessorKind::SlowQuery) => Some(StoreEvent::Final(batch.parse::<BatchId>().map_err(failed("read a batch's id"))?)),
-        (_, kind) => Some(StoreEvent::Work(kind)),
+        ("mark", ProcessorKind::SlowQuery) => Some(StoreEvent::Final(batch)),
+        (_, kind) => finish.is_none().then_some(StoreEvent::Work(kind)),
     };
     let counts = BatchCounts { rows: count(rows), success: count(success), failed: count(failures), aborted: 0 };
-    Ok((Recorded { counts, last: step != "rows" }, event))
+    Ok((Recorded { counts, last: step != "rows", finish }, event))
 }
 
 /// The numbers by which pieces name their files.

@@ -9,7 +9,7 @@ use rowmill::model::{
     App, Batch, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind,
     ProcessorVersion, RecordedOutcome, RowResult, RowStatus, Verdict, WorkerInfo, WorkerRecord,
 };
-use rowmill::store::{Aborted, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use rowmill::store::{Aborted, Finisher, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
 
 use super::{Kit, Schedule};
@@ -182,7 +182,13 @@ impl Store for Faulty {
         self.store.renew_leases(leases, ttl * factor).await
     }
 
-    async fn record_results(&self, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
+    async fn record_to_finish(
+        &self,
+        lease: LeaseKey,
+        results: &[RowResult],
+        took: Duration,
+        finisher: Option<Finisher<'_>>,
+    ) -> Result<Recorded, StoreError> {
         let mut results = results.to_vec();
         if self.has(Fault::DropsAResult) && results.len() > 2 {
             results.pop();
@@ -197,7 +203,7 @@ impl Store for Faulty {
                 _ => {}
             }
         }
-        let mut recorded = self.store.record_results(self.key(lease), &results, took).await?;
+        let mut recorded = self.store.record_to_finish(self.key(lease), &results, took, finisher).await?;
         if self.has(Fault::NeverSaysLast) {
             recorded.last = false;
         } else if self.has(Fault::SaysLastTwice) {
