@@ -218,6 +218,28 @@ fn a_worker_that_stood_still_records_nothing_of_what_others_took_over() {
 }
 
 #[test]
+fn a_guest_whose_lease_was_taken_over_is_stopped() {
+    let site = Installation::shared();
+    site.deploy("sleep", "sleeper");
+    site.said(&["apps", "set", "bank", "--timeout", "1h"]);
+    let rows = site.file("hour.ndjson", "{}\n");
+    let stale = site.worker("stale", 1);
+    let batch = site.said(&["submit", "bank", "sleep", &rows]);
+    site.wait_until_it_runs("stale", 1);
+    stale.signal(Signal::SIGSTOP);
+    let other = site.worker("other", 1);
+    site.wait_until_it_runs("other", 1);
+    stale.signal(Signal::SIGCONT);
+    eventually(|| stale.log().contains("a lease was lost").then_some(()));
+    assert!(!other.log().contains("a lease was lost"), "{}", other.log());
+    site.said(&["abort", &batch]);
+    for worker in [stale, other] {
+        worker.signal(Signal::SIGTERM);
+        assert_eq!(worker.ends(), Some(0));
+    }
+}
+
+#[test]
 fn the_rows_of_a_killed_worker_are_run_again_and_those_of_one_that_ends_are_given_back() {
     let site = Installation::shared();
     site.deploy("sleep", "sleeper");

@@ -22,6 +22,7 @@ struct Held {
     since: Instant,
     cancel: CancellationToken,
     yields: CancellationToken,
+    is_lost: bool,
 }
 
 #[derive(Default)]
@@ -51,7 +52,7 @@ pub(super) struct HeldLease {
 impl HeldLeases {
     pub(super) fn hold(&self, lease: &Lease, kind: ProcessorKind) -> HeldLease {
         let (cancel, yields) = (self.stopper(), CancellationToken::new());
-        let held = Held { batch: lease.batch, app: None, since: Instant::now(), cancel: cancel.clone(), yields: yields.clone() };
+        let held = Held { batch: lease.batch, app: None, since: Instant::now(), cancel: cancel.clone(), yields: yields.clone(), is_lost: false };
         self.lock().held.insert(lease.key, held);
         HeldLease { all: self.clone(), key: lease.key, kind, cancel, yields }
     }
@@ -66,20 +67,15 @@ impl HeldLeases {
         self.lock().held.values().filter(|held| held.batch == id).for_each(|held| held.cancel.cancel());
     }
 
-    /// Whether leases may be asked to yield now; true once in a while.
-    pub(super) fn may_ask_to_yield(&self) -> bool {
-        let (now, mut leases) = (Instant::now(), self.lock());
-        let may = leases.yielded_at.is_none_or(|at| now - at >= YIELD_EVERY);
-        if may {
-            leases.yielded_at = Some(now);
-        }
-        may
-    }
-
-    /// Leases of other apps than this one end after the row that they run, and give the rest back.
+    /// Leases of other apps than this one end after the row that they run, and give the rest back. Asked again too soon, they do not.
     pub(super) fn ask_to_yield(&self, other_than: &str) {
-        let yields = |held: &&Held| held.app.as_ref().is_some_and(|app| app != other_than) && held.since.elapsed() > YIELD_AFTER;
-        self.lock().held.values().filter(yields).for_each(|held| held.yields.cancel());
+        let (now, mut leases) = (Instant::now(), self.lock());
+        if leases.yielded_at.is_some_and(|at| now - at < YIELD_EVERY) {
+            return;
+        }
+        leases.yielded_at = Some(now);
+        let yields = |held: &&Held| held.app.as_ref().is_some_and(|app| app != other_than) && now - held.since > YIELD_AFTER;
+        leases.held.values().filter(yields).for_each(|held| held.yields.cancel());
     }
 
     /// Stops all guests.
@@ -87,9 +83,15 @@ impl HeldLeases {
         self.stop.cancel();
     }
 
-    fn cancel(&self, keys: &[LeaseKey]) {
-        let leases = self.lock();
-        keys.iter().filter_map(|key| leases.held.get(key)).for_each(|held| held.cancel.cancel());
+    /// Stops the guests of leases that others may have by now.
+    fn lose(&self, keys: &[LeaseKey]) {
+        let mut leases = self.lock();
+        for key in keys {
+            if let Some(held) = leases.held.get_mut(key) {
+                held.is_lost = true;
+                held.cancel.cancel();
+            }
+        }
     }
 
     fn keys(&self) -> Vec<LeaseKey> {
@@ -107,6 +109,11 @@ impl HeldLease {
         if let Some(held) = self.all.lock().held.get_mut(&self.key) {
             held.app = Some(app.to_owned());
         }
+    }
+
+    /// It is another's, as far as is known.
+    pub(super) fn is_lost(&self) -> bool {
+        self.all.lock().held.get(&self.key).is_some_and(|held| held.is_lost)
     }
 }
 
@@ -133,7 +140,7 @@ impl Worker {
                     self.report("cannot renew its leases", error.into());
                     if begun_at.duration_since(renewed_at) > self.settings.lease_ttl() {
                         // They have ended, and others may have them.
-                        self.held.cancel(&self.held.keys());
+                        self.held.lose(&self.held.keys());
                     }
                     self.settings.heartbeat / 6
                 }
@@ -152,7 +159,7 @@ impl Worker {
         let keys = self.held.keys();
         if !keys.is_empty() {
             let lost = self.store.renew_leases(&keys, self.settings.lease_ttl()).await?;
-            self.held.cancel(&lost);
+            self.held.lose(&lost);
         }
         let draining = self.drain.is_cancelled();
         self.store.beat_worker(&self.settings.info(draining)).await?;

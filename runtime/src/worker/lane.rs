@@ -29,13 +29,14 @@ pub(super) struct Lane {
 impl Lane {
     pub fn new(kind: ProcessorKind, slots: u32) -> Lane {
         let count = slots.max(1);
+        let places = |count: u32| Arc::new(Semaphore::new(count as usize));
         Lane {
             kind,
             count,
-            slots: Arc::new(Semaphore::new(count as usize)),
-            recording: Arc::new(Semaphore::new(count.div_ceil(2) as usize)),
-            recording_yielded: Arc::new(Semaphore::new(count as usize)),
-            finishing: Arc::new(Semaphore::new(count as usize)),
+            slots: places(count),
+            recording: places(recording_places(count)),
+            recording_yielded: places(count),
+            finishing: places(count),
             wake: Notify::new(),
             finish_wake: Notify::new(),
             idle: AtomicBool::new(false),
@@ -44,7 +45,7 @@ impl Lane {
 
     /// All that something may stand in, with how many places there are: first the slots, from which the others are reached.
     fn places(&self) -> [(&Semaphore, u32); 4] {
-        [(&self.slots, self.count), (&self.recording, self.count.div_ceil(2)), (&self.recording_yielded, self.count), (&self.finishing, self.count)]
+        [(&self.slots, self.count), (&self.recording, recording_places(self.count)), (&self.recording_yielded, self.count), (&self.finishing, self.count)]
     }
 
     /// How many slots there are, used or free.
@@ -72,4 +73,8 @@ impl Lane {
             }
         }
     }
+}
+
+fn recording_places(slots: u32) -> u32 {
+    slots.div_ceil(2)
 }

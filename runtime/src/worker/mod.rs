@@ -175,6 +175,8 @@ impl Worker {
         }
         if let Some(reason) = ran.abort {
             self.insist(&held.cancel, "cannot abort a batch", || self.abort(lease.batch, lane.kind, &reason)).await?;
+        } else if held.is_lost() && ran.stopped {
+            return Err(StoreError::LeaseLost.into());
         } else if ran.stopped {
             self.insist(&held.cancel, "cannot give a lease back", || self.store.give_back_lease(lease.key)).await?;
         }

@@ -20,7 +20,7 @@ const BYTES_PER_INSERT: usize = 8 << 20;
 pub(super) async fn submit_batch(store: &PgStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
     let new = New::check(&batch, &rows)?;
     // Nearly always it is one statement, and so a transaction of its own.
-    if new.rest.is_empty() && new.place.lines_ascend {
+    if new.rest.is_empty() && new.lines_ascend {
         let mut db = store.unit().await?;
         new.insert(&mut db, store.named(), store.now()).await?;
         return db.done().await;
@@ -38,8 +38,9 @@ pub(super) async fn submit_batch_in(db: &mut PgConnection, now: Option<i64>, bat
 /// A batch that comes in.
 struct New<'a> {
     batch: &'a NewBatch,
-    /// Behind its rows.
-    place: Place,
+    row_count: i64,
+    line_last: i64,
+    lines_ascend: bool,
     input_bytes_max: i32,
     /// Rows that go in with the batch, and those that follow.
     first: &'a [NewRow],
@@ -52,14 +53,14 @@ impl<'a> New<'a> {
         check_inputs(rows)?;
         let (row_count, line_last, lines_ascend) = count_rows(0, -1, rows, i64::from(i32::MAX))?;
         let (first, rest) = rows.split_at(chunk_rows(rows));
-        Ok(New { batch, place: Place { key: 0, row_count, line_last, lines_ascend }, input_bytes_max: input_bytes_max(rows), first, rest })
+        Ok(New { batch, row_count, line_last, lines_ascend, input_bytes_max: input_bytes_max(rows), first, rest })
     }
 
     async fn write(&self, db: &mut PgConnection, named: bool, now: Option<i64>) -> Result<(), StoreError> {
         let key = self.insert(db, named, now).await?;
         insert_all(db, named, key, self.first.len(), self.rest).await?;
-        if !self.place.lines_ascend {
-            sort_lines(db, named, key, 0, self.place.row_count).await?;
+        if !self.lines_ascend {
+            sort_lines(db, named, key, 0, self.row_count).await?;
         }
         Ok(())
     }
@@ -93,9 +94,9 @@ impl<'a> New<'a> {
         .bind(i64::from(*attempts_max))
         .bind(if *hold { BatchStatus::Wait } else { BatchStatus::Queued }.as_str())
         .bind(!hold)
-        .bind(i32::try_from(self.place.row_count).unwrap_or(i32::MAX))
-        .bind(self.place.line_last)
-        .bind(self.place.lines_ascend)
+        .bind(i32::try_from(self.row_count).unwrap_or(i32::MAX))
+        .bind(self.line_last)
+        .bind(self.lines_ascend)
         .bind(self.input_bytes_max)
         .bind(now)
         .bind(columns.lines)
