@@ -33,9 +33,11 @@ CREATE TABLE rowmill.processors (
     kind text NOT NULL CONSTRAINT kind_is_known CHECK (kind IN ('batch', 'slow_query')),
     digest text NOT NULL,
     created_at bigint NOT NULL,
+    row_micros bigint,
     PRIMARY KEY (app, op, version)
 );
 COMMENT ON COLUMN rowmill.processors.digest IS 'SHA-256 of the component, by which the object store has it';
+COMMENT ON COLUMN rowmill.processors.row_micros IS 'about the time per row of the batches that ended last; set by records';
 
 CREATE TABLE rowmill.workers (
     worker text COLLATE "C" PRIMARY KEY,
@@ -97,7 +99,7 @@ COMMENT ON COLUMN rowmill.batches.piece_bytes_max IS 'the same of what one row g
 COMMENT ON COLUMN rowmill.batches.success IS 'moved in the transaction that appends the outcomes';
 COMMENT ON COLUMN rowmill.batches.failed IS 'moved in the transaction that appends the outcomes';
 COMMENT ON COLUMN rowmill.batches.fuel IS 'moved in the transaction that appends the outcomes';
-COMMENT ON COLUMN rowmill.batches.row_micros IS 'measured time per row, smoothed; set by records';
+COMMENT ON COLUMN rowmill.batches.row_micros IS 'time per row: that of the batches before, then measured and smoothed; set by submit and records';
 COMMENT ON COLUMN rowmill.batches.abort_reason IS 'set by abort';
 COMMENT ON COLUMN rowmill.batches.mark_error IS 'set when mark-done failed';
 COMMENT ON COLUMN rowmill.batches.started_at IS 'set by the first claim';

@@ -83,6 +83,12 @@ impl JobManager {
         self.read_answer(&self.read_batch(id).await?).await
     }
 
+    /// What the status board knows of an end, where that is all.
+    pub(super) async fn find_answer(&self, id: BatchId) -> Option<QueryResult> {
+        let Snapshot { status, answer, files, .. } = self.shared.status.read(id).await.filter(|known| known.status.is_final())?;
+        answer.map(|QueryAnswer { output, messages }| QueryResult { status, output, messages, files })
+    }
+
     /// What the store knows: the status may be final when the answer is not in the cache, or the files are not joined.
     pub(super) async fn read_answer(&self, batch: &Batch) -> Result<QueryState, JobError> {
         if batch.finished_at.is_none() {

@@ -6,7 +6,7 @@ use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
 use super::{JobError, JobManager, QueryState};
-use crate::model::{Batch, BatchId};
+use crate::model::{Batch, BatchId, BatchStatus};
 use crate::store::StoreEvent;
 
 /// Events may be missing: the store is asked at least so often.
@@ -43,12 +43,24 @@ impl JobManager {
     /// As for [`JobManager::slow_query_done`].
     pub async fn wait_for_query(&self, id: BatchId) -> Result<QueryState, JobError> {
         let mut events = self.shared.store.events();
+        let mut progress = self.shared.status.watch(id);
+        let mut watched = true;
         loop {
             if let done @ QueryState::Done(_) = self.read_answer(&self.read_batch(id).await?).await? {
                 return Ok(done);
             }
-            if end_of(id, &mut events).await {
-                // It has ended, so the two may be read in any order.
+            let ended = tokio::select! {
+                ended = end_of(id, &mut events) => ended,
+                _ = progress.wait_for(|progress| progress.status.is_some_and(BatchStatus::is_final)), if watched => {
+                    watched = false;
+                    if let Some(result) = self.find_answer(id).await {
+                        return Ok(QueryState::Done(result));
+                    }
+                    false
+                }
+            };
+            if ended {
+                // So the two may be read in any order.
                 let (batch, rows) = tokio::join!(self.read_batch(id), self.shared.store.read_results(id, None, 1));
                 return Ok(self.answer(&batch?, rows?));
             }

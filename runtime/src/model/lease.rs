@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use super::{BatchId, BatchStep, ProcessorKind};
+use super::{App, Batch, BatchId, BatchStep, ProcessorKind};
 
 /// What names a lease towards the store. The token changes with every owner, so an old owner's key opens nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,6 +18,15 @@ pub struct Lease {
     pub rows: u32,
     /// How often a worker died or went silent while it held these rows.
     pub crashes: u32,
+}
+
+/// A lease with what its worker needs next, as far as the store gave it along: what is missing is to be read.
+#[derive(Debug)]
+pub struct ClaimedWork {
+    pub lease: Lease,
+    /// The batch, and its app when that is registered.
+    pub batch: Option<(Batch, Option<App>)>,
+    pub rows: Option<Vec<LeasedRow>>,
 }
 
 /// The right to finish one batch: to join its files, or to call `mark-done`.

@@ -18,7 +18,7 @@ pub use batch::{Batch, BatchCounts, BatchId, BatchStatus, BatchStep, NewBatch, N
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use ending::{Answer, Ending, RowRun};
 pub use json::{JsonText, NotJson};
-pub use lease::{ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow};
+pub use lease::{ClaimRequest, ClaimedWork, FinishLease, Lease, LeaseKey, LeasedRow};
 pub use limits::Limits;
 pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict};
 pub use pooler::Pooler;

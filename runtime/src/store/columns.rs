@@ -103,11 +103,17 @@ impl ResultRow {
 }
 
 /// An app as a query returns it: name, weight, running_max, limits.
-pub(super) type AppRow = (String, i64, Option<i64>, Option<String>);
+#[derive(sqlx::FromRow)]
+pub(super) struct AppRow {
+    app: String,
+    weight: i64,
+    running_max: Option<i64>,
+    limits: Option<String>,
+}
 
-pub(super) fn app_of((name, weight, running_max, limits): AppRow) -> Result<App, StoreError> {
-    let limits = limits.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read the limits of an app"))?;
-    Ok(App { name, weight: small(weight), running_max: running_max.map(small), limits })
+pub(super) fn app_of(row: AppRow) -> Result<App, StoreError> {
+    let limits = row.limits.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read the limits of an app"))?;
+    Ok(App { name: row.app, weight: small(row.weight), running_max: row.running_max.map(small), limits })
 }
 
 pub(super) fn limits_json(app: &App) -> Option<String> {

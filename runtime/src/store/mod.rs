@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::model::{
-    App, Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile,
+    App, Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, ClaimedWork, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile,
     ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
 };
 
@@ -154,6 +154,12 @@ pub trait Store: Send + Sync + 'static {
     /// rows whose lease ended without being recorded, then retries that are due, then fresh rows, by priority, the oldest batch first. A lease holds rows of one batch, at most `rows_max`; a larger one that ended gives its first rows, and the rest waits for the next claim. A lease that ended by the clock
     /// counts as a crash and an attempt of its rows; after two crashes its rows are leased one by one.
     async fn claim_leases(&self, request: &ClaimRequest) -> Result<Vec<Lease>, StoreError>;
+
+    /// The same, with what workers read next where it costs the store little.
+    async fn claim_work(&self, request: &ClaimRequest) -> Result<Vec<ClaimedWork>, StoreError> {
+        let leases = self.claim_leases(request).await?;
+        Ok(leases.into_iter().map(|lease| ClaimedWork { lease, batch: None, rows: None }).collect())
+    }
 
     /// The next rows of a lease that are not recorded yet, in order: all of them, or fewer when they are large.
     ///

@@ -51,12 +51,20 @@ impl Worker {
             return Ok(assignment);
         }
         let batch = self.store.read_batch(id).await?;
-        self.status.publish(Snapshot::of(&batch));
         let app = self.store.read_app(&batch.app).await?;
+        Ok(self.assign(batch, app))
+    }
+
+    /// The same, where it came with a lease.
+    pub(super) fn assign(&self, batch: Batch, app: Option<App>) -> Arc<Assignment> {
+        if let Some(assignment) = self.assignments.get(batch.id) {
+            return assignment;
+        }
+        self.status.publish(Snapshot::of(&batch));
         let is_limited = app.as_ref().is_some_and(|app| app.running_max.is_some());
         let assignment = Arc::new(Assignment { batch, limits: self.limits_of(app), is_limited });
         self.assignments.insert(Arc::clone(&assignment));
-        Ok(assignment)
+        assignment
     }
 
     /// What one call for an app may use.

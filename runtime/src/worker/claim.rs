@@ -62,8 +62,8 @@ impl Worker {
         while let Ok(slot) = Arc::clone(&lane.slots).try_acquire_owned() {
             slots.push(slot);
         }
-        let leases = self.store.claim_leases(&self.claim_request(lane, slots.len())).await?;
-        if leases.is_empty() {
+        let work = self.store.claim_work(&self.claim_request(lane, slots.len())).await?;
+        if work.is_empty() {
             drop(slots);
             let due = self.store.next_due(Some(lane.kind)).await?;
             lane.set_idle(due.is_none());
@@ -80,9 +80,9 @@ impl Worker {
             return Ok(());
         }
         lane.set_idle(false);
-        let found_all = leases.len() < slots.len();
-        for (lease, slot) in leases.into_iter().zip(slots) {
-            tokio::spawn(Arc::clone(self).work(lease, Arc::clone(lane), slot));
+        let found_all = work.len() < slots.len();
+        for (claimed, slot) in work.into_iter().zip(slots) {
+            tokio::spawn(Arc::clone(self).work(claimed, Arc::clone(lane), slot));
         }
         if found_all {
             // But for what was being recorded at that moment. A look at once would be in the way of what was found.

@@ -45,7 +45,12 @@ impl Lane {
 
     /// All that something may stand in, with how many places there are: first the slots, from which the others are reached.
     fn places(&self) -> [(&Semaphore, u32); 4] {
-        [(&self.slots, self.count), (&self.recording, recording_places(self.count)), (&self.recording_yielded, self.count), (&self.finishing, self.count)]
+        [
+            (&self.slots, self.count),
+            (&self.recording, recording_places(self.count)),
+            (&self.recording_yielded, self.count),
+            (&self.finishing, self.count),
+        ]
     }
 
     /// How many slots there are, used or free.

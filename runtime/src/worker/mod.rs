@@ -26,7 +26,7 @@ use self::assignment::Assignments;
 use self::heartbeat::{HeldLease, HeldLeases};
 use self::lane::Lane;
 use crate::blobs::{BlobError, Blobs};
-use crate::model::{Lease, ProcessorKind};
+use crate::model::{ClaimedWork, ProcessorKind};
 use crate::registry::Registry;
 use crate::status::StatusBoard;
 use crate::store::{Store, StoreError};
@@ -119,9 +119,10 @@ impl Worker {
     }
 
     /// A lease from its claim to its record.
-    async fn work(self: Arc<Worker>, lease: Lease, lane: Arc<Lane>, slot: OwnedSemaphorePermit) {
+    async fn work(self: Arc<Worker>, claimed: ClaimedWork, lane: Arc<Lane>, slot: OwnedSemaphorePermit) {
+        let lease = claimed.lease;
         let held = self.held.hold(&lease, lane.kind);
-        match self.work_held(&lease, &lane, &held, slot).await {
+        match self.work_held(claimed, &lane, &held, slot).await {
             Err(WorkerError::Store(StoreError::LeaseLost)) => tracing::info!(batch = %lease.batch, "a lease was lost; its results were dropped"),
             Err(error) => {
                 self.report("gives a lease back", error);
@@ -141,19 +142,30 @@ impl Worker {
     /// Whether its end lets nothing else be claimed.
     async fn work_held(
         self: &Arc<Worker>,
-        lease: &Lease,
+        claimed: ClaimedWork,
         lane: &Arc<Lane>,
         held: &HeldLease,
         slot: OwnedSemaphorePermit,
     ) -> Result<bool, WorkerError> {
+        let ClaimedWork { lease, batch, rows } = claimed;
         // The two do not wait for each other.
         let (assignment, rows) = tokio::join!(
-            self.insist(&held.cancel, "cannot read a batch", || self.assignment(lease.batch)),
-            self.insist(&held.cancel, "cannot read rows", || self.store.read_leased_rows(lease.key)),
+            async {
+                match batch {
+                    Some((batch, app)) => Ok(self.assign(batch, app)),
+                    None => self.insist(&held.cancel, "cannot read a batch", || self.assignment(lease.batch)).await,
+                }
+            },
+            async {
+                match rows {
+                    Some(rows) => Ok(rows),
+                    None => self.insist(&held.cancel, "cannot read rows", || self.store.read_leased_rows(lease.key)).await,
+                }
+            },
         );
         let assignment = assignment?;
         held.set_app(&assignment.batch.app);
-        let mut ran = self.run_lease(lease, &assignment, held, rows?).await?;
+        let mut ran = self.run_lease(&lease, &assignment, held, rows?).await?;
         // Who yields stands in nobody's way.
         let recording = tokio::select! {
             biased;
@@ -168,7 +180,7 @@ impl Worker {
         // What one record ends is finished by who recorded it: a small batch, or a query.
         let ends = ran.results.len() == usize::try_from(assignment.batch.counts.rows).unwrap_or(usize::MAX);
         let hand = if ends { Arc::clone(&lane.finishing).try_acquire_owned().ok() } else { None };
-        let finish = self.record_to_finish(lease, held, &mut ran, hand.is_some()).await?;
+        let finish = self.record_to_finish(&lease, held, &mut ran, hand.is_some()).await?;
         let whole = finish.is_some() && !assignment.is_limited && !self.settings.ends_when_idle;
         if let (Some(finish), Some(hand)) = (finish, hand) {
             tokio::spawn(Arc::clone(self).finish(finish, Arc::clone(lane), hand));

@@ -5,8 +5,10 @@ use std::time::Duration;
 use super::heartbeat::HeldLease;
 use super::run::Ran;
 use super::{Worker, WorkerError};
-use crate::model::{Answer, BatchId, Ending, FinishLease, Lease, LeasedRow, ProcessorKind, RowResult, RowRun, RowStatus, Verdict};
-use crate::status::Snapshot;
+use crate::model::{
+    Answer, BatchCounts, BatchId, BatchStatus, Ending, FinishLease, Lease, LeasedRow, ProcessorKind, RowResult, RowRun, RowStatus, Verdict,
+};
+use crate::status::{QueryAnswer, Snapshot};
 use crate::store::{Finisher, Recorded, StoreError};
 
 /// Results of this weight are recorded at once, so that large ones do not pile up in memory.
@@ -77,10 +79,24 @@ impl Worker {
             recorded => recorded?,
         };
         self.status.publish_counts(lease.batch, recorded.counts);
+        if recorded.last && held.kind == ProcessorKind::SlowQuery {
+            self.publish_answer(lease.batch, recorded.counts, results);
+        }
         if recorded.last && recorded.finish.is_none() {
             self.lane(held.kind).finish_wake.notify_one();
         }
         Ok(recorded.finish)
+    }
+
+    /// A slow query that wrote to no file is final with its record: who waits for it in this process gets the answer before the database has told anybody.
+    fn publish_answer(&self, id: BatchId, counts: BatchCounts, results: Vec<RowResult>) {
+        let Some(assignment) = self.assignments.get(id) else { return };
+        let Some(Verdict::Final { status, output, messages, pieces }) = results.into_iter().next().map(|result| result.verdict) else { return };
+        if pieces.is_empty() {
+            let status = if status == RowStatus::Success { BatchStatus::Success } else { BatchStatus::Failed };
+            let snapshot = Snapshot { status, counts, ..Snapshot::of(&assignment.batch) };
+            self.status.publish(snapshot.with_answer(Some(QueryAnswer { output, messages })));
+        }
     }
 
     async fn record_results(

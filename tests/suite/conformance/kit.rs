@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rowmill::model::{
-    Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, Clock, FinishLease, Lease, LeasedRow, ManualClock, OutputFile, RecordedOutcome,
-    RowResult, RowStatus, Timestamp,
+    Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, ClaimedWork, Clock, FinishLease, Lease, LeasedRow, ManualClock, OutputFile,
+    RecordedOutcome, RowResult, RowStatus, Timestamp,
 };
 use rowmill::store::{Finisher, Recorded, ResultCursor, RowPieces, Store, StoreError};
 
@@ -166,7 +166,23 @@ impl Kit {
 /// What workers do.
 impl Kit {
     pub async fn claim(&self, request: &ClaimRequest) -> Vec<Lease> {
-        self.store.claim_leases(request).await.unwrap()
+        let claimed = self.store.claim_work(request).await.unwrap();
+        let mut leases = Vec::new();
+        for ClaimedWork { lease, batch, rows } in claimed {
+            // What comes with a lease is what is there, but for what others have recorded since.
+            if let Some((batch, app)) = batch {
+                let now = self.batch(lease.batch).await;
+                assert!((batch.counts.success, batch.counts.failed, batch.fuel) <= (now.counts.success, now.counts.failed, now.fuel));
+                let then = Batch { counts: batch.counts, fuel: batch.fuel, ..now };
+                assert_eq!(format!("{batch:#?}"), format!("{then:#?}"));
+                assert_eq!(app, self.store.read_app(&batch.app).await.unwrap());
+            }
+            if let Some(rows) = rows {
+                assert_eq!(rows, self.read(&lease).await);
+            }
+            leases.push(lease);
+        }
+        leases
     }
 
     /// Claims one lease of exactly this many rows.

@@ -95,6 +95,8 @@ macro_rules! conformance {
                 the_last_rows_of_a_batch_spread_over_all_slots
                 a_worker_with_larger_targets_gets_larger_leases
                 a_record_of_nothing_says_nothing_about_speed
+                a_batch_begins_with_the_speed_of_the_one_before
+                the_speed_of_another_version_says_nothing
             }
             leases {
                 large_rows_come_in_parts

@@ -7,11 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rowmill::model::{Clock, Pooler};
+use rowmill::model::{Clock, JsonText, NewBatch, Pooler};
 use rowmill::store::{PgSettings, PgStore, SchemaState, Store, StoreError, StoreEvent};
 use rowmill_tests::servers::{Database, PgBouncer, shared_postgres};
 
-use super::build::{batch, retry, rows, success};
+use super::build::{batch, json_of, retry, row_with, rows, success};
 use super::conformance;
 use super::kit::Harness;
 
@@ -181,6 +181,24 @@ async fn a_batch_is_submitted_in_a_transaction_of_the_caller() {
         }
     }
     assert_eq!(database.sql("SELECT count(*) FROM orders").unwrap().trim(), "1");
+}
+
+/// Claims wait for each other, so what is large is read by itself.
+#[tokio::test]
+async fn a_claim_brings_along_what_is_small() {
+    let database = migrated();
+    let store = PgStore::connect(&settings(&database.url(), Pooler::None)).await.unwrap();
+    let large = json_of(70 << 10);
+    let context = JsonText::check(large.clone()).unwrap();
+    for (new, rows, brings) in [
+        (batch(), rows(100), (true, true)),
+        (batch(), vec![row_with(1, large)], (true, false)),
+        (NewBatch { context, ..batch() }, rows(3), (false, true)),
+    ] {
+        store.submit_batch(new, rows).await.unwrap();
+        let [claimed] = &store.claim_work(&super::build::request()).await.unwrap()[..] else { panic!() };
+        assert_eq!((claimed.batch.is_some(), claimed.rows.is_some()), brings);
+    }
 }
 
 /// The tables of rows and outcomes are only appended to, whatever happens to their batch.

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use rowmill::model::{ClaimRequest, Lease, RowResult};
+use rowmill::model::{ClaimRequest, Lease, NewBatch, ProcessorKind, RowResult};
 
-use super::build::{request, success};
+use super::build::{batch, request, rows, success};
 use super::kit::Kit;
 
 /// A worker with ten slots that wants leases of 250 ms.
@@ -94,4 +94,45 @@ pub async fn a_record_of_nothing_says_nothing_about_speed(kit: Kit) {
         kit.store.record_results(leases[0].key, &[], Duration::from_secs(100)).await.unwrap();
     }
     assert_eq!(sizes(&leases), sizes(&kit.claim(&ClaimRequest { leases_max: 2, ..ten_slots() }).await));
+}
+
+/// Registers the processor, and runs a batch at this speed.
+async fn run_batch(kit: &Kit, digest: &str, per_row: Duration) -> u32 {
+    let version = kit.store.put_processor("bank", "post", ProcessorKind::Batch, digest).await.unwrap().version;
+    let before = NewBatch { processor_version: version, ..batch() };
+    kit.store.submit_batch(before, rows(10)).await.unwrap();
+    for lease in kit.claim(&ten_slots()).await {
+        record_at(kit, &lease, per_row).await;
+    }
+    version
+}
+
+/// How the first leases of the next batch come out.
+async fn next_sizes(kit: &Kit, processor_version: u32, count: u32) -> Vec<u32> {
+    let next = NewBatch { processor_version, ..batch() };
+    let id = next.id;
+    kit.store.submit_batch(next, rows(count)).await.unwrap();
+    let leases = kit.claim(&ten_slots()).await;
+    kit.abort(id).await;
+    sizes(&leases)
+}
+
+pub async fn a_batch_begins_with_the_speed_of_the_one_before(kit: Kit) {
+    let version = run_batch(&kit, "quick", Duration::from_micros(20)).await;
+    assert_eq!(next_sizes(&kit, version, 80).await, [80], "not crumbled");
+    assert_eq!(next_sizes(&kit, version, 20_000).await, [100; 10], "not large before its own speed is known");
+    run_batch(&kit, "quick", Duration::from_secs(1)).await;
+    assert_eq!(next_sizes(&kit, version, 80).await, [1; 10]);
+    // Its own speed counts at once, whatever was expected.
+    let next = NewBatch { processor_version: version, ..batch() };
+    kit.store.submit_batch(next, rows(20_000)).await.unwrap();
+    let first = kit.claim(&ClaimRequest { leases_max: 1, ..ten_slots() }).await;
+    record_at(&kit, &first[0], Duration::from_micros(5)).await;
+    assert_eq!(sizes(&kit.claim(&ten_slots()).await), [1_000; 10]);
+}
+
+pub async fn the_speed_of_another_version_says_nothing(kit: Kit) {
+    run_batch(&kit, "quick", Duration::from_micros(20)).await;
+    let other = kit.store.put_processor("bank", "post", ProcessorKind::Batch, "slow").await.unwrap().version;
+    assert_eq!(next_sizes(&kit, other, 80).await[0], 8, "spread over all slots");
 }

@@ -7,7 +7,7 @@ use crate::store::StoreError;
 use crate::store::columns::{AppRow, ProcessorRow, app_of, failed, limits_json, processor_of};
 use crate::store::rules::{check_app, check_name};
 
-fn decoded(app: App) -> App {
+pub(super) fn decoded(app: App) -> App {
     App { name: decode(app.name), ..app }
 }
 

@@ -1,37 +1,98 @@
-//! Leases are given. How is said in migrations/postgres/0002_functions.sql.
+//! Leases are given. How is said in migrations/postgres/0004_claims.sql.
 
+use sqlx::Postgres;
+use sqlx::query::QueryAs;
 use uuid::Uuid;
 
+use super::apps::decoded;
 use super::connect::PgStore;
+use super::leases::LeasedColumns;
+use super::read::BatchRow;
 use super::{micros, millis};
-use crate::model::{ClaimRequest, Lease, LeaseKey, ProcessorKind};
+use crate::model::{ClaimRequest, ClaimedWork, Lease, LeaseKey, ProcessorKind};
 use crate::store::StoreError;
-use crate::store::columns::{failed, small};
+use crate::store::columns::{AppRow, app_of, failed, small};
 use crate::store::rules::CREDIT;
 
+/// Rows of a lease that are handed out with it: a lease of more bytes takes so long that reading them by itself does not matter.
+const BYTES_WITH_CLAIM: i64 = 64 << 10;
+
 pub(super) async fn claim_leases(store: &PgStore, request: &ClaimRequest) -> Result<Vec<Lease>, StoreError> {
+    let claim = "SELECT lease_id, token, batch_id, row_count AS leased, crashes FROM rowmill.claim_leases($1, $2, $3, $4, $5, $6, $7, $8, $9)";
     let mut db = store.unit().await?;
-    let claimed: Vec<(i64, i64, Uuid, i32, i32)> =
-        sqlx::query_as("SELECT lease_id, token, batch_id, row_count, crashes FROM rowmill.claim_leases($1, $2, $3, $4, $5, $6, $7, $8, $9)")
-            .persistent(store.named())
-            .bind(&request.worker)
-            .bind(i32::try_from(request.leases_max).unwrap_or(i32::MAX))
-            .bind(i32::try_from(request.rows_max).unwrap_or(i32::MAX))
-            .bind(i64::from(request.slots))
-            .bind(micros(request.target))
-            .bind(millis(request.ttl))
-            .bind(request.kind.map(ProcessorKind::as_str))
-            .bind(micros(CREDIT))
-            .bind(store.now())
-            .fetch_all(&mut *db)
-            .await
-            .map_err(failed("lease rows"))?;
+    let claimed: Vec<LeaseRow> = bind(sqlx::query_as(claim), store, request).fetch_all(&mut *db).await.map_err(failed("lease rows"))?;
     db.done().await?;
-    let lease = |(id, token, batch, rows, crashes): (i64, i64, Uuid, i32, i32)| Lease {
-        key: LeaseKey { id, token },
-        batch: batch.into(),
-        rows: small(rows),
-        crashes: small(crashes),
-    };
-    Ok(claimed.into_iter().map(lease).collect())
+    Ok(claimed.into_iter().map(LeaseRow::lease).collect())
+}
+
+pub(super) async fn claim_work(store: &PgStore, request: &ClaimRequest) -> Result<Vec<ClaimedWork>, StoreError> {
+    // What is known of a batch whose rows run.
+    let claim = "SELECT c.*, NULL AS abort_reason, NULL AS mark_error, NULL::bigint AS finished_at,
+            '{}'::text[] AS file_names, '{}'::text[] AS file_objects, '{}'::bigint[] AS file_sizes
+         FROM rowmill.claim_work($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) c";
+    let mut db = store.unit().await?;
+    let claimed: Vec<WorkRow> =
+        bind(sqlx::query_as(claim), store, request).bind(BYTES_WITH_CLAIM).fetch_all(&mut *db).await.map_err(failed("lease rows"))?;
+    db.done().await?;
+    claimed.into_iter().map(WorkRow::work).collect()
+}
+
+fn bind<'q, O>(
+    claim: QueryAs<'q, Postgres, O, <Postgres as sqlx::Database>::Arguments>,
+    store: &PgStore,
+    request: &'q ClaimRequest,
+) -> QueryAs<'q, Postgres, O, <Postgres as sqlx::Database>::Arguments> {
+    claim
+        .persistent(store.named())
+        .bind(&request.worker)
+        .bind(i32::try_from(request.leases_max).unwrap_or(i32::MAX))
+        .bind(i32::try_from(request.rows_max).unwrap_or(i32::MAX))
+        .bind(i64::from(request.slots))
+        .bind(micros(request.target))
+        .bind(millis(request.ttl))
+        .bind(request.kind.map(ProcessorKind::as_str))
+        .bind(micros(CREDIT))
+        .bind(store.now())
+}
+
+#[derive(sqlx::FromRow)]
+struct LeaseRow {
+    lease_id: i64,
+    token: i64,
+    batch_id: Uuid,
+    leased: i32,
+    crashes: i32,
+}
+
+impl LeaseRow {
+    fn lease(self) -> Lease {
+        Lease {
+            key: LeaseKey { id: self.lease_id, token: self.token },
+            batch: self.batch_id.into(),
+            rows: small(self.leased),
+            crashes: small(self.crashes),
+        }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct WorkRow {
+    #[sqlx(flatten)]
+    lease: LeaseRow,
+    #[sqlx(flatten)]
+    batch: BatchRow,
+    #[sqlx(flatten)]
+    app: AppRow,
+    with_rows: bool,
+    #[sqlx(flatten)]
+    rows: LeasedColumns,
+}
+
+impl WorkRow {
+    fn work(self) -> Result<ClaimedWork, StoreError> {
+        let lease = self.lease.lease();
+        let whole = !self.batch.context.is_empty();
+        let batch = whole.then(|| Ok((self.batch.batch(lease.batch), Some(decoded(app_of(self.app)?))))).transpose()?;
+        Ok(ClaimedWork { lease, batch, rows: self.with_rows.then(|| self.rows.rows()) })
+    }
 }

@@ -11,19 +11,38 @@ use crate::store::columns::{count, failed, small};
 
 /// The rows of a lease, as `rowmill.read_leased_rows` gives them: they cost the database and the connection less than as many rows.
 #[derive(sqlx::FromRow)]
-struct Columns {
-    first_row: i32,
+pub(super) struct LeasedColumns {
+    first_row: Option<i32>,
     row_nos: Option<Vec<i32>>,
     lines: Option<Vec<i64>>,
     inputs: Option<String>,
     rejected: Option<Vec<Option<String>>>,
-    attempt: i32,
+    attempt: Option<i32>,
     attempts: Option<Vec<i32>>,
+}
+
+impl LeasedColumns {
+    pub(super) fn rows(self) -> Vec<LeasedRow> {
+        let LeasedColumns { first_row, row_nos, lines, inputs, rejected, attempt, attempts } = self;
+        let (lines, inputs) = (lines.unwrap_or_default(), inputs.unwrap_or_default());
+        let (row_nos, attempts) = (row_nos.unwrap_or_default(), attempts.unwrap_or_default());
+        let (first_row, attempt) = (first_row.unwrap_or_default(), attempt.unwrap_or_default());
+        let mut rejected = rejected.unwrap_or_default().into_iter();
+        let rows = lines.into_iter().zip(inputs.split(INPUT_END)).zip(0..);
+        rows.map(|((line, input), at)| LeasedRow {
+            row_no: small(row_nos.get(at).copied().unwrap_or(first_row + i32::try_from(at).unwrap_or(i32::MAX))),
+            line: small(line),
+            input: input.to_owned(),
+            attempt: small(attempts.get(at).copied().unwrap_or(attempt)),
+            rejected: rejected.next().flatten().map(decode),
+        })
+        .collect()
+    }
 }
 
 pub(super) async fn read_leased_rows(store: &PgStore, lease: LeaseKey) -> Result<Vec<LeasedRow>, StoreError> {
     let mut db = store.unit().await?;
-    let columns: Option<Columns> = sqlx::query_as("SELECT * FROM rowmill.read_leased_rows($1, $2, $3, $4)")
+    let columns: Option<LeasedColumns> = sqlx::query_as("SELECT * FROM rowmill.read_leased_rows($1, $2, $3, $4)")
         .persistent(store.named())
         .bind(lease.id)
         .bind(lease.token)
@@ -33,20 +52,7 @@ pub(super) async fn read_leased_rows(store: &PgStore, lease: LeaseKey) -> Result
         .await
         .map_err(failed("read the rows of a lease"))?;
     db.done().await?;
-    let Columns { first_row, row_nos, lines, inputs, rejected, attempt, attempts } = columns.ok_or(StoreError::LeaseLost)?;
-    let (lines, inputs) = (lines.unwrap_or_default(), inputs.unwrap_or_default());
-    let (row_nos, attempts) = (row_nos.unwrap_or_default(), attempts.unwrap_or_default());
-    let mut rejected = rejected.unwrap_or_default().into_iter();
-    let rows = lines.into_iter().zip(inputs.split(INPUT_END)).zip(0..);
-    Ok(rows
-        .map(|((line, input), at)| LeasedRow {
-            row_no: small(row_nos.get(at).copied().unwrap_or(first_row + i32::try_from(at).unwrap_or(i32::MAX))),
-            line: small(line),
-            input: input.to_owned(),
-            attempt: small(attempts.get(at).copied().unwrap_or(attempt)),
-            rejected: rejected.next().flatten().map(decode),
-        })
-        .collect())
+    Ok(columns.ok_or(StoreError::LeaseLost)?.rows())
 }
 
 pub(super) async fn renew_leases(store: &PgStore, leases: &[LeaseKey], ttl: Duration) -> Result<Vec<LeaseKey>, StoreError> {

@@ -31,8 +31,8 @@ pub use sqlx::PgConnection;
 
 use super::{Aborted, Finisher, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchId, ClaimRequest, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind, ProcessorVersion,
-    RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
+    App, Batch, BatchId, ClaimRequest, ClaimedWork, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind,
+    ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -108,6 +108,10 @@ impl Store for PgStore {
 
     async fn claim_leases(&self, request: &ClaimRequest) -> Result<Vec<Lease>, StoreError> {
         claim::claim_leases(self, request).await
+    }
+
+    async fn claim_work(&self, request: &ClaimRequest) -> Result<Vec<ClaimedWork>, StoreError> {
+        claim::claim_work(self, request).await
     }
 
     async fn read_leased_rows(&self, lease: LeaseKey) -> Result<Vec<LeasedRow>, StoreError> {

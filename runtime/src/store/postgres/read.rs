@@ -8,14 +8,14 @@ use crate::store::columns::{ResultRow, count, counts, failed, kind_of, small, st
 use crate::store::{ResultCursor, RowPieces, StoreError};
 
 #[derive(sqlx::FromRow)]
-struct BatchRow {
+pub(super) struct BatchRow {
     app: String,
     op: String,
     kind: String,
     priority: i32,
     processor_version: i64,
     processor_digest: String,
-    context: String,
+    pub(super) context: String,
     attempts_max: i64,
     status: String,
     step: String,
@@ -50,30 +50,35 @@ pub(super) async fn read_batch(store: &PgStore, id: BatchId) -> Result<Batch, St
     .await
     .map_err(failed("read a batch"))?;
     db.done().await?;
-    let row = row.ok_or(StoreError::NotFound(id))?;
-    let status = status_of(&row.status);
-    let files = row.file_names.into_iter().zip(row.file_objects).zip(row.file_sizes);
-    Ok(Batch {
-        id,
-        app: decode(row.app),
-        op: decode(row.op),
-        kind: kind_of(&row.kind),
-        priority: row.priority,
-        processor_version: small(row.processor_version),
-        processor_digest: decode(row.processor_digest),
-        context: JsonText::trusted(row.context),
-        attempts_max: small(row.attempts_max),
-        status,
-        step: step_of(&row.step),
-        counts: counts(status, row.row_count.into(), row.success.into(), row.failed.into()),
-        fuel: count(row.fuel),
-        abort_reason: row.abort_reason.map(decode),
-        mark_error: row.mark_error.map(decode),
-        submitted_at: Timestamp(row.submitted_at),
-        started_at: row.started_at.map(Timestamp),
-        finished_at: row.finished_at.map(Timestamp),
-        files: files.map(|((name, object), size)| OutputFile { name: decode(name), object: decode(object), size_bytes: count(size) }).collect(),
-    })
+    Ok(row.ok_or(StoreError::NotFound(id))?.batch(id))
+}
+
+impl BatchRow {
+    pub(super) fn batch(self, id: BatchId) -> Batch {
+        let status = status_of(&self.status);
+        let files = self.file_names.into_iter().zip(self.file_objects).zip(self.file_sizes);
+        Batch {
+            id,
+            app: decode(self.app),
+            op: decode(self.op),
+            kind: kind_of(&self.kind),
+            priority: self.priority,
+            processor_version: small(self.processor_version),
+            processor_digest: decode(self.processor_digest),
+            context: JsonText::trusted(self.context),
+            attempts_max: small(self.attempts_max),
+            status,
+            step: step_of(&self.step),
+            counts: counts(status, self.row_count.into(), self.success.into(), self.failed.into()),
+            fuel: count(self.fuel),
+            abort_reason: self.abort_reason.map(decode),
+            mark_error: self.mark_error.map(decode),
+            submitted_at: Timestamp(self.submitted_at),
+            started_at: self.started_at.map(Timestamp),
+            finished_at: self.finished_at.map(Timestamp),
+            files: files.map(|((name, object), size)| OutputFile { name: decode(name), object: decode(object), size_bytes: count(size) }).collect(),
+        }
+    }
 }
 
 /// The batch's key and status, and whether its lines are in the order of its rows.

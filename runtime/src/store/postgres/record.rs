@@ -1,4 +1,4 @@
-//! Outcomes are appended, under the token of a lease that is still held. How is said in migrations/postgres/0002_functions.sql.
+//! Outcomes are appended, under the token of a lease that is still held. How is said in migrations/postgres/0005_records.sql.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

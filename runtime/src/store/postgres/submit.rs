@@ -73,8 +73,9 @@ impl<'a> New<'a> {
         let written: Vec<(i64,)> = sqlx::query_as(
             "WITH batch AS (
                 INSERT INTO rowmill.batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, fresh,
-                    row_count, line_last, lines_ascend, input_bytes_max, submitted_at)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()))
+                    row_count, line_last, lines_ascend, input_bytes_max, submitted_at, row_micros)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()),
+                    (SELECT p.row_micros FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6))
                 ON CONFLICT (batch_id) DO NOTHING RETURNING batch_key),
              written AS (
                 INSERT INTO rowmill.rows (batch_key, line, row_no, input, rejected)

@@ -137,8 +137,12 @@ async fn split_off(
 /// Retries of a batch that are due, and what they are charged.
 async fn lease_retries(db: &mut SqliteConnection, request: &ClaimRequest, now: Timestamp, key: i64) -> Result<(Lease, i64), StoreError> {
     let leasing = failed("lease retries");
-    let (batch_id, row_micros): (String, Option<i64>) =
-        sqlx::query_as("SELECT batch_id, row_micros FROM batches WHERE batch_key = ?").bind(key).fetch_one(&mut *db).await.map_err(leasing)?;
+    let (batch_id, row_micros, measured): (String, Option<i64>, bool) =
+        sqlx::query_as("SELECT batch_id, row_micros, success + failed > 0 FROM batches WHERE batch_key = ?")
+            .bind(key)
+            .fetch_one(&mut *db)
+            .await
+            .map_err(leasing)?;
     let waiting: i64 =
         sqlx::query_scalar("SELECT count(*) FROM (SELECT 1 FROM retries WHERE batch_key = ? AND lease_id IS NULL AND due_at <= ? LIMIT ?)")
             .bind(key)
@@ -147,7 +151,7 @@ async fn lease_retries(db: &mut SqliteConnection, request: &ClaimRequest, now: T
             .fetch_one(&mut *db)
             .await
             .map_err(leasing)?;
-    let rows = size(request, row_micros, waiting);
+    let rows = size(request, row_micros, measured, waiting);
     let charged = rows.saturating_mul(row_micros.unwrap_or(UNKNOWN_MICROS));
     let (lease_id, token) = insert_lease(db, request, now, key, true, (0, 0), 0, charged).await?;
     sqlx::query(
@@ -167,13 +171,13 @@ async fn lease_retries(db: &mut SqliteConnection, request: &ClaimRequest, now: T
 /// The next rows of a batch, and what they are charged.
 async fn lease_fresh_rows(db: &mut SqliteConnection, request: &ClaimRequest, now: Timestamp, key: i64) -> Result<(Lease, i64), StoreError> {
     let leasing = failed("lease rows");
-    let (batch_id, first, row_count, row_micros): (String, i64, i64, Option<i64>) =
-        sqlx::query_as("SELECT batch_id, next_row, row_count, row_micros FROM batches WHERE batch_key = ?")
+    let (batch_id, first, row_count, row_micros, measured): (String, i64, i64, Option<i64>, bool) =
+        sqlx::query_as("SELECT batch_id, next_row, row_count, row_micros, success + failed > 0 FROM batches WHERE batch_key = ?")
             .bind(key)
             .fetch_one(&mut *db)
             .await
             .map_err(leasing)?;
-    let rows = size(request, row_micros, row_count - first + 1);
+    let rows = size(request, row_micros, measured, row_count - first + 1);
     sqlx::query("UPDATE batches SET next_row = ?, status = 'inprog', started_at = coalesce(started_at, ?) WHERE batch_key = ? AND next_row = ?")
         .bind(first + rows)
         .bind(now.0)
@@ -187,9 +191,9 @@ async fn lease_fresh_rows(db: &mut SqliteConnection, request: &ClaimRequest, now
     Ok((lease(lease_id, token, &batch_id, rows, 0)?, charged))
 }
 
-fn size(request: &ClaimRequest, row_micros: Option<i64>, remaining: i64) -> i64 {
+fn size(request: &ClaimRequest, row_micros: Option<i64>, measured: bool, remaining: i64) -> i64 {
     let (slots, target, rows_max) = (request.slots, request.target, request.rows_max);
-    i64::from(lease_rows(LeaseSizing { row_micros: row_micros.map(count), remaining: count(remaining), slots, target, rows_max }))
+    i64::from(lease_rows(LeaseSizing { row_micros: row_micros.map(count), measured, remaining: count(remaining), slots, target, rows_max }))
 }
 
 #[expect(clippy::too_many_arguments, reason = "they are the columns of a lease")]

@@ -191,7 +191,8 @@ async fn count_outcomes(
     let row_micros = (!results.is_empty()).then(|| (micros(took) / row_count(results)).max(1));
     let (batch, kind, rows, success, failures, step, token): (String, String, i64, i64, i64, String, Option<i64>) = sqlx::query_as(
         "UPDATE batches SET success = success + ?2, failed = failed + ?3, fuel = fuel + ?4,
-            row_micros = coalesce((row_micros * (?6 - 1) + ?5) / ?6, ?5, row_micros),
+            row_micros = CASE WHEN success + failed = 0 THEN coalesce(?5, row_micros)
+                ELSE coalesce((row_micros * (?6 - 1) + ?5) / ?6, ?5, row_micros) END,
             step = CASE WHEN success + failed + ?2 + ?3 < row_count THEN step WHEN kind = 'slow_query' AND ?7 THEN 'mark' ELSE 'join' END,
             status = CASE WHEN success + failed + ?2 + ?3 < row_count OR kind <> 'slow_query' OR NOT ?7 THEN status
                 WHEN failed + ?3 > 0 THEN 'failed' ELSE 'success' END,
@@ -214,10 +215,23 @@ async fn count_outcomes(
     .bind(finisher.map(|_| new_token()))
     .bind(finisher.map(|finisher| finisher.worker))
     .bind(finisher.map(|finisher| now.after(finisher.ttl).0))
-    .fetch_optional(db)
+    .fetch_optional(&mut *db)
     .await
     .map_err(failed("count results"))?
     .ok_or(StoreError::LeaseLost)?;
+    if step == "join" {
+        // The next batch begins with this speed, which is seldom another.
+        sqlx::query(
+            "UPDATE processors SET row_micros = b.row_micros FROM batches b
+             WHERE b.batch_key = ? AND b.kind = 'batch' AND processors.app = b.app AND processors.op = b.op AND processors.version = b.processor_version
+                AND (processors.row_micros IS NULL
+                    OR processors.row_micros NOT BETWEEN b.row_micros - b.row_micros / 4 AND b.row_micros + b.row_micros / 4)",
+        )
+        .bind(key)
+        .execute(db)
+        .await
+        .map_err(failed("note the speed of a processor"))?;
+    }
     let batch: BatchId = batch.parse().map_err(failed("read a batch's id"))?;
     let finish = token.map(|token| FinishLease { batch, step: step_of(&step), token, attempt: 1 });
     let event = match (step.as_str(), kind_of(&kind)) {

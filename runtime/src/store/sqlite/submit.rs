@@ -15,8 +15,9 @@ pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec
     let queued = (!batch.hold).then(|| StoreEvent::Submitted { app: batch.app.clone(), kind: batch.kind });
     let mut db = store.begin().await?;
     let inserted = sqlx::query(
-        "INSERT INTO batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (batch_id) DO NOTHING",
+        "INSERT INTO batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at,
+            row_micros)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, (SELECT row_micros FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6)) ON CONFLICT (batch_id) DO NOTHING",
     )
     .bind(batch.id.to_string())
     .bind(batch.app)

@@ -1,0 +1,297 @@
+-- As many rows as in lease_rows of the runtime (store/sizing.rs); both pass the same tests.
+CREATE FUNCTION rowmill.lease_rows(p_row_micros bigint, p_measured boolean, p_remaining bigint, p_slots bigint, p_target_micros bigint, p_rows_max bigint)
+RETURNS int LANGUAGE sql IMMUTABLE AS $$
+    SELECT greatest(1, least(p_rows_max, p_remaining, CASE WHEN NOT p_measured THEN 100 END, CASE
+        WHEN p_row_micros IS NULL THEN (p_remaining + greatest(p_slots, 1) - 1) / greatest(p_slots, 1)
+        ELSE least(p_target_micros / greatest(p_row_micros, 1),
+                   greatest((p_remaining + greatest(p_slots, 1) - 1) / greatest(p_slots, 1), 10000 / greatest(p_row_micros, 1)))
+    END))::int
+$$;
+
+CREATE FUNCTION rowmill.insert_lease(
+    p_batch_key bigint, p_app text, p_kind text, p_worker text, p_retries boolean, p_first int, p_last int, p_crashes int, p_charged bigint, p_expires bigint,
+    OUT lease_id bigint, OUT token bigint
+) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+BEGIN
+    INSERT INTO rowmill.leases AS l (batch_key, app, kind, token, worker, retries, next_row, last_row, crashes, charged_micros, expires_at)
+    VALUES (p_batch_key, p_app, p_kind, rowmill.new_token(), p_worker, p_retries, p_first, p_last, p_crashes, p_charged, p_expires)
+    RETURNING l.lease_id, l.token INTO lease_id, token;
+END
+$$;
+
+-- A lease that was given back, or whose owner went silent; its first rows, when it has more than this worker may get.
+CREATE FUNCTION rowmill.take_over(p_app text, p_kind text, p_worker text, p_rows_max int, p_now bigint, p_expires bigint,
+    OUT lease_id bigint, OUT token bigint, OUT batch_id uuid, OUT row_count int, OUT crashes int
+) LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    ended record;
+    most int;
+    rest int;
+BEGIN
+    SELECT l.*, b.batch_id AS id INTO ended FROM rowmill.leases l
+    CROSS JOIN LATERAL (SELECT b.batch_id FROM rowmill.batches b WHERE b.batch_key = l.batch_key AND b.step = 'rows' LIMIT 1) b
+    WHERE l.app = p_app AND l.kind = p_kind AND l.expires_at <= p_now
+    ORDER BY l.expires_at, l.lease_id LIMIT 1 FOR UPDATE OF l SKIP LOCKED;
+    IF NOT FOUND THEN RETURN; END IF;
+    batch_id := ended.id;
+    crashes := ended.crashes + (ended.token <> 0)::int;
+    IF ended.retries AND ended.token <> 0 THEN
+        UPDATE rowmill.retries r SET attempt = r.attempt + 1 WHERE r.lease_id = ended.lease_id;
+    END IF;
+    -- After two crashes row by row, to find the one that kills workers.
+    most := CASE WHEN crashes >= 2 THEN 1 ELSE greatest(p_rows_max, 1) END;
+    IF ended.retries THEN
+        SELECT r.row_no INTO rest FROM rowmill.retries r WHERE r.lease_id = ended.lease_id ORDER BY r.row_no LIMIT 1 OFFSET most;
+    ELSIF ended.next_row::bigint + most <= ended.last_row THEN
+        rest := ended.next_row + most;
+    END IF;
+    IF rest IS NOT NULL THEN
+        SELECT n.lease_id, n.token INTO lease_id, token FROM rowmill.insert_lease(ended.batch_key, ended.app, ended.kind, p_worker, ended.retries,
+            CASE WHEN ended.retries THEN 0 ELSE ended.next_row END, CASE WHEN ended.retries THEN 0 ELSE rest - 1 END, crashes, 0, p_expires) n;
+        UPDATE rowmill.leases l SET token = 0, worker = '', next_row = CASE WHEN ended.retries THEN 0 ELSE rest END, crashes = take_over.crashes, expires_at = 0
+        WHERE l.lease_id = ended.lease_id;
+        IF ended.retries THEN
+            UPDATE rowmill.retries r SET lease_id = take_over.lease_id WHERE r.lease_id = ended.lease_id AND r.row_no < rest;
+        END IF;
+        row_count := most;
+        RETURN;
+    END IF;
+    lease_id := ended.lease_id;
+    token := rowmill.new_token();
+    UPDATE rowmill.leases l SET token = take_over.token, worker = p_worker, crashes = take_over.crashes, expires_at = p_expires
+    WHERE l.lease_id = ended.lease_id;
+    IF ended.retries THEN
+        SELECT count(*) INTO row_count FROM rowmill.retries r WHERE r.lease_id = ended.lease_id;
+    ELSE
+        row_count := ended.last_row - ended.next_row + 1;
+    END IF;
+END
+$$;
+
+-- Apps at their limit: they get no lease.
+CREATE FUNCTION rowmill.full_apps(p_now bigint) RETURNS text[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT coalesce(array_agg(a.app), '{}') FROM rowmill.apps a
+        JOIN (SELECT l.app, count(*) AS running FROM rowmill.leases l WHERE l.token <> 0 AND l.expires_at > p_now GROUP BY l.app) r USING (app)
+        WHERE r.running >= a.running_max);
+END
+$$;
+
+-- Kinds and apps that have something to lease (source 0: leases that ended, 1: retries that are due, 2: fresh rows), each with what comes first by priority, then age. Jumps from app to app: the number of batches does not matter.
+CREATE FUNCTION rowmill.apps_with_work(p_now bigint) RETURNS TABLE (source int, kind text, app text, priority int, batch_key bigint)
+LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE fresh AS (
+        (SELECT b.kind, b.app, b.priority, b.batch_key FROM rowmill.batches b WHERE b.fresh
+         ORDER BY b.kind, b.app, b.priority DESC, b.batch_key LIMIT 1)
+        UNION ALL
+        SELECT n.* FROM fresh f CROSS JOIN LATERAL (
+            SELECT b.kind, b.app, b.priority, b.batch_key FROM rowmill.batches b WHERE b.fresh AND (b.kind, b.app) > (f.kind, f.app)
+            ORDER BY b.kind, b.app, b.priority DESC, b.batch_key LIMIT 1) n
+    ), again AS (
+        (SELECT r.kind, r.app FROM rowmill.retries r WHERE r.lease_id IS NULL ORDER BY r.kind, r.app LIMIT 1)
+        UNION ALL
+        SELECT n.* FROM again f CROSS JOIN LATERAL (
+            SELECT r.kind, r.app FROM rowmill.retries r WHERE r.lease_id IS NULL AND (r.kind, r.app) > (f.kind, f.app)
+            ORDER BY r.kind, r.app LIMIT 1) n
+    )
+    SELECT 2, f.* FROM fresh f
+    UNION ALL
+    SELECT 1, a.kind, a.app, d.priority, d.batch_key FROM again a CROSS JOIN LATERAL (
+        SELECT b.priority, b.batch_key FROM rowmill.retries r
+        CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
+        WHERE r.lease_id IS NULL AND r.kind = a.kind AND r.app = a.app AND r.due_at <= p_now ORDER BY r.due_at LIMIT 1) d
+    UNION ALL
+    SELECT 0, l.kind, l.app, b.priority, b.batch_key FROM rowmill.leases l
+    CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = l.batch_key AND b.step = 'rows' LIMIT 1) b
+    WHERE l.expires_at <= p_now
+$$;
+
+-- Leases: fair shares between apps (start-time fair queueing over virtual time: Goyal, Vin and Cheng 1996), then priority, then age. An app that was idle may be
+-- p_credit behind the others, so that its few rows go first. Within an app: leases that ended, then retries that are due, then fresh rows.
+CREATE FUNCTION rowmill.claim_leases(p_worker text, p_leases_max int, p_rows_max int, p_slots bigint, p_target_micros bigint, p_ttl bigint, p_kind text,
+    p_credit bigint, p_now bigint)
+RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, row_count int, crashes int) LANGUAGE plpgsql VOLATILE
+-- Along the indexes, whatever the database thinks of its tables: the time does not grow with what waits. For the same reason batches are looked up one by one.
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    at bigint := coalesce(p_now, rowmill.now_ms());
+    ends bigint := rowmill.later(at, p_ttl);
+    given int := 0;
+    passed text[] := '{}';
+    full_up text[];
+    virtual bigint;
+    chosen record;
+    batch record;
+    again boolean;
+    taken int;
+    cost bigint;
+BEGIN
+    -- A claim that a crash of the database undoes only makes its record fail.
+    PERFORM set_config('synchronous_commit', 'off', true);
+    PERFORM pg_advisory_xact_lock(7881403275);
+    -- What is left of batches that were aborted.
+    DELETE FROM rowmill.leases l WHERE l.expires_at <= at AND (SELECT b.step <> 'rows' FROM rowmill.batches b WHERE b.batch_key = l.batch_key);
+    IF EXISTS (SELECT FROM rowmill.charges) THEN
+        WITH folded AS (DELETE FROM rowmill.charges RETURNING app, micros)
+        UPDATE rowmill.apps a SET served_micros = a.served_micros + s.micros / a.weight
+        FROM (SELECT app, sum(micros)::bigint AS micros FROM folded GROUP BY app) s WHERE a.app = s.app;
+    END IF;
+    SELECT s.served_micros INTO virtual FROM rowmill.schedule s;
+    WHILE given < p_leases_max LOOP
+        full_up := rowmill.full_apps(at);
+        SELECT w.source, w.app, w.kind, greatest(coalesce(a.served_micros, 0), virtual - p_credit) AS start, coalesce(a.weight, 1) AS weight,
+            count(*) OVER () = 1 AS alone INTO chosen
+        FROM rowmill.apps_with_work(at) w LEFT JOIN rowmill.apps a USING (app)
+        WHERE (p_kind IS NULL OR w.kind = p_kind) AND w.app <> ALL (full_up) AND (w.kind || ' ' || w.app) <> ALL (passed)
+        ORDER BY start, w.source, w.priority DESC, w.batch_key LIMIT 1;
+        EXIT WHEN NOT FOUND;
+        lease_id := NULL;
+        cost := 0;
+        IF chosen.source = 0 THEN
+            SELECT t.* INTO lease_id, token, batch_id, row_count, crashes FROM rowmill.take_over(chosen.app, chosen.kind, p_worker, p_rows_max, at, ends) t;
+        END IF;
+        IF lease_id IS NULL THEN
+            again := false;
+            IF chosen.source < 2 THEN
+                SELECT b.batch_key, b.batch_id, b.row_micros, b.success + b.failed > 0 AS measured INTO batch FROM rowmill.retries r
+                CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
+                WHERE r.lease_id IS NULL AND r.kind = chosen.kind AND r.app = chosen.app AND r.due_at <= at ORDER BY r.due_at LIMIT 1;
+                again := FOUND;
+            END IF;
+            IF again THEN
+                SELECT rowmill.lease_rows(batch.row_micros, batch.measured, count(*), p_slots, p_target_micros, p_rows_max) INTO taken FROM (
+                    SELECT FROM rowmill.retries r WHERE r.batch_key = batch.batch_key AND r.lease_id IS NULL AND r.due_at <= at LIMIT p_rows_max * p_slots) r;
+                cost := taken * coalesce(batch.row_micros, 1000);
+                SELECT n.* INTO lease_id, token
+                FROM rowmill.insert_lease(batch.batch_key, chosen.app, chosen.kind, p_worker, true, 0, 0, 0, cost, ends) n;
+                UPDATE rowmill.retries r SET lease_id = claim_leases.lease_id WHERE r.batch_key = batch.batch_key AND r.row_no IN (
+                    SELECT r.row_no FROM rowmill.retries r WHERE r.batch_key = batch.batch_key AND r.lease_id IS NULL AND r.due_at <= at
+                    ORDER BY r.due_at, r.row_no LIMIT taken);
+            ELSE
+                SELECT b.* INTO batch FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app
+                ORDER BY b.priority DESC, b.batch_key LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
+                IF NOT FOUND AND given = 0 THEN
+                    -- All are being recorded, which takes no longer than a commit.
+                    SELECT b.* INTO batch FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app
+                    ORDER BY b.priority DESC, b.batch_key LIMIT 1 FOR NO KEY UPDATE;
+                END IF;
+                IF FOUND THEN
+                    taken := rowmill.lease_rows(batch.row_micros, batch.success + batch.failed > 0, batch.row_count - batch.next_row + 1, p_slots,
+                        p_target_micros, p_rows_max);
+                    cost := taken * coalesce(batch.row_micros, 1000);
+                    UPDATE rowmill.batches b SET next_row = batch.next_row + taken, status = 'inprog', started_at = coalesce(b.started_at, at),
+                        fresh = batch.next_row + taken <= b.row_count
+                    WHERE b.batch_key = batch.batch_key;
+                    SELECT n.* INTO lease_id, token FROM rowmill.insert_lease(batch.batch_key, chosen.app, chosen.kind, p_worker, false, batch.next_row,
+                        batch.next_row + taken - 1, 0, cost, ends) n;
+                END IF;
+            END IF;
+            batch_id := batch.batch_id;
+            row_count := taken;
+            crashes := 0;
+        END IF;
+        IF lease_id IS NULL THEN
+            passed := passed || (chosen.kind || ' ' || chosen.app);
+            CONTINUE;
+        END IF;
+        given := given + 1;
+        virtual := greatest(virtual, chosen.start);
+        INSERT INTO rowmill.apps AS a (app, served_micros) VALUES (chosen.app, chosen.start + cost / chosen.weight)
+        ON CONFLICT (app) DO UPDATE SET served_micros = chosen.start + cost / chosen.weight;
+        RETURN NEXT;
+        -- That was all, as it mostly is where little waits: a look at one index costs less than one for the next app.
+        EXIT WHEN chosen.alone AND chosen.source = 2 AND NOT EXISTS (
+            SELECT FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app);
+    END LOOP;
+    IF given > 0 THEN
+        UPDATE rowmill.schedule SET served_micros = virtual WHERE served_micros <> virtual;
+    END IF;
+END
+$$;
+
+-- The same, and with each lease what its worker would read next: the batch, what its app may use, and the rows. What is large is left out, since claims wait for each other:
+-- with_rows says whether the rows are there, and a context that is not is empty, which no JSON is.
+CREATE FUNCTION rowmill.claim_work(p_worker text, p_leases_max int, p_rows_max int, p_slots bigint, p_target_micros bigint, p_ttl bigint, p_kind text,
+    p_credit bigint, p_now bigint, p_bytes_max bigint)
+RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, leased int, crashes int,
+    app text, op text, kind text, priority int, processor_version bigint, processor_digest text, context text, attempts_max bigint, status text, step text,
+    row_count int, success int, failed int, fuel bigint, submitted_at bigint, started_at bigint, weight bigint, running_max bigint, limits text,
+    with_rows boolean, first_row int, row_nos int[], lines bigint[], inputs text, rejected text[], attempt int, attempts int[]) LANGUAGE plpgsql VOLATILE
+SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    input_bytes_max bigint;
+BEGIN
+    FOR lease_id, token, batch_id, leased, crashes IN
+        SELECT c.lease_id, c.token, c.batch_id, c.row_count, c.crashes
+        FROM rowmill.claim_leases(p_worker, p_leases_max, p_rows_max, p_slots, p_target_micros, p_ttl, p_kind, p_credit, p_now) c
+    LOOP
+        SELECT b.app, b.op, b.kind, b.priority, b.processor_version, b.processor_digest, CASE WHEN octet_length(b.context) <= p_bytes_max THEN b.context ELSE '' END,
+            b.attempts_max, b.status, b.step, b.row_count, b.success, b.failed, b.fuel, b.submitted_at, b.started_at, a.weight, a.running_max, a.limits,
+            b.input_bytes_max
+        INTO app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, step, row_count, success, failed, fuel, submitted_at,
+            started_at, weight, running_max, limits, input_bytes_max
+        FROM rowmill.batches b JOIN rowmill.apps a USING (app) WHERE b.batch_id = claim_work.batch_id;
+        with_rows := leased * input_bytes_max <= p_bytes_max;
+        IF with_rows THEN
+            SELECT r.* INTO first_row, row_nos, lines, inputs, rejected, attempt, attempts
+            FROM rowmill.read_leased_rows(claim_work.lease_id, claim_work.token, p_now, p_bytes_max) r;
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+END
+$$;
+
+-- The oldest batch that has a step to do and that nobody does it for: one that waits (the first of each kind, along an index), or one whose time has come, since its worker
+-- went silent or gave it back for later. Of these there are few.
+CREATE FUNCTION rowmill.claim_finish(p_worker text, p_kind text, p_ttl bigint, p_now bigint)
+RETURNS TABLE (batch_id uuid, step text, token bigint, attempt int) LANGUAGE plpgsql VOLATILE
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    at bigint := coalesce(p_now, rowmill.now_ms());
+    candidate record;
+    chosen bigint;
+BEGIN
+    FOR candidate IN
+        SELECT k.kind, f.submitted_at, f.batch_key, false AS timed
+        FROM unnest(CASE WHEN p_kind IS NULL THEN ARRAY['batch', 'slow_query'] ELSE ARRAY[p_kind] END) k (kind) CROSS JOIN LATERAL (
+            SELECT b.submitted_at, b.batch_key FROM rowmill.batches b WHERE b.step IN ('join', 'mark') AND b.finish_expires_at IS NULL AND b.kind = k.kind
+            ORDER BY b.submitted_at, b.batch_key LIMIT 1) f
+        UNION ALL
+        SELECT b.kind, b.submitted_at, b.batch_key, true FROM rowmill.batches b
+        WHERE b.finish_expires_at <= at AND (p_kind IS NULL OR b.kind = p_kind)
+        ORDER BY submitted_at, batch_key
+    LOOP
+        -- Others may be about to take the same.
+        IF candidate.timed THEN
+            SELECT b.batch_key INTO chosen FROM rowmill.batches b
+            WHERE b.batch_key = candidate.batch_key AND b.finish_expires_at <= at FOR NO KEY UPDATE SKIP LOCKED;
+        ELSE
+            SELECT b.batch_key INTO chosen FROM rowmill.batches b WHERE b.step IN ('join', 'mark') AND b.finish_expires_at IS NULL AND b.kind = candidate.kind
+            ORDER BY b.submitted_at, b.batch_key LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
+        END IF;
+        EXIT WHEN FOUND;
+    END LOOP;
+    RETURN QUERY UPDATE rowmill.batches b SET finish_token = rowmill.new_token(), finish_worker = p_worker, finish_attempt = b.finish_attempt + 1,
+        finish_expires_at = rowmill.later(at, p_ttl)
+    WHERE b.batch_key = chosen
+    RETURNING b.batch_id, b.step, b.finish_token, b.finish_attempt;
+END
+$$;
+
+-- When the next batch can be claimed to be finished: 0 for at once, NULL when there is none.
+CREATE FUNCTION rowmill.next_finish(p_kind text) RETURNS bigint LANGUAGE plpgsql STABLE
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    PERFORM FROM unnest(CASE WHEN p_kind IS NULL THEN ARRAY['batch', 'slow_query'] ELSE ARRAY[p_kind] END) k (kind) CROSS JOIN LATERAL (
+        SELECT FROM rowmill.batches b WHERE b.step IN ('join', 'mark') AND b.finish_expires_at IS NULL AND b.kind = k.kind
+        ORDER BY b.submitted_at, b.batch_key LIMIT 1) f;
+    IF FOUND THEN RETURN 0; END IF;
+    RETURN (SELECT b.finish_expires_at FROM rowmill.batches b WHERE b.finish_expires_at IS NOT NULL AND (p_kind IS NULL OR b.kind = p_kind)
+        ORDER BY b.finish_expires_at LIMIT 1);
+END
+$$;

@@ -1,0 +1,154 @@
+-- Ends the step join: the files and the status of the batch are final. RM001 when the lease is lost; RM004 with the name of a file that no row wrote to.
+CREATE FUNCTION rowmill.record_files(p_batch_id uuid, p_token bigint, p_now bigint, p_names text[], p_objects text[], p_sizes bigint[])
+RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+#variable_conflict use_column
+DECLARE
+    at bigint := coalesce(p_now, rowmill.now_ms());
+    key bigint := (SELECT b.batch_key FROM rowmill.batches b WHERE b.batch_id = p_batch_id);
+BEGIN
+    -- What an abort left. Before the batch is locked: a record that holds one of these waits for the batch.
+    DELETE FROM rowmill.retries r WHERE r.batch_key = key;
+    UPDATE rowmill.batches b SET step = 'mark', finished_at = at, finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL, finish_attempt = 0,
+        status = CASE WHEN b.status = 'aborted' THEN b.status WHEN b.failed > 0 THEN 'failed' ELSE 'success' END
+    WHERE b.batch_key = key AND b.step = 'join' AND b.finish_token = p_token AND b.finish_expires_at > at;
+    IF NOT FOUND THEN RAISE 'the lease is lost' USING ERRCODE = 'RM001'; END IF;
+    FOR i IN 1..cardinality(p_names) LOOP
+        UPDATE rowmill.output_files f SET object = p_objects[i], size_bytes = p_sizes[i] WHERE f.batch_key = key AND f.name = p_names[i];
+        IF NOT FOUND THEN RAISE 'no such file' USING ERRCODE = 'RM004', DETAIL = p_names[i]; END IF;
+    END LOOP;
+    PERFORM pg_notify('rowmill', 'final ' || p_batch_id);
+END
+$$;
+
+-- The numbers of the files of a batch, new ones for new names; NULL when there would be too many.
+CREATE FUNCTION rowmill.number_files(p_batch_key bigint, p_names text[], p_files_max int) RETURNS int[] LANGUAGE plpgsql VOLATILE AS $$
+DECLARE
+    known int;
+    numbers int[];
+BEGIN
+    SELECT array_agg(f.file_no ORDER BY u.at) INTO numbers
+    FROM unnest(p_names) WITH ORDINALITY u (name, at) LEFT JOIN rowmill.output_files f ON f.batch_key = p_batch_key AND f.name = u.name;
+    IF array_position(numbers, NULL) IS NULL THEN RETURN numbers; END IF;
+    -- Another record may be adding names.
+    PERFORM FROM rowmill.batches b WHERE b.batch_key = p_batch_key FOR NO KEY UPDATE;
+    SELECT count(*) INTO known FROM rowmill.output_files f WHERE f.batch_key = p_batch_key;
+    INSERT INTO rowmill.output_files (batch_key, file_no, name)
+    SELECT p_batch_key, known + row_number() OVER (ORDER BY u.at) - 1, u.name FROM unnest(p_names) WITH ORDINALITY u (name, at)
+    WHERE NOT EXISTS (SELECT FROM rowmill.output_files f WHERE f.batch_key = p_batch_key AND f.name = u.name);
+    SELECT count(*) INTO known FROM rowmill.output_files f WHERE f.batch_key = p_batch_key;
+    IF known > p_files_max THEN RETURN NULL; END IF;
+    SELECT array_agg(f.file_no ORDER BY u.at) INTO numbers
+    FROM unnest(p_names) WITH ORDINALITY u (name, at) JOIN rowmill.output_files f ON f.batch_key = p_batch_key AND f.name = u.name;
+    RETURN numbers;
+END
+$$;
+
+-- Appends outcomes under the token of a lease that is still held. p_all are the rows of all results in order; p_rows are those that are final (NULL for all), and the
+-- arrays behind it are about these; those of p_again are to be run again after so many milliseconds. An array may end early: NULL from there on. The characters of
+-- p_piece_files number p_names. What cannot be recorded is an error with a code of its own: RM001 the lease is lost, RM002 the results are not those of the
+-- lease's next rows (its detail is the row that was wanted), RM003 too many files. Where p_finisher is given, it gets the lease to finish the batch if these are its
+-- last outcomes.
+CREATE FUNCTION rowmill.record_results(p_lease bigint, p_token bigint, p_now bigint, p_took_micros bigint, p_fuel bigint, p_all int[],
+    p_rows int[], p_failed boolean[], p_attempt int, p_attempts int[], p_fuels bigint[], p_outputs text[], p_messages text[], p_logs text[],
+    p_again int[], p_again_attempts int[], p_again_ms bigint[],
+    p_names text[], p_piece_files text[], p_pieces text[], p_piece_bytes_max int, p_files_max int, p_smoothing bigint, p_finisher text, p_finish_ttl bigint,
+    OUT rows int, OUT successes int, OUT failures int, OUT ended boolean, OUT batch uuid, OUT next_step text, OUT finisher_token bigint) LANGUAGE plpgsql VOLATILE
+-- Leases come and go: a look through all that were there takes longer than everything else.
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    at bigint := coalesce(p_now, rowmill.now_ms());
+    finals int[] := coalesce(p_rows, p_all);
+    result_count int := cardinality(p_all);
+    final_count int := cardinality(finals);
+    failed_count int := cardinality(array_positions(p_failed, true));
+    success_count int := final_count - failed_count;
+    lease record;
+    wanted int[];
+    numbers int[];
+    given text;
+    stored text;
+    gone boolean;
+    batch_op text;
+    batch_version bigint;
+    speed bigint;
+    -- A slow query without files is final with its record.
+    at_once boolean;
+    mean bigint := CASE WHEN result_count > 0 THEN greatest(p_took_micros / result_count, 1) END;
+BEGIN
+    SELECT l.* INTO lease FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
+    WHERE l.lease_id = p_lease AND l.token = p_token AND l.expires_at > at AND b.step = 'rows' FOR UPDATE OF l;
+    IF NOT FOUND THEN RAISE 'the lease is lost' USING ERRCODE = 'RM001'; END IF;
+    at_once := lease.kind = 'slow_query' AND cardinality(p_names) = 0;
+    IF lease.retries THEN
+        wanted := ARRAY(SELECT r.row_no FROM rowmill.retries r WHERE r.lease_id = p_lease ORDER BY r.row_no LIMIT result_count);
+    ELSE
+        wanted := ARRAY(SELECT generate_series(lease.next_row, least(lease.next_row::bigint + result_count - 1, lease.last_row)));
+    END IF;
+    IF wanted <> p_all THEN
+        RAISE 'not the next rows' USING ERRCODE = 'RM002', DETAIL = coalesce((
+            SELECT p.n::text || ' ' || coalesce(w.n::text, '') FROM unnest(p_all) WITH ORDINALITY p (n, at) LEFT JOIN unnest(wanted) WITH ORDINALITY w (n, at) USING (at)
+            WHERE p.n IS DISTINCT FROM w.n ORDER BY at LIMIT 1), '');
+    END IF;
+    IF cardinality(p_names) > 0 THEN
+        numbers := rowmill.number_files(lease.batch_key, p_names, p_files_max);
+        IF numbers IS NULL THEN RAISE 'too many files' USING ERRCODE = 'RM003'; END IF;
+        SELECT string_agg(chr(47 + u.at::int), '' ORDER BY u.at), string_agg(chr(48 + u.number), '' ORDER BY u.at) INTO given, stored
+        FROM unnest(numbers) WITH ORDINALITY u (number, at);
+    END IF;
+    -- Unnested side by side in the list of what is selected: in FROM each array would be written to a table first.
+    INSERT INTO rowmill.outcomes (batch_key, row_no, failed, attempt, fuel, output, messages, log, piece_files, pieces)
+    SELECT lease.batch_key, u.row_no, u.failed, coalesce(u.attempt, p_attempt), u.fuel, u.output, u.messages, u.log,
+        CASE WHEN given = stored THEN u.piece_files ELSE translate(u.piece_files, given, stored) END, u.pieces
+    FROM (SELECT unnest(finals) AS row_no, unnest(p_failed) AS failed, unnest(p_attempts) AS attempt, unnest(p_fuels) AS fuel, unnest(p_outputs) AS output,
+        unnest(p_messages) AS messages, unnest(p_logs) AS log, unnest(p_piece_files) AS piece_files, unnest(p_pieces) AS pieces) u;
+    IF lease.retries THEN
+        DELETE FROM rowmill.retries r WHERE r.lease_id = p_lease AND r.row_no = ANY (finals);
+        UPDATE rowmill.retries r SET lease_id = NULL, attempt = u.attempt, due_at = rowmill.later(at, u.ms)
+        FROM unnest(p_again, p_again_attempts, p_again_ms) u (row_no, attempt, ms) WHERE r.lease_id = p_lease AND r.row_no = u.row_no;
+        gone := NOT EXISTS (SELECT FROM rowmill.retries r WHERE r.lease_id = p_lease);
+    ELSE
+        IF cardinality(p_again) > 0 THEN
+            INSERT INTO rowmill.retries (batch_key, row_no, app, kind, attempt, due_at)
+            SELECT lease.batch_key, u.row_no, lease.app, lease.kind, u.attempt, rowmill.later(at, u.ms)
+            FROM unnest(p_again, p_again_attempts, p_again_ms) u (row_no, attempt, ms);
+        END IF;
+        gone := lease.next_row + result_count > lease.last_row;
+    END IF;
+    IF gone THEN
+        DELETE FROM rowmill.leases l WHERE l.lease_id = p_lease;
+        IF abs(lease.took_micros + p_took_micros - lease.charged_micros) > 20000 THEN
+            INSERT INTO rowmill.charges (app, micros) VALUES (lease.app, lease.took_micros + p_took_micros - lease.charged_micros);
+        END IF;
+    ELSE
+        UPDATE rowmill.leases l SET next_row = CASE WHEN l.retries THEN 0 ELSE l.next_row + result_count END, took_micros = l.took_micros + p_took_micros
+        WHERE l.lease_id = p_lease;
+    END IF;
+    -- Last, so that the batch is locked no longer than a commit takes. Whoever records its last outcome finds that out here.
+    UPDATE rowmill.batches b SET success = b.success + success_count, failed = b.failed + failed_count, fuel = b.fuel + p_fuel,
+        piece_bytes_max = greatest(b.piece_bytes_max, p_piece_bytes_max),
+        row_micros = CASE WHEN b.success + b.failed = 0 THEN coalesce(mean, b.row_micros)
+            ELSE coalesce((b.row_micros * (p_smoothing - 1) + mean) / p_smoothing, mean, b.row_micros) END,
+        step = CASE WHEN b.success + b.failed + final_count < b.row_count THEN 'rows' WHEN at_once THEN 'mark' ELSE 'join' END,
+        status = CASE WHEN NOT at_once OR final_count = 0 THEN b.status WHEN failed_count > 0 THEN 'failed' ELSE 'success' END,
+        finished_at = CASE WHEN at_once AND final_count > 0 THEN at END,
+        finish_token = CASE WHEN b.success + b.failed + final_count = b.row_count AND p_finisher IS NOT NULL THEN rowmill.new_token() END,
+        finish_worker = CASE WHEN b.success + b.failed + final_count = b.row_count THEN p_finisher END,
+        finish_expires_at = CASE WHEN b.success + b.failed + final_count = b.row_count AND p_finisher IS NOT NULL THEN rowmill.later(at, p_finish_ttl) END,
+        finish_attempt = CASE WHEN b.success + b.failed + final_count = b.row_count AND p_finisher IS NOT NULL THEN 1 ELSE 0 END
+    WHERE b.batch_key = lease.batch_key AND b.step = 'rows' AND b.status = 'inprog'
+    RETURNING b.row_count, b.success, b.failed, b.step <> 'rows', b.batch_id, b.step, b.finish_token, b.op, b.processor_version, b.row_micros
+        INTO rows, successes, failures, ended, batch, next_step, finisher_token, batch_op, batch_version, speed;
+    IF NOT FOUND THEN RAISE 'the batch was aborted' USING ERRCODE = 'RM001'; END IF;
+    -- The next batch begins with this speed. It is seldom another, and who is about to write it may.
+    IF ended AND lease.kind = 'batch' THEN
+        UPDATE rowmill.processors p SET row_micros = speed WHERE (p.app, p.op, p.version) = (
+            SELECT q.app, q.op, q.version FROM rowmill.processors q WHERE q.app = lease.app AND q.op = batch_op AND q.version = batch_version
+                AND (q.row_micros IS NULL OR q.row_micros NOT BETWEEN speed - speed / 4 AND speed + speed / 4)
+            FOR NO KEY UPDATE SKIP LOCKED);
+    END IF;
+    IF ended AND (at_once OR finisher_token IS NULL) THEN
+        PERFORM pg_notify('rowmill', CASE WHEN at_once THEN 'final ' || batch ELSE 'work ' || lease.kind END);
+    END IF;
+END
+$$;
