@@ -15,8 +15,8 @@ pub(super) struct Lane {
     /// Results that wait to be written: of half as many leases as there are slots. A slow disk bounds what is held in memory; and more records at the same time
     /// would not be written faster, but keep the database from everything else.
     pub recording: Arc<Semaphore>,
-    /// The same for leases that yielded: who waits for their slot does not wait for a record before theirs. They yield now and then only.
-    pub recording_yielded: Arc<Semaphore>,
+    /// Places for what waits for none of these: results that are few, and those of leases that yielded, whose slot others wait for. They yield now and then only.
+    pub recording_beside: Arc<Semaphore>,
     /// Batches that are finished at the same time, beside what runs: a small batch does not wait for a slot with its files.
     pub finishing: Arc<Semaphore>,
     /// There may be something to claim.
@@ -35,7 +35,7 @@ impl Lane {
             count,
             slots: places(count),
             recording: places(recording_places(count)),
-            recording_yielded: places(count),
+            recording_beside: places(count),
             finishing: places(count),
             wake: Notify::new(),
             finish_wake: Notify::new(),
@@ -48,7 +48,7 @@ impl Lane {
         [
             (&self.slots, self.count),
             (&self.recording, recording_places(self.count)),
-            (&self.recording_yielded, self.count),
+            (&self.recording_beside, self.count),
             (&self.finishing, self.count),
         ]
     }

@@ -31,6 +31,8 @@ use crate::registry::Registry;
 use crate::status::StatusBoard;
 use crate::store::{Store, StoreError};
 
+/// Results of less weight do not wait for large ones before them.
+const SMALL_RECORD_BYTES: usize = 64 << 10;
 /// What ran of a lease that yielded is recorded after this time.
 const RECORD_YIELDED_AFTER: Duration = Duration::from_millis(250);
 
@@ -166,10 +168,11 @@ impl Worker {
         let assignment = assignment?;
         held.set_app(&assignment.batch.app);
         let mut ran = self.run_lease(&lease, &assignment, held, rows?).await?;
-        // Who yields stands in nobody's way.
+        let beside = || Arc::clone(&lane.recording_beside).acquire_owned();
         let recording = tokio::select! {
             biased;
-            () = held.yields.cancelled() => Arc::clone(&lane.recording_yielded).acquire_owned().await,
+            () = held.yields.cancelled() => beside().await,
+            place = beside(), if ran.weight < SMALL_RECORD_BYTES => place,
             place = Arc::clone(&lane.recording).acquire_owned() => place,
         };
         drop(slot);
