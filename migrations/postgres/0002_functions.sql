@@ -25,7 +25,8 @@ CREATE FUNCTION rowmill.new_token() RETURNS bigint LANGUAGE sql VOLATILE AS $$
 $$;
 
 -- Lets a held batch that has rows be claimed. Returns its status and rows as they are then; nothing when it is unknown.
-CREATE FUNCTION rowmill.release_batch(p_batch_id uuid, OUT status text, OUT row_count int) RETURNS SETOF record LANGUAGE plpgsql VOLATILE AS $$
+CREATE FUNCTION rowmill.release_batch(p_batch_id uuid, OUT status text, OUT row_count int) RETURNS SETOF record LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     batch record;

@@ -220,7 +220,7 @@ RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, leased int, crashes
     app text, op text, kind text, priority int, processor_version bigint, processor_digest text, context text, attempts_max bigint, status text, step text,
     row_count int, success int, failed int, fuel bigint, submitted_at bigint, started_at bigint, weight bigint, running_max bigint, limits text,
     with_rows boolean, first_row int, row_nos int[], lines bigint[], inputs text, rejected text[], attempt int, attempts int[]) LANGUAGE plpgsql VOLATILE
-SET plan_cache_mode = force_generic_plan AS $$
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     input_bytes_max bigint;

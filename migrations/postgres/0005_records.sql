@@ -1,6 +1,8 @@
 -- Ends the step join: the files and the status of the batch are final. RM001 when the lease is lost; RM004 with the name of a file that no row wrote to.
 CREATE FUNCTION rowmill.record_files(p_batch_id uuid, p_token bigint, p_now bigint, p_names text[], p_objects text[], p_sizes bigint[])
-RETURNS void LANGUAGE plpgsql VOLATILE AS $$
+RETURNS void LANGUAGE plpgsql VOLATILE
+-- There may be many batches and files.
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     at bigint := coalesce(p_now, rowmill.now_ms());

@@ -8,7 +8,7 @@ use rowmill_tests::servers::Database;
 
 use super::migrated;
 
-const CLAIM: &str = "SELECT * FROM rowmill.claim_leases('worker', 4, 5000, 4, 250000, 30000, NULL, 10000000, NULL)";
+const CLAIM: &str = "SELECT * FROM rowmill.claim_work('worker', 4, 5000, 4, 250000, 30000, NULL, 10000000, NULL, 65536)";
 const CLAIM_FINISH: &str = "SELECT * FROM rowmill.claim_finish('worker', NULL, 30000, NULL)";
 
 /// So many batches that are long done, and as many of so many rows each, queued, as a submit writes them.
