@@ -61,6 +61,7 @@ CREATE TABLE rowmill.batches (
     processor_version bigint NOT NULL,
     processor_digest text NOT NULL,
     context text NOT NULL,
+    request_digest text,
     attempts_max bigint NOT NULL CONSTRAINT at_least_one_attempt CHECK (attempts_max >= 1),
     status text NOT NULL CONSTRAINT status_is_known CHECK (status IN ('wait', 'queued', 'inprog', 'success', 'failed', 'aborted')),
     step text NOT NULL DEFAULT 'rows' CONSTRAINT step_is_known CHECK (step IN ('rows', 'join', 'mark', 'done')),
@@ -89,6 +90,7 @@ CREATE TABLE rowmill.batches (
     CONSTRAINT fresh_says_that_rows_wait CHECK (fresh = (step = 'rows' AND status IN ('queued', 'inprog') AND next_row <= row_count))
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200, autovacuum_analyze_scale_factor = 0.1);
 COMMENT ON COLUMN rowmill.batches.batch_id IS 'a UUIDv7, the name of the batch outside';
+COMMENT ON COLUMN rowmill.batches.request_digest IS 'of what was asked for, where it has a key: the id is made from that';
 COMMENT ON COLUMN rowmill.batches.fresh IS 'rows wait that no lease has taken; kept beside what it says so that moving the cursor touches no index';
 COMMENT ON COLUMN rowmill.batches.row_count IS 'moved by submit and append';
 COMMENT ON COLUMN rowmill.batches.next_row IS 'the cursor: the first row that no lease has taken; moved by claims';

@@ -295,6 +295,52 @@ fn one_process_over_sqlite_does_the_whole_work() {
 }
 
 #[test]
+fn a_submission_with_a_key_is_made_again_after_a_crash_and_is_whole() {
+    let site = Installation::shared();
+    site.deploy("validate", "bank-transactions");
+    let file = site.file("many.csv", &transactions(1, 150_000));
+    let mut killed = 0;
+    for attempt in 0..6 {
+        let key = format!("run {attempt}");
+        let submit = ["submit", "bank", "validate", &file, "--key", &key];
+        let mut child = site.command(&submit).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(100 + 150 * attempt));
+        killed += u32::from(child.try_wait().unwrap().is_none());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // Whatever was there of it, it is whole now, and stays so.
+        let id = site.said(&submit);
+        assert_eq!(site.said(&submit), id);
+        let status = site.status(&id);
+        assert_eq!((&status["status"], &status["rows"]), (&"queued".into(), &150_000.into()));
+        let twice = site.database.as_ref().unwrap().sql("SELECT count(*) FROM rowmill.rows GROUP BY batch_key, line HAVING count(*) > 1").unwrap();
+        assert_eq!(twice.trim(), "");
+    }
+    assert!(killed > 0, "each was faster than its killer");
+}
+
+#[test]
+fn a_key_is_for_one_submission() {
+    let site = Installation::embedded();
+    site.deploy("validate", "bank-transactions");
+    let (file, other) = (site.file("t.csv", &transactions(1, 3)), site.file("other.csv", &transactions(1, 4)));
+    let bad = site.file("bad.csv", "id,id\n1,2\n");
+    let submit = |file: &str, more: &[&str]| site.run(&[&["submit", "bank", "validate", file, "--key", "k"], more].concat());
+    // A file that is at fault leaves the key free.
+    assert_eq!(submit(&bad, &[]).0, 2);
+    let (status, id, said) = submit(&file, &[]);
+    assert!(status == 0 && said.contains("3 rows, queued"), "{said}");
+    let (status, again, said) = submit(&file, &[]);
+    assert!(status == 0 && again == id && said.contains("3 rows, submitted before"), "{said}");
+    for (file, more) in [(&other, &[][..]), (&file, &["--priority", "1"]), (&file, &["--hold"])] {
+        let (status, _, said) = submit(file, more);
+        assert!(status == 2 && said.contains("the key \"k\" is that of batch"), "{said}");
+    }
+    let (status, _, said) = submit("-", &["--format", "csv"]);
+    assert!(status == 2 && said.contains("stdin cannot be: give it a file"), "{said}");
+}
+
+#[test]
 fn what_cannot_be_done_gets_a_sentence_and_status_2() {
     let site = Installation::embedded();
     site.deploy("validate", "bank-transactions");

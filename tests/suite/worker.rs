@@ -42,6 +42,7 @@ impl Bench {
             context: JsonText::check("{}").unwrap(),
             attempts_max: 1,
             hold: false,
+            request_digest: None,
         };
         let id = batch.id;
         self.store.submit_batch(batch, (1..=rows).map(transaction).collect()).await.unwrap();

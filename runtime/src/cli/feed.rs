@@ -6,6 +6,7 @@ use std::path::Path;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
 use super::progress::ReadProgress;
@@ -60,18 +61,38 @@ pub(super) fn open_file(input: &Path, format: Option<FormatArg>) -> anyhow::Resu
     Ok(InputFile { name, format, reader })
 }
 
-/// Appends the rows of a file to a held batch that has so many lines already. Reads on a thread of its own while the store writes. False when it was asked to stop.
-pub(super) async fn append_all(
-    mut reader: Box<RowReader>,
-    store: &dyn Store,
-    batch: BatchId,
-    lines_before: u32,
-    stop: &Stop,
-) -> anyhow::Result<bool> {
+/// Which rows of a file are appended, and as which lines.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    /// The lines of the batch before the file's first.
+    pub lines_before: u32,
+    /// The file's first rows, which the batch has already.
+    pub skipped: u64,
+}
+
+/// The SHA-256 of a file, in hexadecimal.
+pub(super) fn digest_file(path: &Path) -> anyhow::Result<String> {
+    let reading = || format!("cannot read {}", path.display());
+    let (mut file, mut digest) = (File::open(path).with_context(reading)?, Sha256::new());
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let read = file.read(&mut buffer).with_context(reading)?;
+        if read == 0 {
+            return Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+        }
+        digest.update(&buffer[..read]);
+    }
+}
+
+/// Appends the rows of a file to a held batch. Reads on a thread of its own while the store writes. False when it was asked to stop.
+pub(super) async fn append_all(mut reader: Box<RowReader>, store: &dyn Store, batch: BatchId, place: Place, stop: &Stop) -> anyhow::Result<bool> {
     let (sender, mut chunks) = mpsc::channel(CHUNKS_AHEAD);
     let reading = tokio::task::spawn_blocking(move || {
+        for _ in 0..place.skipped {
+            reader.next_row()?;
+        }
         loop {
-            let chunk = next_chunk(&mut reader, lines_before)?;
+            let chunk = next_chunk(&mut reader, place.lines_before)?;
             if chunk.is_empty() || sender.blocking_send(chunk).is_err() {
                 return Ok::<(), IntakeError>(());
             }

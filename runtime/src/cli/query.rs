@@ -39,6 +39,9 @@ pub struct QueryCommand {
     /// How often it is tried at most.
     #[arg(long, value_name = "N", default_value_t = ATTEMPTS_DEFAULT, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]
     pub attempts: u32,
+    /// A name for this query: when it is asked again it is there once. With another input or other options the key is refused.
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
     /// Print its id, and do not wait.
     #[arg(long)]
     pub no_wait: bool,
@@ -78,6 +81,7 @@ pub fn query(args: &QueryCommand) -> anyhow::Result<ExitCode> {
         let request = QueryRequest {
             priority: args.priority,
             attempts_max: args.attempts,
+            key: args.key.clone(),
             ..QueryRequest::new(&args.app, &args.op, input).with_context(context)
         };
         let id = parts.jobs.slow_query_submit(request).await?;

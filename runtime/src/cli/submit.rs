@@ -3,19 +3,20 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use serde_json::json;
 
 use super::config::ConfigArgs;
-use super::feed::{FormatArg, InputFile, append_all, open_file};
+use super::feed::{FormatArg, InputFile, Place, append_all, digest_file, open_file};
 use super::signals::Stop;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SUCCESS, print_data};
-use crate::intake::RowReader;
+use crate::intake::{IntakeError, RowReader};
 use crate::jobs::{ATTEMPTS_DEFAULT, BatchRequest, JobManager};
-use crate::model::{BatchId, JsonText};
+use crate::model::{BatchId, BatchStatus, JsonText};
+use crate::store::StoreError;
 
 /// Submit a file as a batch. Prints its id.
 ///
@@ -47,6 +48,10 @@ pub struct SubmitCommand {
     /// How often a row is tried at most.
     #[arg(long, value_name = "N", default_value_t = ATTEMPTS_DEFAULT, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]
     pub attempts: u32,
+    /// A name for this submission: when it is made again, after a lost answer or a crash, the batch is there once, and what was missing of it is appended. With
+    /// another file or other options the key is refused.
+    #[arg(long, value_name = "KEY")]
+    pub key: Option<String>,
     /// Wait until the batch has ended, and show its progress. Over SQLite, where no worker can run beside this, also run it.
     #[arg(long)]
     pub wait: bool,
@@ -96,21 +101,29 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
     let config = args.config.load(Vec::new())?;
     let context = JsonText::check(args.context.as_str()).context("--context")?;
     let file = args.file.as_ref().map(|file| open_file(file, args.format)).transpose()?;
+    let rows_digest = if args.key.is_some() { digest_rows(args, file.as_ref())? } else { None };
     block_on(async {
         let stop = Stop::listen()?;
         let parts = Parts::open(&config).await?;
-        let request = BatchRequest { context, priority: args.priority, attempts_max: args.attempts, ..BatchRequest::new(&args.app, &args.op).held() };
+        let request = BatchRequest {
+            context,
+            priority: args.priority,
+            attempts_max: args.attempts,
+            key: args.key.clone(),
+            rows_digest,
+            ..BatchRequest::new(&args.app, &args.op).held()
+        };
         let id = parts.jobs.batch_submit(request).await?;
-        if let Some(file) = file {
-            let taken = take(&parts.jobs, id, file, 0, &stop).await;
+        // What is there of it already, by its key.
+        let known = parts.jobs.store().read_batch(id).await?;
+        let is_held = known.status == BatchStatus::Wait;
+        if let Some(file) = file.filter(|_| is_held) {
+            let taken = take(&parts.jobs, id, file, Place { lines_before: 0, skipped: known.counts.rows }, &stop).await;
             if !matches!(taken, Ok(true)) {
-                parts.jobs.store().discard_batch(id).await?;
-                taken?;
-                say!("stopped while the file was read; nothing was submitted");
-                return Ok(ExitCode::from(stop.exit_status()));
+                return not_taken(&parts.jobs, id, args.key.is_some(), taken, &stop).await;
             }
         }
-        let rows = if args.hold {
+        let rows = if args.hold || !is_held {
             parts.jobs.store().read_batch(id).await?.counts.rows
         } else {
             // A file without rows was refused above: what fails here may pass, and nothing is lost.
@@ -120,7 +133,16 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
         if args.json && !args.wait {
             print_data(&json!({ "id": id, "rows": rows, "held": args.hold }).to_string())?;
         } else if !args.json {
-            say!("{rows} rows, {}", if args.hold { "held" } else { "queued" });
+            say!(
+                "{rows} rows, {}",
+                if !is_held {
+                    "submitted before"
+                } else if args.hold {
+                    "held"
+                } else {
+                    "queued"
+                }
+            );
             print_data(&id.to_string())?;
         }
         if args.wait {
@@ -143,7 +165,7 @@ pub fn append(args: &AppendCommand) -> anyhow::Result<ExitCode> {
         let parts = Parts::open(&config).await?;
         let before = parts.jobs.store().read_batch(args.batch).await?.counts.rows;
         let lines_before = u32::try_from(before).context("the batch is full")?;
-        let whole = take(&parts.jobs, args.batch, file, lines_before, &stop).await?;
+        let whole = take(&parts.jobs, args.batch, file, Place { lines_before, skipped: 0 }, &stop).await?;
         let batch = parts.jobs.store().read_batch(args.batch).await?;
         if !whole {
             say!("stopped: {} rows of the file were appended; the batch is still held", batch.counts.rows - before);
@@ -174,10 +196,37 @@ pub fn release(args: &ReleaseCommand) -> anyhow::Result<ExitCode> {
 }
 
 /// Appends a file to a held batch. False when it was asked to stop.
-async fn take(jobs: &JobManager, id: BatchId, file: InputFile, lines_before: u32, stop: &Stop) -> anyhow::Result<bool> {
+async fn take(jobs: &JobManager, id: BatchId, file: InputFile, place: Place, stop: &Stop) -> anyhow::Result<bool> {
     let InputFile { name, format, reader } = file;
     let reader = RowReader::open(format, reader).with_context(|| format!("cannot take {name}"))?;
-    append_all(Box::new(reader), &**jobs.store(), id, lines_before, stop).await.with_context(|| format!("cannot take {name}"))
+    append_all(Box::new(reader), &**jobs.store(), id, place, stop).await.with_context(|| format!("cannot take {name}"))
+}
+
+/// What stands for the file's rows where a submission is compared with that of its key.
+fn digest_rows(args: &SubmitCommand, file: Option<&InputFile>) -> anyhow::Result<Option<String>> {
+    let (Some(path), Some(file)) = (&args.file, file) else { return Ok(None) };
+    if path.as_os_str() == "-" {
+        bail!("a submission with --key reads its file twice, which stdin cannot be: give it a file");
+    }
+    Ok(Some(format!("{:?} {} {}", file.format, args.hold, digest_file(path)?)))
+}
+
+/// A file that was not taken whole leaves nothing; but with a key, what is there is gone on with when it is submitted again, unless the file is at fault.
+async fn not_taken(jobs: &JobManager, id: BatchId, has_key: bool, taken: anyhow::Result<bool>, stop: &Stop) -> anyhow::Result<ExitCode> {
+    let file_is_bad = matches!(&taken, Err(error) if error.chain().any(|cause| cause.downcast_ref::<IntakeError>().is_some()));
+    if has_key && !file_is_bad {
+        taken.with_context(|| format!("batch {id} is held with the rows up to there: submit it again with its key to go on"))?;
+        say!("stopped: batch {id} is held with the rows up to there; submit it again with its key to go on");
+        return Ok(ExitCode::from(stop.exit_status()));
+    }
+    match jobs.store().discard_batch(id).await {
+        // Another who had the same key was faster.
+        Err(StoreError::NotFound(_)) if has_key => {}
+        discarded => discarded?,
+    }
+    taken?;
+    say!("stopped while the file was read; nothing was submitted");
+    Ok(ExitCode::from(stop.exit_status()))
 }
 
 fn print_rows(id: BatchId, rows: u64, json: bool) -> anyhow::Result<()> {

@@ -3,16 +3,18 @@
 use futures_util::TryStreamExt;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
+use super::key::{digest_of_batch, id_of};
 use super::{BatchRequest, INPUT_BYTES_MAX, JobError, JobManager};
 use crate::model::{Batch, BatchId, JsonText, NewBatch, NewRow, ProcessorKind, ProcessorVersion, RecordedOutcome};
 use crate::status::Snapshot;
-use crate::store::{Aborted, PgConnection, PgStore, ResultCursor};
+use crate::store::{Aborted, PgConnection, PgStore, ResultCursor, StoreError};
 
 /// Rows of a stream that are read at once.
 const PAGE_ROWS: u32 = 2_000;
 
 impl JobManager {
-    /// Submits a batch, in one transaction. It is run with the processor that is the newest now.
+    /// Submits a batch, in one transaction. It is run with the processor that is the newest now. With a key it can be submitted again when the answer was lost: it is
+    /// there once.
     ///
     /// ```no_run
     /// # async fn example(jobs: rowmill::jobs::JobManager) -> anyhow::Result<()> {
@@ -27,13 +29,14 @@ impl JobManager {
     /// ```
     ///
     /// # Errors
-    /// [`JobError::NoProcessor`], [`JobError::OtherKind`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`]; [`JobError::Store`] for no rows
-    /// without `hold`, lines that are 0 or come twice, or no attempts.
+    /// [`JobError::NoProcessor`], [`JobError::OtherKind`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::BadKey`],
+    /// [`JobError::KeyReused`]; [`JobError::Store`] for no rows without `hold`, lines that are 0 or come twice, or no attempts.
     pub async fn batch_submit(&self, request: BatchRequest) -> Result<BatchId, JobError> {
+        let key = request.key.clone();
         let (batch, rows) = self.prepare(request).await?;
         let (id, version) = (batch.id, batch.processor_version);
         tracing::debug!(batch = %id, version, rows = rows.len(), "submits a batch");
-        self.shared.store.submit_batch(batch, rows).await?;
+        self.shared.store.submit_batch(batch, rows).await.map_err(|error| refused(key, error))?;
         Ok(id)
     }
 
@@ -56,9 +59,10 @@ impl JobManager {
     /// # Errors
     /// As for [`JobManager::batch_submit`]. After an error of the database the transaction can only be rolled back.
     pub async fn batch_submit_in(&self, store: &PgStore, transaction: &mut PgConnection, request: BatchRequest) -> Result<BatchId, JobError> {
+        let key = request.key.clone();
         let (batch, rows) = self.prepare(request).await?;
         let id = batch.id;
-        store.submit_batch_in(transaction, batch, rows).await?;
+        store.submit_batch_in(transaction, batch, rows).await.map_err(|error| refused(key, error))?;
         Ok(id)
     }
 
@@ -66,7 +70,8 @@ impl JobManager {
         let version = self.find_processor(&request.app, &request.op, ProcessorKind::Batch).await?;
         check_context(&request.context)?;
         check_inputs(&request.rows)?;
-        let batch = new_batch(version, request.context, request.priority, request.attempts_max, request.hold);
+        let key = request.key.as_ref().map(|key| Ok::<_, JobError>((id_of(&request.app, key)?, digest_of_batch(&request)))).transpose()?;
+        let batch = new_batch(version, key, request.context, request.priority, request.attempts_max, request.hold);
         Ok((batch, request.rows))
     }
 
@@ -229,9 +234,19 @@ impl JobManager {
     }
 }
 
-pub(super) fn new_batch(version: ProcessorVersion, context: JsonText, priority: i32, attempts_max: u32, hold: bool) -> NewBatch {
+/// A batch to submit; one with a key has its id from that, and the digest of its request.
+pub(super) fn new_batch(
+    version: ProcessorVersion,
+    key: Option<(BatchId, String)>,
+    context: JsonText,
+    priority: i32,
+    attempts_max: u32,
+    hold: bool,
+) -> NewBatch {
+    let (id, request_digest) = key.map_or_else(|| (BatchId::generate(), None), |(id, digest)| (id, Some(digest)));
     NewBatch {
-        id: BatchId::generate(),
+        id,
+        request_digest,
         app: version.app,
         op: version.op,
         kind: version.kind,
@@ -241,6 +256,14 @@ pub(super) fn new_batch(version: ProcessorVersion, context: JsonText, priority: 
         context,
         attempts_max,
         hold,
+    }
+}
+
+/// Why the store refused what was submitted.
+pub(super) fn refused(key: Option<String>, error: StoreError) -> JobError {
+    match (key, error) {
+        (Some(key), StoreError::Exists(id)) => JobError::KeyReused { key, id },
+        (_, error) => error.into(),
     }
 }
 

@@ -23,6 +23,11 @@ pub enum JobError {
     InputTooLarge { line: u32, bytes: usize },
     #[error("the context has {bytes} bytes, and may have {} at most", super::INPUT_BYTES_MAX)]
     ContextTooLarge { bytes: usize },
+    #[error("a key has 1 to {} bytes, and this one has {bytes}", super::KEY_BYTES_MAX)]
+    BadKey { bytes: usize },
+    /// What was submitted with the key differs from this request, in its rows, context, operation or options.
+    #[error("the key {key:?} is that of batch {id}, which was submitted with another request: use a key of its own for each request")]
+    KeyReused { key: String, id: BatchId },
     #[error("batch {id} is {}: results can be read once it has ended", status.as_str())]
     NotFinal { id: BatchId, status: BatchStatus },
     #[error("slow query {id} has ended already, as {}", status.as_str())]

@@ -15,6 +15,10 @@ pub struct BatchRequest {
     pub priority: i32,
     /// How often a row is tried at most when its processor asks for a retry, or its worker dies; 1 or more.
     pub attempts_max: u32,
+    /// A batch that is submitted again with its key is there once: its id comes back. With another request the key is refused.
+    pub key: Option<String>,
+    /// Stands for rows that are appended later, such as the SHA-256 of the file that they come from, where a request is compared with that of its key.
+    pub rows_digest: Option<String>,
 }
 
 /// A slow query to submit.
@@ -29,6 +33,8 @@ pub struct QueryRequest {
     pub priority: i32,
     /// How often it is tried at most; 1 or more.
     pub attempts_max: u32,
+    /// As for a batch.
+    pub key: Option<String>,
 }
 
 /// How often a row is tried when nothing else is said.
@@ -45,6 +51,8 @@ impl BatchRequest {
             hold: false,
             priority: 0,
             attempts_max: ATTEMPTS_DEFAULT,
+            key: None,
+            rows_digest: None,
         }
     }
 
@@ -59,6 +67,11 @@ impl BatchRequest {
     }
 
     #[must_use]
+    pub fn with_key(self, key: impl Into<String>) -> BatchRequest {
+        BatchRequest { key: Some(key.into()), ..self }
+    }
+
+    #[must_use]
     pub fn held(self) -> BatchRequest {
         BatchRequest { hold: true, ..self }
     }
@@ -67,7 +80,12 @@ impl BatchRequest {
 impl QueryRequest {
     /// With the defaults: no context, priority 0, three attempts.
     pub fn new(app: impl Into<String>, op: impl Into<String>, input: JsonText) -> QueryRequest {
-        QueryRequest { app: app.into(), op: op.into(), context: JsonText::default(), input, priority: 0, attempts_max: ATTEMPTS_DEFAULT }
+        QueryRequest { app: app.into(), op: op.into(), context: JsonText::default(), input, priority: 0, attempts_max: ATTEMPTS_DEFAULT, key: None }
+    }
+
+    #[must_use]
+    pub fn with_key(self, key: impl Into<String>) -> QueryRequest {
+        QueryRequest { key: Some(key.into()), ..self }
     }
 
     #[must_use]

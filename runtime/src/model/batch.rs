@@ -135,6 +135,8 @@ pub struct NewBatch {
     pub attempts_max: u32,
     /// Submit in `wait`: rows can be appended, and nothing runs until the batch is released.
     pub hold: bool,
+    /// What was asked for, where the same may be asked for again: a batch whose id is there with the same digest is not submitted twice.
+    pub request_digest: Option<String>,
 }
 
 /// A row to submit.

@@ -33,6 +33,9 @@ pub const FILES_PER_BATCH_MAX: usize = 64;
 pub enum StoreError {
     #[error("there is no batch {0}")]
     NotFound(BatchId),
+    /// It was submitted with another request, or without the digest of one.
+    #[error("there is a batch {0} already")]
+    Exists(BatchId),
     #[error("batch {id} is {}: {wanted}", status.as_str())]
     WrongStatus {
         id: BatchId,
@@ -112,11 +115,11 @@ pub struct RowPieces {
 /// taken over, given back, or recorded to its end, and when its batch was aborted. A lost lease never revives, and nothing changes by its key.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Submits a batch with its first rows.
+    /// Submits a batch with its first rows. One that is there with the same request digest is left as it is, whatever became of it.
     ///
     /// # Errors
     /// `Invalid`: no rows without `hold`; a line that is 0 in a batch or comes twice, or a slow query that is not one row with line 0, or is held; no
-    /// attempts; an id that exists.
+    /// attempts. `Exists`.
     async fn submit_batch(&self, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError>;
 
     /// Appends rows to a held batch. Returns how many it has now.

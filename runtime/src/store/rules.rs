@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::model::{App, NAME_BYTES_MAX, NewBatch, NewRow, Piece, ProcessorKind, RowResult, RowStatus, Verdict};
+use crate::model::{App, BatchId, NAME_BYTES_MAX, NewBatch, NewRow, Piece, ProcessorKind, RowResult, RowStatus, Verdict};
 use crate::store::StoreError;
 
 /// How much the newest measurement counts in the time per row: 1 in this many.
@@ -29,6 +29,11 @@ pub(super) fn check_submit(batch: &NewBatch, rows: &[NewRow]) -> Result<(), Stor
         return Ok(());
     };
     Err(StoreError::Invalid(wrong.to_owned()))
+}
+
+/// Whether what is submitted under an id that is there was submitted before.
+pub(super) fn was_submitted(id: BatchId, known: Option<&str>, request: Option<&str>) -> Result<(), StoreError> {
+    if request.is_some() && known == request { Ok(()) } else { Err(StoreError::Exists(id)) }
 }
 
 pub(super) fn check_rows(kind: ProcessorKind, rows: &[NewRow]) -> Result<(), StoreError> {

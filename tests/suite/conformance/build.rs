@@ -24,6 +24,7 @@ pub fn batch() -> NewBatch {
         context: JsonText::default(),
         attempts_max: 3,
         hold: false,
+        request_digest: None,
     }
 }
 

@@ -52,6 +52,7 @@ macro_rules! conformance {
                 a_line_of_a_batch_is_one_or_more
                 a_slow_query_is_one_row_with_line_zero
                 an_id_is_taken_only_once
+                what_is_asked_for_again_is_there_once
                 a_row_is_tried_once_at_least
                 rows_are_numbered_from_one_in_the_order_they_came_in
                 a_line_may_be_as_large_as_it_gets

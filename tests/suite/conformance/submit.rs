@@ -75,9 +75,33 @@ pub async fn an_id_is_taken_only_once(kit: Kit) {
     kit.store.submit_batch(first.clone(), rows(2)).await.unwrap();
     let before = kit.view(first.id).await;
     kit.pass(MILLISECOND);
-    is_invalid(kit.store.submit_batch(first.clone(), rows(2)).await);
-    is_invalid(kit.store.submit_batch(NewBatch { id: first.id, app: "other".to_owned(), ..batch() }, rows(5)).await);
+    for (new, rows) in [
+        (first.clone(), rows(2)),
+        (NewBatch { id: first.id, app: "other".to_owned(), ..batch() }, rows(5)),
+        (NewBatch { request_digest: Some("digest".to_owned()), ..first.clone() }, rows(2)),
+    ] {
+        let refused = kit.store.submit_batch(new, rows).await;
+        assert!(matches!(refused, Err(StoreError::Exists(id)) if id == first.id), "{refused:?}");
+    }
     assert_eq!(kit.view(first.id).await, before);
+    kit.claim_nothing().await;
+}
+
+pub async fn what_is_asked_for_again_is_there_once(kit: Kit) {
+    let new = NewBatch { request_digest: Some("digest".to_owned()), ..batch() };
+    kit.store.submit_batch(new.clone(), rows(2)).await.unwrap();
+    kit.claim_rows(2).await;
+    let before = kit.view(new.id).await;
+    kit.pass(MILLISECOND);
+    // Rows out of order take another way in.
+    for again in [rows(2), rows_with_lines(&[2, 1])] {
+        kit.store.submit_batch(new.clone(), again).await.unwrap();
+    }
+    for other in [Some("another".to_owned()), None] {
+        let refused = kit.store.submit_batch(NewBatch { request_digest: other, ..new.clone() }, rows(2)).await;
+        assert!(matches!(refused, Err(StoreError::Exists(id)) if id == new.id), "{refused:?}");
+    }
+    assert_eq!(kit.view(new.id).await, before);
     kit.claim_nothing().await;
 }
 

@@ -7,6 +7,7 @@ use rowmill::store::ResultCursor;
 use sqlx::Connection;
 
 use super::{Site, is_store, on_each_store, refused, row, transaction};
+use crate::support::guests;
 
 on_each_store! {
     a_held_batch_takes_rows_until_it_is_released
@@ -17,6 +18,8 @@ on_each_store! {
     what_cannot_be_submitted_is_refused_with_a_sentence
     what_cannot_be_appended_leaves_the_batch_as_it_was
     a_new_version_serves_new_batches_and_the_old_one_those_that_have_it
+    a_batch_with_a_key_is_there_once
+    many_who_submit_with_one_key_get_one_batch
 }
 
 async fn a_held_batch_takes_rows_until_it_is_released(mut site: Site) {
@@ -39,6 +42,56 @@ async fn a_held_batch_takes_rows_until_it_is_released(mut site: Site) {
     for _ in 0..3 {
         assert_eq!(jobs.release(id).await.unwrap(), 1, "releasing again changes nothing");
     }
+}
+
+async fn a_batch_with_a_key_is_there_once(mut site: Site) {
+    let jobs = site.jobs.clone();
+    let request = || BatchRequest::new("bank", "validate").with_rows(vec![transaction(1), transaction(2)]).with_key("january");
+    let id = jobs.batch_submit(request()).await.unwrap();
+    assert_eq!(jobs.batch_submit(BatchRequest { op: "VALIDATE".to_owned(), ..request() }).await.unwrap(), id);
+    let other = BatchRequest { rows: vec![transaction(1), transaction(3)], ..request() };
+    let said = refused!(jobs.batch_submit(other).await, JobError::KeyReused { .. });
+    assert!(said.starts_with(&format!("the key \"january\" is that of batch {id}, which was submitted with another request")), "{said}");
+    assert_ne!(jobs.batch_submit(request().with_key("february")).await.unwrap(), id);
+    let said = refused!(jobs.batch_submit(request().with_key("")).await, JobError::BadKey { bytes: 0 });
+    assert_eq!(said, "a key has 1 to 255 bytes, and this one has 0");
+
+    // Also when it has ended, and when another version is the newest.
+    site.begin_work();
+    site.wait(id).await;
+    jobs.register_processor("bank", "validate", guests::read("sleeper")).await.unwrap();
+    assert_eq!(jobs.batch_submit(request()).await.unwrap(), id);
+    let found = jobs.store().read_batch(id).await.unwrap();
+    assert_eq!((found.counts.success, found.processor_version), (2, 1));
+    site.end_work().await;
+
+    // In a transaction of the caller's own, too, which is as good as before afterwards.
+    if let Some(store) = &site.postgres {
+        let url = site.database.as_ref().unwrap().url();
+        let mut mine = sqlx::PgConnection::connect(&url).await.unwrap();
+        let mut transaction = mine.begin().await.unwrap();
+        let new = jobs.batch_submit_in(store, &mut transaction, request().with_key("march")).await.unwrap();
+        for (request, wanted) in [(request(), id), (request().with_key("march"), new)] {
+            assert_eq!(jobs.batch_submit_in(store, &mut transaction, request).await.unwrap(), wanted);
+        }
+        transaction.commit().await.unwrap();
+        assert_eq!(jobs.store().read_batch(new).await.unwrap().counts.rows, 2);
+    }
+}
+
+async fn many_who_submit_with_one_key_get_one_batch(site: Site) {
+    let rows: Vec<_> = (1..=200).map(transaction).collect();
+    let submit = || {
+        let (jobs, request) = (site.jobs.clone(), BatchRequest::new("bank", "validate").with_rows(rows.clone()).with_key("one"));
+        tokio::spawn(async move { jobs.batch_submit(request).await.unwrap() })
+    };
+    let submitted: Vec<_> = (0..12).map(|_| submit()).collect();
+    let mut ids = std::collections::HashSet::new();
+    for submitted in submitted {
+        ids.insert(submitted.await.unwrap());
+    }
+    let [id] = ids.into_iter().collect::<Vec<_>>()[..] else { panic!("several batches") };
+    assert_eq!(site.jobs.store().read_batch(id).await.unwrap().counts.rows, 200);
 }
 
 async fn results_come_when_a_batch_has_ended_and_progress_always(mut site: Site) {

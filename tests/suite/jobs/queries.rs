@@ -10,6 +10,7 @@ on_each_store! {
     a_query_that_runs_can_be_aborted_and_one_that_ended_cannot
     batches_do_not_take_the_slots_of_queries
     a_batch_is_no_query
+    a_query_with_a_key_is_asked_once
 }
 
 const QUESTION: &str = r#"{"account":"DE0123456789","from":"2026-01-01","to":"2026-01-31","opening_cents":500,"transactions":[]}"#;
@@ -38,6 +39,16 @@ async fn a_query_says_try_later_until_it_has_its_answer_with_messages_and_files(
     let QueryState::Done(result) = tokio::time::timeout(SOON, site.jobs.wait_for_query(id)).await.unwrap().unwrap() else { panic!() };
     assert_eq!((result.status, result.messages[0].code.as_str()), (BatchStatus::Failed, "account-malformed"));
     site.end_work().await;
+}
+
+async fn a_query_with_a_key_is_asked_once(site: Site) {
+    let ask = |op: &str, input: &str| QueryRequest::new("bank", op, JsonText::check(input).unwrap()).with_key("mine");
+    let id = site.jobs.slow_query_submit(ask("statement", QUESTION)).await.unwrap();
+    assert_eq!(site.jobs.slow_query_submit(ask("STATEMENT", QUESTION)).await.unwrap(), id);
+    refused!(site.jobs.slow_query_submit(ask("statement", "{}")).await, JobError::KeyReused { .. });
+    // A batch has no key that a query has.
+    let batch = rowmill::jobs::BatchRequest::new("bank", "validate").with_rows(vec![transaction(1)]).with_key("mine");
+    refused!(site.jobs.batch_submit(batch).await, JobError::KeyReused { .. });
 }
 
 async fn a_query_that_runs_can_be_aborted_and_one_that_ended_cannot(mut site: Site) {

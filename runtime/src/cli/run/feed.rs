@@ -7,7 +7,7 @@ use anyhow::Context;
 use super::args::{RunArgs, Source};
 use super::directory::{Manifest, RunDirectory};
 use super::{APP, VERSION};
-use crate::cli::feed::{InputFile, append_all};
+use crate::cli::feed::{InputFile, Place, append_all};
 use crate::cli::signals::Stop;
 use crate::intake::{Format, RowReader};
 use crate::model::{BatchId, NewBatch, NewRow, ProcessorKind};
@@ -75,12 +75,16 @@ async fn submit_rows(
         context: args.context()?,
         attempts_max: args.attempts,
         hold: is_file,
+        request_digest: None,
     };
     match rows {
         Rows::Query(row) => store.submit_batch(batch, vec![row]).await?,
         Rows::File { name, reader } => {
             store.submit_batch(batch, Vec::new()).await?;
-            if !append_all(reader, &*store, manifest.batch, 0, stop).await.with_context(|| format!("cannot take {name}"))? {
+            if !append_all(reader, &*store, manifest.batch, Place { lines_before: 0, skipped: 0 }, stop)
+                .await
+                .with_context(|| format!("cannot take {name}"))?
+            {
                 store.close().await;
                 return Ok(None);
             }

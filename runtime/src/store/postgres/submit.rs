@@ -10,7 +10,7 @@ use super::listen::{CHANNEL, write};
 use super::text::{INPUT_END, encode};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
 use crate::store::columns::{count, failed, status_of};
-use crate::store::rules::{check_rows, check_submit, count_rows, line_twice};
+use crate::store::rules::{check_rows, check_submit, count_rows, line_twice, was_submitted};
 use crate::store::{StoreError, StoreEvent};
 
 /// Rows of one statement, at most, and their bytes. Arrays need no protocol of their own, as COPY does.
@@ -57,7 +57,7 @@ impl<'a> New<'a> {
     }
 
     async fn write(&self, db: &mut PgConnection, named: bool, now: Option<i64>) -> Result<(), StoreError> {
-        let key = self.insert(db, named, now).await?;
+        let Some(key) = self.insert(db, named, now).await? else { return Ok(()) };
         insert_all(db, named, key, self.first.len(), self.rest).await?;
         if !self.lines_ascend {
             sort_lines(db, named, key, 0, self.row_count).await?;
@@ -65,16 +65,16 @@ impl<'a> New<'a> {
         Ok(())
     }
 
-    /// The batch and its first rows, and tells everybody when that commits.
-    async fn insert(&self, db: &mut PgConnection, named: bool, now: Option<i64>) -> Result<i64, StoreError> {
-        let NewBatch { id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, hold } = self.batch;
+    /// The batch and its first rows, and tells everybody when that commits. Its key; none when it was submitted before.
+    async fn insert(&self, db: &mut PgConnection, named: bool, now: Option<i64>) -> Result<Option<i64>, StoreError> {
+        let NewBatch { id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, hold, request_digest } = self.batch;
         let columns = Columns::of(self.first);
         let event = (!hold).then(|| write(&StoreEvent::Submitted { app: app.clone(), kind: *kind }));
         let written: Vec<(i64,)> = sqlx::query_as(
             "WITH batch AS (
                 INSERT INTO rowmill.batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, fresh,
-                    row_count, line_last, lines_ascend, input_bytes_max, submitted_at, row_micros)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()),
+                    row_count, line_last, lines_ascend, input_bytes_max, submitted_at, request_digest, row_micros)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()), $22,
                     (SELECT p.row_micros FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6))
                 ON CONFLICT (batch_id) DO NOTHING RETURNING batch_key),
              written AS (
@@ -105,11 +105,21 @@ impl<'a> New<'a> {
         .bind(columns.rejected)
         .bind(event)
         .bind(CHANNEL)
-        .fetch_all(db)
+        .bind(request_digest.as_deref())
+        .fetch_all(&mut *db)
         .await
         .map_err(failed("submit a batch"))?;
-        let (key,) = *written.first().ok_or_else(|| StoreError::Invalid(format!("there is a batch {id} already")))?;
-        Ok(key)
+        if let [(key,)] = written[..] {
+            return Ok(Some(key));
+        }
+        // Whoever wrote it has committed: the insert waited for that.
+        let known: Vec<Option<String>> = sqlx::query_scalar("SELECT request_digest FROM rowmill.batches WHERE batch_id = $1")
+            .persistent(named)
+            .bind(id.uuid())
+            .fetch_all(db)
+            .await
+            .map_err(failed("look up a batch"))?;
+        was_submitted(*id, known.into_iter().flatten().next().as_deref(), request_digest.as_deref()).map(|()| None)
     }
 }
 

@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
 use crate::store::columns::{count, failed};
-use crate::store::rules::{check_rows, check_submit, count_rows, line_twice};
+use crate::store::rules::{check_rows, check_submit, count_rows, line_twice, was_submitted};
 use crate::store::{StoreError, StoreEvent};
 
 pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
@@ -16,8 +16,8 @@ pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec
     let mut db = store.begin().await?;
     let inserted = sqlx::query(
         "INSERT INTO batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at,
-            row_micros)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, (SELECT row_micros FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6)) ON CONFLICT (batch_id) DO NOTHING",
+            request_digest, row_micros)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, (SELECT row_micros FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6)) ON CONFLICT (batch_id) DO NOTHING",
     )
     .bind(batch.id.to_string())
     .bind(batch.app)
@@ -30,11 +30,17 @@ pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec
     .bind(i64::from(batch.attempts_max))
     .bind(if batch.hold { BatchStatus::Wait } else { BatchStatus::Queued }.as_str())
     .bind(store.now().0)
+    .bind(batch.request_digest.as_deref())
     .execute(&mut *db)
     .await
     .map_err(failed("submit a batch"))?;
     if inserted.rows_affected() == 0 {
-        return Err(StoreError::Invalid(format!("there is a batch {} already", batch.id)));
+        let known: Option<String> = sqlx::query_scalar("SELECT request_digest FROM batches WHERE batch_id = ?")
+            .bind(batch.id.to_string())
+            .fetch_one(&mut *db)
+            .await
+            .map_err(failed("look up a batch"))?;
+        return was_submitted(batch.id, known.as_deref(), batch.request_digest.as_deref());
     }
     insert_rows(&mut db, inserted.last_insert_rowid(), rows).await?;
     db.commit().await.map_err(failed("commit a submitted batch"))?;

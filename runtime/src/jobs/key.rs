@@ -1,0 +1,118 @@
+//! Idempotency keys: what is submitted again with its key is there once.
+//!
+//! The key names the batch: its id is made from it. So the database needs nothing to find the batch of a key, and two who submit at the same moment meet at the id.
+
+use sha2::{Digest, Sha256};
+use uuid::Uuid;
+
+use super::{BatchRequest, JobError, QueryRequest};
+use crate::model::{BatchId, NewRow, ProcessorKind};
+
+/// A key has so many bytes at most.
+pub const KEY_BYTES_MAX: usize = 255;
+
+/// The id of the batch with this key of this app.
+///
+/// # Errors
+/// [`JobError::BadKey`].
+pub(super) fn id_of(app: &str, key: &str) -> Result<BatchId, JobError> {
+    if key.is_empty() || key.len() > KEY_BYTES_MAX {
+        return Err(JobError::BadKey { bytes: key.len() });
+    }
+    let digest = Fields::of("id").text(app).text(key).end();
+    let mut bytes = [0; 16];
+    bytes.copy_from_slice(&digest[..16]);
+    Ok(Uuid::new_v8(bytes).into())
+}
+
+/// What has to be the same for a batch to be the same.
+pub(super) fn digest_of_batch(request: &BatchRequest) -> String {
+    let BatchRequest { app: _, op, context, rows, hold, priority, attempts_max, key: _, rows_digest } = request;
+    let fields = Fields::of(ProcessorKind::Batch.as_str()).text(&op.to_lowercase()).text(context.as_str());
+    let fields = fields.number(i64::from(*hold)).number(i64::from(*priority)).number(i64::from(*attempts_max)).optional(rows_digest.as_deref());
+    hex(&rows
+        .iter()
+        .fold(fields, |fields, NewRow { line, input, rejected }| fields.number(i64::from(*line)).text(input.as_str()).optional(rejected.as_deref()))
+        .end())
+}
+
+/// The same for a slow query.
+pub(super) fn digest_of_query(request: &QueryRequest) -> String {
+    let QueryRequest { app: _, op, context, input, priority, attempts_max, key: _ } = request;
+    let fields = Fields::of(ProcessorKind::SlowQuery.as_str()).text(&op.to_lowercase()).text(context.as_str());
+    hex(&fields.number(i64::from(*priority)).number(i64::from(*attempts_max)).text(input.as_str()).end())
+}
+
+/// Fields behind each other, each with its length, so that no two lists of fields are the same bytes.
+struct Fields(Sha256);
+
+impl Fields {
+    fn of(what: &str) -> Fields {
+        Fields(Sha256::new()).text(what)
+    }
+
+    fn text(mut self, text: &str) -> Fields {
+        self.0.update((text.len() as u64).to_le_bytes());
+        self.0.update(text);
+        self
+    }
+
+    fn optional(self, text: Option<&str>) -> Fields {
+        match text {
+            Some(text) => self.number(1).text(text),
+            None => self.number(0),
+        }
+    }
+
+    fn number(mut self, number: i64) -> Fields {
+        self.0.update(number.to_le_bytes());
+        self
+    }
+
+    fn end(self) -> [u8; 32] {
+        self.0.finalize().into()
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::JsonText;
+
+    #[test]
+    fn a_key_names_a_batch_of_its_app() {
+        let id = |app, key| id_of(app, key).unwrap();
+        assert_eq!(id("bank", "2026-01"), id("bank", "2026-01"));
+        assert_ne!(id("bank", "2026-01"), id("bank", "2026-02"));
+        assert_ne!(id("ab", "c"), id("a", "bc"));
+        for bad in ["", &"k".repeat(KEY_BYTES_MAX + 1)] {
+            assert!(matches!(id_of("bank", bad), Err(JobError::BadKey { .. })));
+        }
+    }
+
+    #[test]
+    fn whatever_differs_makes_another_request() {
+        let row = |line, text: &str| NewRow::new(line, JsonText::check(text).unwrap());
+        let plain = || BatchRequest::new("bank", "post").with_rows(vec![row(1, "1"), row(2, "2")]);
+        let others = [
+            BatchRequest { op: "other".to_owned(), ..plain() },
+            BatchRequest { priority: 1, ..plain() },
+            BatchRequest { attempts_max: 4, ..plain() },
+            plain().held(),
+            plain().with_context(JsonText::check("[]").unwrap()),
+            plain().with_rows(vec![row(1, "1"), row(2, "3")]),
+            plain().with_rows(vec![row(1, "1"), row(3, "2")]),
+            plain().with_rows(vec![row(1, "1")]),
+            BatchRequest { rows_digest: Some(String::new()), ..plain() },
+        ];
+        let same = digest_of_batch(&BatchRequest { op: "POST".to_owned(), key: Some("k".to_owned()), ..plain() });
+        assert_eq!(same, digest_of_batch(&plain()));
+        for other in others {
+            assert_ne!(digest_of_batch(&other), same, "{other:?}");
+        }
+    }
+}
