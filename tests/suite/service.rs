@@ -331,7 +331,7 @@ fn a_key_is_for_one_submission() {
     let (status, id, said) = submit(&file, &[]);
     assert!(status == 0 && said.contains("3 rows, queued"), "{said}");
     let (status, again, said) = submit(&file, &[]);
-    assert!(status == 0 && again == id && said.contains("3 rows, submitted before"), "{said}");
+    assert!(status == 0 && again == id && said.contains("3 rows, submitted before and queued by now"), "{said}");
     for (file, more) in [(&other, &[][..]), (&file, &["--priority", "1"]), (&file, &["--hold"])] {
         let (status, _, said) = submit(file, more);
         assert!(status == 2 && said.contains("the key \"k\" is that of batch"), "{said}");

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::progress::ReadProgress;
 use super::signals::Stop;
 use crate::intake::{Format, IntakeError, RowReader};
-use crate::model::{BatchId, NewRow};
+use crate::model::{BatchId, NewRow, hex};
 use crate::store::Store;
 
 /// Rows of one append, at most, and their bytes.
@@ -78,7 +78,7 @@ pub(super) fn digest_file(path: &Path) -> anyhow::Result<String> {
     loop {
         let read = file.read(&mut buffer).with_context(reading)?;
         if read == 0 {
-            return Ok(digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect());
+            return Ok(hex(&digest.finalize()));
         }
         digest.update(&buffer[..read]);
     }

@@ -123,7 +123,9 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
                 return not_taken(&parts.jobs, id, args.key.is_some(), taken, &stop).await;
             }
         }
-        let rows = if args.hold || !is_held {
+        let rows = if !is_held {
+            known.counts.rows
+        } else if args.hold {
             parts.jobs.store().read_batch(id).await?.counts.rows
         } else {
             // A file without rows was refused above: what fails here may pass, and nothing is lost.
@@ -133,16 +135,12 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
         if args.json && !args.wait {
             print_data(&json!({ "id": id, "rows": rows, "held": args.hold }).to_string())?;
         } else if !args.json {
-            say!(
-                "{rows} rows, {}",
-                if !is_held {
-                    "submitted before"
-                } else if args.hold {
-                    "held"
-                } else {
-                    "queued"
-                }
-            );
+            let state = match (is_held, args.hold) {
+                (false, _) => format!("submitted before and {} by now", known.status.as_str()),
+                (true, true) => "held".to_owned(),
+                (true, false) => "queued".to_owned(),
+            };
+            say!("{rows} rows, {state}");
             print_data(&id.to_string())?;
         }
         if args.wait {
@@ -220,9 +218,12 @@ async fn not_taken(jobs: &JobManager, id: BatchId, has_key: bool, taken: anyhow:
         return Ok(ExitCode::from(stop.exit_status()));
     }
     match jobs.store().discard_batch(id).await {
+        Ok(()) => {}
         // Another who had the same key was faster.
         Err(StoreError::NotFound(_)) if has_key => {}
-        discarded => discarded?,
+        // What was wrong with the file is said all the same.
+        Err(error) if taken.is_err() => say!("batch {id} is left behind, held: rowmill abort {id} ({:#})", anyhow::Error::from(error)),
+        Err(error) => return Err(error.into()),
     }
     taken?;
     say!("stopped while the file was read; nothing was submitted");

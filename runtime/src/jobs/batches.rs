@@ -3,7 +3,7 @@
 use futures_util::TryStreamExt;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
-use super::key::{digest_of_batch, id_of};
+use super::key::{self, Named, digest_of_batch};
 use super::{BatchRequest, INPUT_BYTES_MAX, JobError, JobManager};
 use crate::model::{Batch, BatchId, JsonText, NewBatch, NewRow, ProcessorKind, ProcessorVersion, RecordedOutcome};
 use crate::status::Snapshot;
@@ -70,8 +70,8 @@ impl JobManager {
         let version = self.find_processor(&request.app, &request.op, ProcessorKind::Batch).await?;
         check_context(&request.context)?;
         check_inputs(&request.rows)?;
-        let key = request.key.as_ref().map(|key| Ok::<_, JobError>((id_of(&request.app, key)?, digest_of_batch(&request)))).transpose()?;
-        let batch = new_batch(version, key, request.context, request.priority, request.attempts_max, request.hold);
+        let named = key::name(&request.app, request.key.as_deref(), || digest_of_batch(&request))?;
+        let batch = new_batch(version, named, request.context, request.priority, request.attempts_max, request.hold);
         Ok((batch, request.rows))
     }
 
@@ -234,19 +234,10 @@ impl JobManager {
     }
 }
 
-/// A batch to submit; one with a key has its id from that, and the digest of its request.
-pub(super) fn new_batch(
-    version: ProcessorVersion,
-    key: Option<(BatchId, String)>,
-    context: JsonText,
-    priority: i32,
-    attempts_max: u32,
-    hold: bool,
-) -> NewBatch {
-    let (id, request_digest) = key.map_or_else(|| (BatchId::generate(), None), |(id, digest)| (id, Some(digest)));
+pub(super) fn new_batch(version: ProcessorVersion, named: Named, context: JsonText, priority: i32, attempts_max: u32, hold: bool) -> NewBatch {
     NewBatch {
-        id,
-        request_digest,
+        id: named.id,
+        request_digest: named.request_digest,
         app: version.app,
         op: version.op,
         kind: version.kind,

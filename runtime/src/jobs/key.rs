@@ -6,16 +6,29 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{BatchRequest, JobError, QueryRequest};
-use crate::model::{BatchId, NewRow, ProcessorKind};
+use crate::model::{BatchId, NewRow, ProcessorKind, hex};
 
 /// A key has so many bytes at most.
 pub const KEY_BYTES_MAX: usize = 255;
 
-/// The id of the batch with this key of this app.
+/// What a key makes of a batch.
+pub(super) struct Named {
+    pub id: BatchId,
+    pub request_digest: Option<String>,
+}
+
+/// A batch with this key has its id from that, and keeps the digest of its request; one without is a new one.
 ///
 /// # Errors
 /// [`JobError::BadKey`].
-pub(super) fn id_of(app: &str, key: &str) -> Result<BatchId, JobError> {
+pub(super) fn name(app: &str, key: Option<&str>, digest: impl FnOnce() -> String) -> Result<Named, JobError> {
+    Ok(match key {
+        Some(key) => Named { id: id_of(app, key)?, request_digest: Some(digest()) },
+        None => Named { id: BatchId::generate(), request_digest: None },
+    })
+}
+
+fn id_of(app: &str, key: &str) -> Result<BatchId, JobError> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         return Err(JobError::BadKey { bytes: key.len() });
     }
@@ -72,10 +85,6 @@ impl Fields {
     fn end(self) -> [u8; 32] {
         self.0.finalize().into()
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Operations on slow queries: batches of one input.
 
 use super::batches::{check_context, check_inputs, new_batch, refused};
-use super::key::{digest_of_query, id_of};
+use super::key::{self, digest_of_query};
 use super::{JobError, JobManager, QueryRequest};
 use crate::model::{Batch, BatchId, BatchStatus, Message, NewRow, OutputFile, ProcessorKind, RecordedOutcome};
 use crate::status::{QueryAnswer, Snapshot};
@@ -44,11 +44,11 @@ impl JobManager {
     /// [`JobError::KeyReused`], [`JobError::Store`].
     pub async fn slow_query_submit(&self, request: QueryRequest) -> Result<BatchId, JobError> {
         let version = self.find_processor(&request.app, &request.op, ProcessorKind::SlowQuery).await?;
-        let key = request.key.as_ref().map(|key| Ok::<_, JobError>((id_of(&request.app, key)?, digest_of_query(&request)))).transpose()?;
+        let named = key::name(&request.app, request.key.as_deref(), || digest_of_query(&request))?;
         let rows = vec![NewRow::new(0, request.input)];
         check_context(&request.context)?;
         check_inputs(&rows)?;
-        let batch = new_batch(version, key, request.context, request.priority, request.attempts_max, false);
+        let batch = new_batch(version, named, request.context, request.priority, request.attempts_max, false);
         let id = batch.id;
         self.shared.store.submit_batch(batch, rows).await.map_err(|error| refused(request.key, error))?;
         Ok(id)

@@ -23,5 +23,5 @@ pub use limits::Limits;
 pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict};
 pub use pooler::Pooler;
 pub use processor::ProcessorVersion;
-pub use text::without_controls;
+pub use text::{hex, without_controls};
 pub use worker::{RunningLeases, WorkerInfo, WorkerRecord};

@@ -11,7 +11,7 @@ use super::bindings::{batch, slow_query};
 use super::cache::CompiledCache;
 use super::guest::{GuestState, make_store};
 use super::lift::to_component;
-use crate::model::{Limits, ProcessorKind};
+use crate::model::{Limits, ProcessorKind, hex};
 
 const BATCH: &str = "rowmill:jobs/batch@0.1.0";
 const SLOW_QUERY: &str = "rowmill:jobs/slow-query@0.1.0";
@@ -116,8 +116,4 @@ fn check_exports(engine: &Engine, pre: &InstancePre<GuestState>, kind: Processor
         ProcessorKind::Batch => batch::BatchProcessor::new(&mut store, &instance).map(drop),
         ProcessorKind::SlowQuery => slow_query::SlowQueryProcessor::new(&mut store, &instance).map(drop),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

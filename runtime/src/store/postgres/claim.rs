@@ -1,6 +1,7 @@
 //! Leases are given. How is said in migrations/postgres/0004_claims.sql.
 
 use sqlx::Postgres;
+use sqlx::postgres::PgArguments;
 use sqlx::query::QueryAs;
 use uuid::Uuid;
 
@@ -37,11 +38,7 @@ pub(super) async fn claim_work(store: &PgStore, request: &ClaimRequest) -> Resul
     claimed.into_iter().map(WorkRow::work).collect()
 }
 
-fn bind<'q, O>(
-    claim: QueryAs<'q, Postgres, O, <Postgres as sqlx::Database>::Arguments>,
-    store: &PgStore,
-    request: &'q ClaimRequest,
-) -> QueryAs<'q, Postgres, O, <Postgres as sqlx::Database>::Arguments> {
+fn bind<'q, O>(claim: QueryAs<'q, Postgres, O, PgArguments>, store: &PgStore, request: &'q ClaimRequest) -> QueryAs<'q, Postgres, O, PgArguments> {
     claim
         .persistent(store.named())
         .bind(&request.worker)
