@@ -26,6 +26,27 @@ CREATE TABLE rowmill.charges (
     micros bigint NOT NULL
 );
 
+-- What operators say about the work of an app, or of one of its operations.
+CREATE TABLE rowmill.policies (
+    app text COLLATE "C" NOT NULL,
+    op text COLLATE "C" NOT NULL CONSTRAINT op_is_lower_case CHECK (op = lower(op)),
+    paused boolean NOT NULL DEFAULT false,
+    rate_micros bigint CONSTRAINT a_rate_is_more_than_nothing CHECK (rate_micros > 0),
+    burst bigint CONSTRAINT a_burst_is_a_row_at_least CHECK (burst > 0),
+    tokens bigint,
+    refilled_at bigint,
+    terms text,
+    PRIMARY KEY (app, op),
+    CONSTRAINT a_rate_is_whole CHECK ((rate_micros IS NULL) = (burst IS NULL) AND (rate_micros IS NULL) = (tokens IS NULL) AND (rate_micros IS NULL) = (refilled_at IS NULL))
+) WITH (fillfactor = 50);
+COMMENT ON COLUMN rowmill.policies.op IS 'an operation, or nothing for all of the app';
+COMMENT ON COLUMN rowmill.policies.paused IS 'nothing of it is leased';
+COMMENT ON COLUMN rowmill.policies.rate_micros IS 'so many millionths of rows are leased per second, NULL for no limit';
+COMMENT ON COLUMN rowmill.policies.burst IS 'so many rows may be leased at once after a while without work';
+COMMENT ON COLUMN rowmill.policies.tokens IS 'billionths of rows that could be leased at refilled_at; moved by claims';
+COMMENT ON COLUMN rowmill.policies.refilled_at IS 'when tokens was counted';
+COMMENT ON COLUMN rowmill.policies.terms IS 'the terms of batches that say nothing else, as JSON';
+
 CREATE TABLE rowmill.processors (
     app text COLLATE "C" NOT NULL,
     op text COLLATE "C" NOT NULL CONSTRAINT op_is_lower_case CHECK (op = lower(op)),
@@ -63,6 +84,12 @@ CREATE TABLE rowmill.batches (
     context text NOT NULL,
     request_digest text,
     attempts_max bigint NOT NULL CONSTRAINT at_least_one_attempt CHECK (attempts_max >= 1),
+    retry_rule text,
+    start_at bigint,
+    deferred boolean NOT NULL DEFAULT false,
+    deadline_at bigint,
+    failures_max bigint CONSTRAINT failures_are_not_negative CHECK (failures_max >= 0),
+    failures_percent bigint CONSTRAINT a_part_is_no_more_than_the_whole CHECK (failures_percent BETWEEN 0 AND 100),
     status text NOT NULL CONSTRAINT status_is_known CHECK (status IN ('wait', 'queued', 'inprog', 'success', 'failed', 'aborted')),
     step text NOT NULL DEFAULT 'rows' CONSTRAINT step_is_known CHECK (step IN ('rows', 'join', 'mark', 'done')),
     fresh boolean NOT NULL DEFAULT false,
@@ -87,11 +114,18 @@ CREATE TABLE rowmill.batches (
     finish_attempt int NOT NULL DEFAULT 0,
     CONSTRAINT the_cursor_is_inside CHECK (next_row BETWEEN 1 AND row_count + 1),
     CONSTRAINT no_more_outcomes_than_rows CHECK (success + failed <= row_count),
-    CONSTRAINT fresh_says_that_rows_wait CHECK (fresh = (step = 'rows' AND status IN ('queued', 'inprog') AND next_row <= row_count))
+    CONSTRAINT fresh_says_that_rows_wait CHECK (fresh = (step = 'rows' AND status IN ('queued', 'inprog') AND next_row <= row_count AND NOT deferred)),
+    CONSTRAINT what_is_deferred_has_a_start CHECK (NOT deferred OR start_at IS NOT NULL)
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 200, autovacuum_analyze_scale_factor = 0.1);
 COMMENT ON COLUMN rowmill.batches.batch_id IS 'a UUIDv7, the name of the batch outside';
 COMMENT ON COLUMN rowmill.batches.request_digest IS 'of what was asked for, where it has a key: the id is made from that';
-COMMENT ON COLUMN rowmill.batches.fresh IS 'rows wait that no lease has taken; kept beside what it says so that moving the cursor touches no index';
+COMMENT ON COLUMN rowmill.batches.retry_rule IS 'when rows are tried again, as JSON, NULL for the default';
+COMMENT ON COLUMN rowmill.batches.start_at IS 'no row is leased before';
+COMMENT ON COLUMN rowmill.batches.deferred IS 'its start lay ahead when a claim looked last';
+COMMENT ON COLUMN rowmill.batches.deadline_at IS 'rows without an outcome are aborted then';
+COMMENT ON COLUMN rowmill.batches.failures_max IS 'a record that makes it more failed rows than this aborts the batch';
+COMMENT ON COLUMN rowmill.batches.failures_percent IS 'the same as a part of its rows';
+COMMENT ON COLUMN rowmill.batches.fresh IS 'rows wait that a lease can take and none has taken; kept beside what it says so that moving the cursor touches no index';
 COMMENT ON COLUMN rowmill.batches.row_count IS 'moved by submit and append';
 COMMENT ON COLUMN rowmill.batches.next_row IS 'the cursor: the first row that no lease has taken; moved by claims';
 COMMENT ON COLUMN rowmill.batches.line_last IS 'the line of the last row';
@@ -108,8 +142,10 @@ COMMENT ON COLUMN rowmill.batches.started_at IS 'set by the first claim';
 COMMENT ON COLUMN rowmill.batches.finished_at IS 'set when status and files are final';
 COMMENT ON COLUMN rowmill.batches.finish_token IS 'set by the claim of a finish lease, cleared at the end of the step';
 COMMENT ON COLUMN rowmill.batches.finish_expires_at IS 'when the finish lease ends; without a token, when it can be claimed again';
--- Claims look only at batches that have rows to lease, and jump from app to app.
-CREATE INDEX batches_fresh ON rowmill.batches (kind, app, priority DESC, batch_key) WHERE fresh;
+-- Claims look only at batches that have rows to lease, and jump from operation to operation.
+CREATE INDEX batches_fresh ON rowmill.batches (kind, app, op, priority DESC, batch_key) WHERE fresh;
+CREATE INDEX batches_deferred ON rowmill.batches (start_at) WHERE deferred AND status = 'queued';
+CREATE INDEX batches_with_a_deadline ON rowmill.batches (deadline_at) WHERE deadline_at IS NOT NULL AND step = 'rows';
 -- The time comes before the key so that no plan goes along the primary key, through all batches that were ever done.
 CREATE INDEX batches_to_finish ON rowmill.batches (kind, submitted_at, batch_key) WHERE step IN ('join', 'mark') AND finish_expires_at IS NULL;
 CREATE INDEX batches_to_finish_later ON rowmill.batches (finish_expires_at) WHERE finish_expires_at IS NOT NULL;
@@ -164,6 +200,7 @@ CREATE TABLE rowmill.retries (
     batch_key bigint NOT NULL,
     row_no int NOT NULL,
     app text COLLATE "C" NOT NULL,
+    op text COLLATE "C" NOT NULL,
     kind text NOT NULL,
     attempt int NOT NULL,
     due_at bigint NOT NULL,
@@ -173,7 +210,7 @@ CREATE TABLE rowmill.retries (
 COMMENT ON COLUMN rowmill.retries.attempt IS 'the attempt that comes';
 COMMENT ON COLUMN rowmill.retries.lease_id IS 'set by a claim, cleared when that attempt asks for another';
 CREATE INDEX retries_due ON rowmill.retries (due_at) WHERE lease_id IS NULL;
-CREATE INDEX retries_due_by_app ON rowmill.retries (kind, app, due_at) WHERE lease_id IS NULL;
+CREATE INDEX retries_due_by_op ON rowmill.retries (kind, app, op, due_at) WHERE lease_id IS NULL;
 CREATE INDEX retries_due_by_batch ON rowmill.retries (batch_key, due_at, row_no) WHERE lease_id IS NULL;
 CREATE INDEX retries_by_lease ON rowmill.retries (lease_id, row_no) WHERE lease_id IS NOT NULL;
 

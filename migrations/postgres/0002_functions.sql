@@ -36,7 +36,7 @@ BEGIN
     status := batch.status;
     row_count := batch.row_count;
     IF status = 'wait' AND row_count > 0 THEN
-        UPDATE rowmill.batches b SET status = 'queued', fresh = true WHERE b.batch_key = batch.batch_key;
+        UPDATE rowmill.batches b SET status = 'queued', fresh = NOT b.deferred WHERE b.batch_key = batch.batch_key;
         PERFORM pg_notify('rowmill', batch.kind || ' ' || batch.app);
         status := 'queued';
     END IF;

@@ -21,7 +21,7 @@ END
 $$;
 
 -- A lease that was given back, or whose owner went silent; its first rows, when it has more than this worker may get.
-CREATE FUNCTION rowmill.take_over(p_app text, p_kind text, p_worker text, p_rows_max int, p_now bigint, p_expires bigint,
+CREATE FUNCTION rowmill.take_over(p_app text, p_op text, p_kind text, p_worker text, p_rows_max int, p_now bigint, p_expires bigint,
     OUT lease_id bigint, OUT token bigint, OUT batch_id uuid, OUT row_count int, OUT crashes int
 ) LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
@@ -31,7 +31,7 @@ DECLARE
     rest int;
 BEGIN
     SELECT l.*, b.batch_id AS id INTO ended FROM rowmill.leases l
-    CROSS JOIN LATERAL (SELECT b.batch_id FROM rowmill.batches b WHERE b.batch_key = l.batch_key AND b.step = 'rows' LIMIT 1) b
+    CROSS JOIN LATERAL (SELECT b.batch_id FROM rowmill.batches b WHERE b.batch_key = l.batch_key AND b.step = 'rows' AND b.op = p_op LIMIT 1) b
     WHERE l.app = p_app AND l.kind = p_kind AND l.expires_at <= p_now
     ORDER BY l.expires_at, l.lease_id LIMIT 1 FOR UPDATE OF l SKIP LOCKED;
     IF NOT FOUND THEN RETURN; END IF;
@@ -79,37 +79,63 @@ BEGIN
 END
 $$;
 
--- Kinds and apps that have something to lease (source 0: leases that ended, 1: retries that are due, 2: fresh rows), each with what comes first by priority, then age. Jumps from app to app: the number of batches does not matter.
-CREATE FUNCTION rowmill.apps_with_work(p_now bigint) RETURNS TABLE (source int, kind text, app text, priority int, batch_key bigint)
+-- What there is of a rate now, in billionths of rows; no more than its burst.
+CREATE FUNCTION rowmill.tokens_now(p_rate_micros bigint, p_burst bigint, p_tokens bigint, p_refilled_at bigint, p_now bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT least(p_burst * 1000000000, p_tokens + p_rate_micros * least(greatest(p_now - p_refilled_at, 0), p_burst * 1000000000 / p_rate_micros + 1))
+$$;
+
+-- What there must be of a rate for a lease: work of a tenth of a second, since smaller leases would cost more than they run.
+CREATE FUNCTION rowmill.tokens_wanted(p_rate_micros bigint, p_burst bigint) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT greatest(least(p_rate_micros / 10000000, p_burst), 1) * 1000000000
+$$;
+
+-- How many rows of an operation may be leased at this moment, by what is said of its app and of itself: 0 when it is paused or has used up its rate, NULL for any number.
+CREATE FUNCTION rowmill.rows_allowed(p_app text, p_op text, p_now bigint) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (SELECT min(CASE WHEN p.paused THEN 0 WHEN t.tokens < rowmill.tokens_wanted(p.rate_micros, p.burst) THEN 0 ELSE t.tokens / 1000000000 END)
+        FROM rowmill.policies p CROSS JOIN LATERAL (SELECT rowmill.tokens_now(p.rate_micros, p.burst, p.tokens, p.refilled_at, p_now) AS tokens) t
+        WHERE p.app = p_app AND p.op IN ('', p_op) AND (p.paused OR p.rate_micros IS NOT NULL));
+END
+$$;
+
+-- Operations with retries, each with that which is due first.
+CREATE FUNCTION rowmill.ops_with_retries() RETURNS TABLE (kind text, app text, op text, due_at bigint, priority int, batch_key bigint)
+LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE ops AS (
+        (SELECT r.kind, r.app, r.op FROM rowmill.retries r WHERE r.lease_id IS NULL ORDER BY r.kind, r.app, r.op LIMIT 1)
+        UNION ALL
+        SELECT n.* FROM ops o CROSS JOIN LATERAL (
+            SELECT r.kind, r.app, r.op FROM rowmill.retries r WHERE r.lease_id IS NULL AND (r.kind, r.app, r.op) > (o.kind, o.app, o.op)
+            ORDER BY r.kind, r.app, r.op LIMIT 1) n
+    )
+    SELECT o.kind, o.app, o.op, d.due_at, d.priority, d.batch_key FROM ops o CROSS JOIN LATERAL (
+        SELECT r.due_at, b.priority, b.batch_key FROM rowmill.retries r
+        CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
+        WHERE r.lease_id IS NULL AND r.kind = o.kind AND r.app = o.app AND r.op = o.op ORDER BY r.due_at LIMIT 1) d
+$$;
+
+-- Operations that have something to lease (source 0: leases that ended, 1: retries that are due, 2: fresh rows), each with what comes first by priority, then age. Jumps from operation to operation: the number of batches does not matter.
+CREATE FUNCTION rowmill.ops_with_work(p_now bigint) RETURNS TABLE (source int, kind text, app text, op text, priority int, batch_key bigint)
 LANGUAGE sql STABLE AS $$
     WITH RECURSIVE fresh AS (
-        (SELECT b.kind, b.app, b.priority, b.batch_key FROM rowmill.batches b WHERE b.fresh
-         ORDER BY b.kind, b.app, b.priority DESC, b.batch_key LIMIT 1)
+        (SELECT b.kind, b.app, b.op, b.priority, b.batch_key FROM rowmill.batches b WHERE b.fresh
+         ORDER BY b.kind, b.app, b.op, b.priority DESC, b.batch_key LIMIT 1)
         UNION ALL
         SELECT n.* FROM fresh f CROSS JOIN LATERAL (
-            SELECT b.kind, b.app, b.priority, b.batch_key FROM rowmill.batches b WHERE b.fresh AND (b.kind, b.app) > (f.kind, f.app)
-            ORDER BY b.kind, b.app, b.priority DESC, b.batch_key LIMIT 1) n
-    ), again AS (
-        (SELECT r.kind, r.app FROM rowmill.retries r WHERE r.lease_id IS NULL ORDER BY r.kind, r.app LIMIT 1)
-        UNION ALL
-        SELECT n.* FROM again f CROSS JOIN LATERAL (
-            SELECT r.kind, r.app FROM rowmill.retries r WHERE r.lease_id IS NULL AND (r.kind, r.app) > (f.kind, f.app)
-            ORDER BY r.kind, r.app LIMIT 1) n
+            SELECT b.kind, b.app, b.op, b.priority, b.batch_key FROM rowmill.batches b WHERE b.fresh AND (b.kind, b.app, b.op) > (f.kind, f.app, f.op)
+            ORDER BY b.kind, b.app, b.op, b.priority DESC, b.batch_key LIMIT 1) n
     )
     SELECT 2, f.* FROM fresh f
     UNION ALL
-    SELECT 1, a.kind, a.app, d.priority, d.batch_key FROM again a CROSS JOIN LATERAL (
-        SELECT b.priority, b.batch_key FROM rowmill.retries r
-        CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
-        WHERE r.lease_id IS NULL AND r.kind = a.kind AND r.app = a.app AND r.due_at <= p_now ORDER BY r.due_at LIMIT 1) d
+    SELECT 1, r.kind, r.app, r.op, r.priority, r.batch_key FROM rowmill.ops_with_retries() r WHERE r.due_at <= p_now
     UNION ALL
-    SELECT 0, l.kind, l.app, b.priority, b.batch_key FROM rowmill.leases l
+    SELECT 0, l.kind, l.app, b.op, b.priority, b.batch_key FROM rowmill.leases l
     CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = l.batch_key AND b.step = 'rows' LIMIT 1) b
     WHERE l.expires_at <= p_now
 $$;
 
 -- Leases: fair shares between apps (start-time fair queueing over virtual time: Goyal, Vin and Cheng 1996), then priority, then age. An app that was idle may be
--- p_credit behind the others, so that its few rows go first. Within an app: leases that ended, then retries that are due, then fresh rows.
+-- p_credit behind the others, so that its few rows go first. What is paused, or has used up its rate, is passed over. Within an app: leases that ended, then retries that are due, then fresh rows.
 CREATE FUNCTION rowmill.claim_leases(p_worker text, p_leases_max int, p_rows_max int, p_slots bigint, p_target_micros bigint, p_ttl bigint, p_kind text,
     p_credit bigint, p_now bigint)
 RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, row_count int, crashes int) LANGUAGE plpgsql VOLATILE
@@ -122,6 +148,9 @@ DECLARE
     given int := 0;
     passed text[] := '{}';
     full_up text[];
+    -- Something is paused or has a rate, which is seldom.
+    limited boolean;
+    most int;
     virtual bigint;
     chosen record;
     batch record;
@@ -134,35 +163,45 @@ BEGIN
     PERFORM pg_advisory_xact_lock(7881403275);
     -- What is left of batches that were aborted.
     DELETE FROM rowmill.leases l WHERE l.expires_at <= at AND (SELECT b.step <> 'rows' FROM rowmill.batches b WHERE b.batch_key = l.batch_key);
+    -- What begins now. Others hold these batches no longer than a commit takes, and the next claim finds them.
+    IF EXISTS (SELECT FROM rowmill.batches b WHERE b.deferred AND b.status = 'queued' AND b.start_at <= at) THEN
+        UPDATE rowmill.batches b SET deferred = false, fresh = true WHERE b.batch_key IN (
+            SELECT b.batch_key FROM rowmill.batches b WHERE b.deferred AND b.status = 'queued' AND b.start_at <= at
+            ORDER BY b.start_at LIMIT 1000 FOR NO KEY UPDATE SKIP LOCKED);
+    END IF;
     IF EXISTS (SELECT FROM rowmill.charges) THEN
         WITH folded AS (DELETE FROM rowmill.charges RETURNING app, micros)
         UPDATE rowmill.apps a SET served_micros = a.served_micros + s.micros / a.weight
         FROM (SELECT app, sum(micros)::bigint AS micros FROM folded GROUP BY app) s WHERE a.app = s.app;
     END IF;
     SELECT s.served_micros INTO virtual FROM rowmill.schedule s;
+    limited := EXISTS (SELECT FROM rowmill.policies p WHERE p.paused OR p.rate_micros IS NOT NULL);
     WHILE given < p_leases_max LOOP
         full_up := rowmill.full_apps(at);
-        SELECT w.source, w.app, w.kind, greatest(coalesce(a.served_micros, 0), virtual - p_credit) AS start, coalesce(a.weight, 1) AS weight,
+        SELECT w.source, w.app, w.op, w.kind, w.allowed, greatest(coalesce(a.served_micros, 0), virtual - p_credit) AS start, coalesce(a.weight, 1) AS weight,
             count(*) OVER () = 1 AS alone INTO chosen
-        FROM rowmill.apps_with_work(at) w LEFT JOIN rowmill.apps a USING (app)
-        WHERE (p_kind IS NULL OR w.kind = p_kind) AND w.app <> ALL (full_up) AND (w.kind || ' ' || w.app) <> ALL (passed)
+        FROM (SELECT o.*, CASE WHEN limited THEN rowmill.rows_allowed(o.app, o.op, at) END AS allowed FROM rowmill.ops_with_work(at) o) w
+        LEFT JOIN rowmill.apps a USING (app)
+        WHERE (p_kind IS NULL OR w.kind = p_kind) AND w.app <> ALL (full_up) AND ROW(w.kind, w.app, w.op)::text <> ALL (passed)
+            AND w.allowed IS DISTINCT FROM 0
         ORDER BY start, w.source, w.priority DESC, w.batch_key LIMIT 1;
         EXIT WHEN NOT FOUND;
         lease_id := NULL;
         cost := 0;
+        most := least(p_rows_max, chosen.allowed);
         IF chosen.source = 0 THEN
-            SELECT t.* INTO lease_id, token, batch_id, row_count, crashes FROM rowmill.take_over(chosen.app, chosen.kind, p_worker, p_rows_max, at, ends) t;
+            SELECT t.* INTO lease_id, token, batch_id, row_count, crashes FROM rowmill.take_over(chosen.app, chosen.op, chosen.kind, p_worker, most, at, ends) t;
         END IF;
         IF lease_id IS NULL THEN
             again := false;
             IF chosen.source < 2 THEN
                 SELECT b.batch_key, b.batch_id, b.row_micros, b.success + b.failed > 0 AS measured INTO batch FROM rowmill.retries r
                 CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
-                WHERE r.lease_id IS NULL AND r.kind = chosen.kind AND r.app = chosen.app AND r.due_at <= at ORDER BY r.due_at LIMIT 1;
+                WHERE r.lease_id IS NULL AND r.kind = chosen.kind AND r.app = chosen.app AND r.op = chosen.op AND r.due_at <= at ORDER BY r.due_at LIMIT 1;
                 again := FOUND;
             END IF;
             IF again THEN
-                SELECT rowmill.lease_rows(batch.row_micros, batch.measured, count(*), p_slots, p_target_micros, p_rows_max) INTO taken FROM (
+                SELECT rowmill.lease_rows(batch.row_micros, batch.measured, count(*), p_slots, p_target_micros, most) INTO taken FROM (
                     SELECT FROM rowmill.retries r WHERE r.batch_key = batch.batch_key AND r.lease_id IS NULL AND r.due_at <= at LIMIT p_rows_max * p_slots) r;
                 cost := taken * coalesce(batch.row_micros, 1000);
                 SELECT n.* INTO lease_id, token
@@ -171,16 +210,16 @@ BEGIN
                     SELECT r.row_no FROM rowmill.retries r WHERE r.batch_key = batch.batch_key AND r.lease_id IS NULL AND r.due_at <= at
                     ORDER BY r.due_at, r.row_no LIMIT taken);
             ELSE
-                SELECT b.* INTO batch FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app
+                SELECT b.* INTO batch FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app AND b.op = chosen.op
                 ORDER BY b.priority DESC, b.batch_key LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
                 IF NOT FOUND AND given = 0 THEN
                     -- All are being recorded, which takes no longer than a commit.
-                    SELECT b.* INTO batch FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app
+                    SELECT b.* INTO batch FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app AND b.op = chosen.op
                     ORDER BY b.priority DESC, b.batch_key LIMIT 1 FOR NO KEY UPDATE;
                 END IF;
                 IF FOUND THEN
                     taken := rowmill.lease_rows(batch.row_micros, batch.success + batch.failed > 0, batch.row_count - batch.next_row + 1, p_slots,
-                        p_target_micros, p_rows_max);
+                        p_target_micros, most);
                     cost := taken * coalesce(batch.row_micros, 1000);
                     UPDATE rowmill.batches b SET next_row = batch.next_row + taken, status = 'inprog', started_at = coalesce(b.started_at, at),
                         fresh = batch.next_row + taken <= b.row_count
@@ -194,17 +233,22 @@ BEGIN
             crashes := 0;
         END IF;
         IF lease_id IS NULL THEN
-            passed := passed || (chosen.kind || ' ' || chosen.app);
+            passed := passed || ROW(chosen.kind, chosen.app, chosen.op)::text;
             CONTINUE;
         END IF;
         given := given + 1;
         virtual := greatest(virtual, chosen.start);
         INSERT INTO rowmill.apps AS a (app, served_micros) VALUES (chosen.app, chosen.start + cost / chosen.weight)
         ON CONFLICT (app) DO UPDATE SET served_micros = chosen.start + cost / chosen.weight;
+        IF chosen.allowed IS NOT NULL THEN
+            UPDATE rowmill.policies p SET refilled_at = at,
+                tokens = rowmill.tokens_now(p.rate_micros, p.burst, p.tokens, p.refilled_at, at) - row_count * 1000000000::bigint
+            WHERE p.app = chosen.app AND p.op IN ('', chosen.op) AND p.rate_micros IS NOT NULL;
+        END IF;
         RETURN NEXT;
         -- That was all, as it mostly is where little waits: a look at one index costs less than one for the next app.
         EXIT WHEN chosen.alone AND chosen.source = 2 AND NOT EXISTS (
-            SELECT FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app);
+            SELECT FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app AND b.op = chosen.op);
     END LOOP;
     IF given > 0 THEN
         UPDATE rowmill.schedule SET served_micros = virtual WHERE served_micros <> virtual;
@@ -217,7 +261,8 @@ $$;
 CREATE FUNCTION rowmill.claim_work(p_worker text, p_leases_max int, p_rows_max int, p_slots bigint, p_target_micros bigint, p_ttl bigint, p_kind text,
     p_credit bigint, p_now bigint, p_bytes_max bigint)
 RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, leased int, crashes int,
-    app text, op text, kind text, priority int, processor_version bigint, processor_digest text, context text, attempts_max bigint, status text, step text,
+    app text, op text, kind text, priority bigint, processor_version bigint, processor_digest text, context text, attempts_max bigint, retry_rule text, start_at bigint,
+    deadline_at bigint, failures_max bigint, failures_percent bigint, status text, step text,
     row_count int, success int, failed int, fuel bigint, submitted_at bigint, started_at bigint, weight bigint, running_max bigint, limits text,
     with_rows boolean, first_row int, row_nos int[], lines bigint[], inputs text, rejected text[], attempt int, attempts int[]) LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
@@ -230,9 +275,10 @@ BEGIN
         FROM rowmill.claim_leases(p_worker, p_leases_max, p_rows_max, p_slots, p_target_micros, p_ttl, p_kind, p_credit, p_now) c
     LOOP
         SELECT b.app, b.op, b.kind, b.priority, b.processor_version, b.processor_digest, CASE WHEN octet_length(b.context) <= p_bytes_max THEN b.context ELSE '' END,
-            b.attempts_max, b.status, b.step, b.row_count, b.success, b.failed, b.fuel, b.submitted_at, b.started_at, a.weight, a.running_max, a.limits,
+            b.attempts_max, b.retry_rule, b.start_at, b.deadline_at, b.failures_max, b.failures_percent, b.status, b.step, b.row_count, b.success, b.failed, b.fuel, b.submitted_at, b.started_at, a.weight, a.running_max, a.limits,
             b.input_bytes_max
-        INTO app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, step, row_count, success, failed, fuel, submitted_at,
+        INTO app, op, kind, priority, processor_version, processor_digest, context, attempts_max, retry_rule, start_at, deadline_at, failures_max,
+            failures_percent, status, step, row_count, success, failed, fuel, submitted_at,
             started_at, weight, running_max, limits, input_bytes_max
         FROM rowmill.batches b JOIN rowmill.apps a USING (app) WHERE b.batch_id = claim_work.batch_id;
         with_rows := leased * input_bytes_max <= p_bytes_max;
@@ -293,5 +339,38 @@ BEGIN
     IF FOUND THEN RETURN 0; END IF;
     RETURN (SELECT b.finish_expires_at FROM rowmill.batches b WHERE b.finish_expires_at IS NOT NULL AND (p_kind IS NULL OR b.kind = p_kind)
         ORDER BY b.finish_expires_at LIMIT 1);
+END
+$$;
+
+-- How many milliseconds from now something can be claimed that cannot be now; 0 when it can, or when a batch is to be finished; NULL when nothing comes by itself.
+CREATE FUNCTION rowmill.next_due(p_kind text, p_now bigint) RETURNS bigint LANGUAGE plpgsql STABLE
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    at bigint := coalesce(p_now, rowmill.now_ms());
+    full_up text[] := rowmill.full_apps(at);
+    limited boolean := EXISTS (SELECT FROM rowmill.policies p WHERE p.paused OR p.rate_micros IS NOT NULL);
+    next bigint;
+BEGIN
+    SELECT min(d.at) INTO next FROM (
+        SELECT r.due_at AS at FROM rowmill.ops_with_retries() r
+        WHERE (p_kind IS NULL OR r.kind = p_kind) AND r.app <> ALL (full_up) AND (NOT limited OR rowmill.rows_allowed(r.app, r.op, at) IS DISTINCT FROM 0)
+        UNION ALL
+        (SELECT l.expires_at FROM rowmill.leases l
+         CROSS JOIN LATERAL (SELECT b.op FROM rowmill.batches b WHERE b.batch_key = l.batch_key AND b.step = 'rows' LIMIT 1) b
+         WHERE (p_kind IS NULL OR l.kind = p_kind) AND (l.expires_at > at
+            OR (l.app <> ALL (full_up) AND (NOT limited OR rowmill.rows_allowed(l.app, b.op, at) IS DISTINCT FROM 0)))
+         ORDER BY l.expires_at LIMIT 1)
+        UNION ALL
+        (SELECT b.start_at FROM rowmill.batches b WHERE b.deferred AND b.status = 'queued' AND (p_kind IS NULL OR b.kind = p_kind)
+         ORDER BY b.start_at LIMIT 1)
+        UNION ALL
+        -- When there is enough of a rate again.
+        SELECT at + (t.wanted - t.tokens + p.rate_micros - 1) / p.rate_micros FROM rowmill.policies p
+        CROSS JOIN LATERAL (SELECT rowmill.tokens_now(p.rate_micros, p.burst, p.tokens, p.refilled_at, at) AS tokens,
+            rowmill.tokens_wanted(p.rate_micros, p.burst) AS wanted) t
+        WHERE p.rate_micros IS NOT NULL AND NOT p.paused AND t.tokens < t.wanted
+        UNION ALL
+        SELECT rowmill.next_finish(p_kind)) d;
+    RETURN greatest(next - at, 0);
 END
 $$;

@@ -49,12 +49,13 @@ $$;
 -- arrays behind it are about these; those of p_again are to be run again after so many milliseconds. An array may end early: NULL from there on. The characters of
 -- p_piece_files number p_names. What cannot be recorded is an error with a code of its own: RM001 the lease is lost, RM002 the results are not those of the
 -- lease's next rows (its detail is the row that was wanted), RM003 too many files. Where p_finisher is given, it gets the lease to finish the batch if these are its
--- last outcomes.
+-- last outcomes. Where more rows have failed than may, the batch is aborted (stopped).
 CREATE FUNCTION rowmill.record_results(p_lease bigint, p_token bigint, p_now bigint, p_took_micros bigint, p_fuel bigint, p_all int[],
     p_rows int[], p_failed boolean[], p_attempt int, p_attempts int[], p_fuels bigint[], p_outputs text[], p_messages text[], p_logs text[],
     p_again int[], p_again_attempts int[], p_again_ms bigint[],
     p_names text[], p_piece_files text[], p_pieces text[], p_piece_bytes_max int, p_files_max int, p_smoothing bigint, p_finisher text, p_finish_ttl bigint,
-    OUT rows int, OUT successes int, OUT failures int, OUT ended boolean, OUT batch uuid, OUT next_step text, OUT finisher_token bigint) LANGUAGE plpgsql VOLATILE
+    OUT rows int, OUT successes int, OUT failures int, OUT ended boolean, OUT batch uuid, OUT next_step text, OUT finisher_token bigint,
+    OUT stopped boolean) LANGUAGE plpgsql VOLATILE
 -- Leases come and go: a look through all that were there takes longer than everything else.
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -71,14 +72,15 @@ DECLARE
     given text;
     stored text;
     gone boolean;
-    batch_op text;
     batch_version bigint;
     speed bigint;
+    limit_rows bigint;
+    limit_percent bigint;
     -- A slow query without files is final with its record.
     at_once boolean;
     mean bigint := CASE WHEN result_count > 0 THEN greatest(p_took_micros / result_count, 1) END;
 BEGIN
-    SELECT l.* INTO lease FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
+    SELECT l.*, b.op INTO lease FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
     WHERE l.lease_id = p_lease AND l.token = p_token AND l.expires_at > at AND b.step = 'rows' FOR UPDATE OF l;
     IF NOT FOUND THEN RAISE 'the lease is lost' USING ERRCODE = 'RM001'; END IF;
     at_once := lease.kind = 'slow_query' AND cardinality(p_names) = 0;
@@ -111,8 +113,8 @@ BEGIN
         gone := NOT EXISTS (SELECT FROM rowmill.retries r WHERE r.lease_id = p_lease);
     ELSE
         IF cardinality(p_again) > 0 THEN
-            INSERT INTO rowmill.retries (batch_key, row_no, app, kind, attempt, due_at)
-            SELECT lease.batch_key, u.row_no, lease.app, lease.kind, u.attempt, rowmill.later(at, u.ms)
+            INSERT INTO rowmill.retries (batch_key, row_no, app, op, kind, attempt, due_at)
+            SELECT lease.batch_key, u.row_no, lease.app, lease.op, lease.kind, u.attempt, rowmill.later(at, u.ms)
             FROM unnest(p_again, p_again_attempts, p_again_ms) u (row_no, attempt, ms);
         END IF;
         gone := lease.next_row + result_count > lease.last_row;
@@ -139,13 +141,22 @@ BEGIN
         finish_expires_at = CASE WHEN b.success + b.failed + final_count = b.row_count AND p_finisher IS NOT NULL THEN rowmill.later(at, p_finish_ttl) END,
         finish_attempt = CASE WHEN b.success + b.failed + final_count = b.row_count AND p_finisher IS NOT NULL THEN 1 ELSE 0 END
     WHERE b.batch_key = lease.batch_key AND b.step = 'rows' AND b.status = 'inprog'
-    RETURNING b.row_count, b.success, b.failed, b.step <> 'rows', b.batch_id, b.step, b.finish_token, b.op, b.processor_version, b.row_micros
-        INTO rows, successes, failures, ended, batch, next_step, finisher_token, batch_op, batch_version, speed;
+    RETURNING b.row_count, b.success, b.failed, b.step <> 'rows', b.batch_id, b.step, b.finish_token, b.processor_version, b.row_micros, b.failures_max, b.failures_percent
+        INTO rows, successes, failures, ended, batch, next_step, finisher_token, batch_version, speed, limit_rows, limit_percent;
     IF NOT FOUND THEN RAISE 'the batch was aborted' USING ERRCODE = 'RM001'; END IF;
+    -- More rows failed than may: what has not ended is not run.
+    stopped := NOT ended AND (failures > limit_rows OR failures::bigint * 100 > limit_percent * rows) IS TRUE;
+    IF stopped THEN
+        UPDATE rowmill.batches b SET status = 'aborted', step = 'join', fresh = false, abort_reason = CASE
+            WHEN limit_rows IS NOT NULL THEN failures || ' rows failed, and ' || limit_rows || ' may'
+            ELSE failures || ' of ' || rows || ' rows failed, and ' || limit_percent || '% may' END
+        WHERE b.batch_key = lease.batch_key;
+        PERFORM pg_notify('rowmill', 'aborted ' || batch), pg_notify('rowmill', 'work ' || lease.kind);
+    END IF;
     -- The next batch begins with this speed. It is seldom another, and who is about to write it may.
     IF ended AND lease.kind = 'batch' THEN
         UPDATE rowmill.processors p SET row_micros = speed WHERE (p.app, p.op, p.version) = (
-            SELECT q.app, q.op, q.version FROM rowmill.processors q WHERE q.app = lease.app AND q.op = batch_op AND q.version = batch_version
+            SELECT q.app, q.op, q.version FROM rowmill.processors q WHERE q.app = lease.app AND q.op = lease.op AND q.version = batch_version
                 AND (q.row_micros IS NULL OR q.row_micros NOT BETWEEN speed - speed / 4 AND speed + speed / 4)
             FOR NO KEY UPDATE SKIP LOCKED);
     END IF;

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use rowmill::cli::{Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, migrate, query, results, run, status, submit, work, workers};
+use rowmill::cli::{
+    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, migrate, policies, query, results, run, status, submit, terms, work, workers,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -23,6 +25,10 @@ fn main() -> ExitCode {
         Command::Rows(args) => results::rows(&args),
         Command::Results(args) => results::results(&args),
         Command::Abort(args) => status::abort(&args),
+        Command::Priority(args) => terms::priority(&args),
+        Command::Policies(args) => policies::run(&args),
+        Command::Pause(args) => policies::pause(&args),
+        Command::Resume(args) => policies::resume(&args),
         Command::Query(args) => query::query(&args),
         Command::Answer(args) => query::answer(&args),
         Command::Bench(args) => bench::run(&args),

@@ -11,7 +11,7 @@ use crate::support::target;
 
 use Rule::{
     AcknowledgedIsKept, AppsKeepTheirLimit, CountsEqualRows, EverythingEnds, FilesAreComplete, FinishedOnce, MarkDoneOnce, NothingAfterAbort,
-    NothingUnderALostLease, OneOutcomePerRow, OutcomeIsTheRows, PollsGoForward, QuarantineHasItsReason,
+    NothingUnderALostLease, OneOutcomePerRow, OutcomeIsTheRows, PollsGoForward, QuarantineHasItsReason, TermsAreKept,
 };
 
 /// Longer runs: `make history SEED=… SECONDS=…`.
@@ -228,6 +228,15 @@ async fn a_database_that_takes_records_after_an_abort_is_caught() {
     let options = Options { sabotage, settle: Duration::from_secs(5), ..quiet(4, 8) };
     let report = history::run(options).await.unwrap().judge().await.unwrap();
     assert!(rules(&report).contains(&NothingAfterAbort), "{:#?}", report.found);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_does_not_keep_terms_is_caught() {
+    for (function, condition) in [("claim_leases", "AND b.start_at <= at"), ("record_results", "failures > limit_rows OR ")] {
+        let options = Options { sabotage: vec![without(function, condition)], ..quiet(6, 8) };
+        let report = history::run(options).await.unwrap().judge().await.unwrap();
+        assert_eq!(rules(&report), BTreeSet::from([TermsAreKept]), "{condition}: {:#?}", report.found);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! The program as a service: real workers and commands over PostgreSQL, Redis and S3, as processes.
 
+mod terms;
+
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};

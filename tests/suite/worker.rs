@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rowmill::blobs::Blobs;
-use rowmill::model::{BatchId, BatchStatus, BatchStep, JsonText, NewBatch, NewRow, Pooler, ProcessorKind, RecordedOutcome, SystemClock};
+use rowmill::model::{BatchId, BatchStatus, BatchStep, JsonText, NewBatch, NewRow, Pooler, ProcessorKind, RecordedOutcome, SystemClock, Terms};
 use rowmill::registry::Registry;
 use rowmill::sandbox::{Processor, Sandbox};
 use rowmill::status::StatusBoard;
@@ -36,11 +36,10 @@ impl Bench {
             app: app.to_owned(),
             op: "validate".to_owned(),
             kind: ProcessorKind::Batch,
-            priority: 0,
             processor_version: 1,
             processor_digest: self.processor.digest.clone(),
             context: JsonText::check("{}").unwrap(),
-            attempts_max: 1,
+            terms: Terms { attempts_max: 1, ..Terms::default() },
             hold: false,
             request_digest: None,
         };

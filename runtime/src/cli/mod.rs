@@ -14,6 +14,7 @@ pub mod config;
 pub mod deploy;
 mod feed;
 pub mod migrate;
+pub mod policies;
 mod progress;
 pub mod query;
 pub mod results;
@@ -22,6 +23,7 @@ mod signals;
 pub mod status;
 pub mod submit;
 mod table;
+pub mod terms;
 mod wiring;
 pub mod work;
 pub mod workers;
@@ -63,6 +65,10 @@ pub enum Command {
     Rows(results::RowsCommand),
     Results(results::ResultsCommand),
     Abort(status::AbortCommand),
+    Priority(terms::PriorityCommand),
+    Policies(policies::PoliciesCommand),
+    Pause(policies::PauseCommand),
+    Resume(policies::ResumeCommand),
     Query(query::QueryCommand),
     Answer(query::AnswerCommand),
     Bench(bench::BenchCommand),

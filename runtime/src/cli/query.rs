@@ -4,15 +4,15 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::config::ConfigArgs;
 use super::signals::Stop;
+use super::terms::TermsArgs;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
-use crate::jobs::{ATTEMPTS_DEFAULT, QueryRequest, QueryResult, QueryState};
+use crate::jobs::{QueryRequest, QueryResult, QueryState};
 use crate::model::{BatchId, BatchStatus, JsonText, Message, without_controls};
 
 /// Submit a slow query, wait for its answer and print it.
@@ -33,12 +33,8 @@ pub struct QueryCommand {
     /// What the processor is told beside it, as JSON.
     #[arg(long, value_name = "JSON", default_value = "{}")]
     pub context: String,
-    /// The app's queries with the highest priority go first.
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
-    pub priority: i32,
-    /// How often it is tried at most.
-    #[arg(long, value_name = "N", default_value_t = ATTEMPTS_DEFAULT, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]
-    pub attempts: u32,
+    #[command(flatten)]
+    pub terms: TermsArgs,
     /// A name for this query: when it is asked again it is there once. With another input or other options the key is refused.
     #[arg(long, value_name = "KEY")]
     pub key: Option<String>,
@@ -75,12 +71,14 @@ pub fn query(args: &QueryCommand) -> anyhow::Result<ExitCode> {
     let config = args.config.load(Vec::new())?;
     let context = JsonText::check(args.context.as_str()).context("--context")?;
     let input = JsonText::check(args.input.as_str()).context("the input")?;
+    let (start_at, deadline_at) = args.terms.times(args.key.is_some())?;
     block_on(async {
         let stop = Stop::listen()?;
         let parts = Parts::open(&config).await?;
         let request = QueryRequest {
-            priority: args.priority,
-            attempts_max: args.attempts,
+            terms: args.terms.terms.terms(),
+            start_at,
+            deadline_at,
             key: args.key.clone(),
             ..QueryRequest::new(&args.app, &args.op, input).with_context(context)
         };

@@ -11,7 +11,9 @@ use super::config::ConfigArgs;
 use super::signals::Stop;
 use super::wiring::{Parts, block_on, open_store};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data, progress};
-use crate::model::{Batch, BatchCounts, BatchId, BatchStatus, BatchStep, OutputFile, ProcessorKind, Timestamp, without_controls};
+use crate::model::{
+    Batch, BatchCounts, BatchId, BatchStatus, BatchStep, FailureLimit, OutputFile, ProcessorKind, RetryRule, Timestamp, without_controls,
+};
 use crate::status::Snapshot;
 
 /// Between two looks at a batch that is watched.
@@ -60,6 +62,11 @@ struct BatchView<'a> {
     kind: ProcessorKind,
     version: u32,
     priority: i32,
+    attempts_max: u32,
+    retries: &'a RetryRule,
+    start_at: Option<Timestamp>,
+    deadline_at: Option<Timestamp>,
+    failures_max: Option<FailureLimit>,
     status: BatchStatus,
     /// Whether `mark-done` was called, too.
     done: bool,
@@ -82,7 +89,12 @@ impl<'a> BatchView<'a> {
             op: &batch.op,
             kind: batch.kind,
             version: batch.processor_version,
-            priority: batch.priority,
+            priority: batch.terms.priority,
+            attempts_max: batch.terms.attempts_max,
+            retries: &batch.terms.retries,
+            start_at: batch.terms.start_at,
+            deadline_at: batch.terms.deadline_at,
+            failures_max: batch.terms.failures_max,
             status: batch.status,
             done: batch.step == BatchStep::Done,
             counts: batch.counts,
@@ -177,6 +189,17 @@ fn print_batch(batch: &Batch, json: bool) -> anyhow::Result<()> {
         batch.processor_version,
         batch.status.as_str()
     );
+    if batch.started_at.is_none()
+        && !batch.status.is_final()
+        && let Some(start) = batch.terms.start_at
+    {
+        text.push_str(&format!("\nstarts at {}", moment(start)));
+    }
+    if batch.step == BatchStep::Rows
+        && let Some(deadline) = batch.terms.deadline_at
+    {
+        text.push_str(&format!("\nends at {} at the latest", moment(deadline)));
+    }
     for (what, why) in [("aborted", &batch.abort_reason), ("mark-done failed", &batch.mark_error)] {
         if let Some(why) = why {
             text.push_str(&format!("\n{what}: {why}"));
@@ -187,4 +210,8 @@ fn print_batch(batch: &Batch, json: bool) -> anyhow::Result<()> {
     }
     let text: Vec<String> = text.lines().map(without_controls).collect();
     print_data(&text.join("\n"))
+}
+
+fn moment(at: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.0).map_or_else(|_| format!("{} ms", at.0), |at| at.to_string())
 }

@@ -5,16 +5,16 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
-use clap::builder::RangedU64ValueParser;
 use serde_json::json;
 
 use super::config::ConfigArgs;
 use super::feed::{FormatArg, InputFile, Place, append_all, digest_file, open_file};
 use super::signals::Stop;
+use super::terms::TermsArgs;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SUCCESS, print_data};
 use crate::intake::{IntakeError, RowReader};
-use crate::jobs::{ATTEMPTS_DEFAULT, BatchRequest, JobManager};
+use crate::jobs::{BatchRequest, JobManager};
 use crate::model::{BatchId, BatchStatus, JsonText};
 use crate::store::StoreError;
 
@@ -42,12 +42,8 @@ pub struct SubmitCommand {
     /// Hold the batch: rows can be appended, and nothing runs until it is released.
     #[arg(long, conflicts_with = "wait")]
     pub hold: bool,
-    /// The app's batches with the highest priority go first.
-    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true)]
-    pub priority: i32,
-    /// How often a row is tried at most.
-    #[arg(long, value_name = "N", default_value_t = ATTEMPTS_DEFAULT, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]
-    pub attempts: u32,
+    #[command(flatten)]
+    pub terms: TermsArgs,
     /// A name for this submission: when it is made again, after a lost answer or a crash, the batch is there once, and what was missing of it is appended. With
     /// another file or other options the key is refused.
     #[arg(long, value_name = "KEY")]
@@ -100,6 +96,7 @@ pub struct ReleaseCommand {
 pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
     let config = args.config.load(Vec::new())?;
     let context = JsonText::check(args.context.as_str()).context("--context")?;
+    let (start_at, deadline_at) = args.terms.times(args.key.is_some())?;
     let file = args.file.as_ref().map(|file| open_file(file, args.format)).transpose()?;
     let rows_digest = if args.key.is_some() { digest_rows(args, file.as_ref())? } else { None };
     block_on(async {
@@ -107,8 +104,9 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
         let parts = Parts::open(&config).await?;
         let request = BatchRequest {
             context,
-            priority: args.priority,
-            attempts_max: args.attempts,
+            terms: args.terms.terms.terms(),
+            start_at,
+            deadline_at,
             key: args.key.clone(),
             rows_digest,
             ..BatchRequest::new(&args.app, &args.op).held()

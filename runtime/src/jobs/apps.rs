@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{JobError, JobManager};
-use crate::model::{App, ProcessorKind, ProcessorVersion, WorkerRecord};
+use crate::model::{App, PartialTerms, ProcessorKind, ProcessorVersion, WorkerRecord};
 
 impl JobManager {
     /// Registers an app, or changes its weight and limits. An app that was never registered has the defaults.
@@ -95,13 +95,13 @@ impl JobManager {
         Ok(self.shared.store.put_processor(app, op, kind, &digest).await?)
     }
 
-    /// The version that serves what is submitted now.
-    pub(super) async fn find_processor(&self, app: &str, op: &str, wanted: ProcessorKind) -> Result<ProcessorVersion, JobError> {
+    /// The version that serves what is submitted now, and the terms that the policies give it.
+    pub(super) async fn find_op(&self, app: &str, op: &str, wanted: ProcessorKind) -> Result<(ProcessorVersion, PartialTerms), JobError> {
         self.check_app(app)?;
-        let found = self.shared.store.find_processor(app, op).await?;
-        let version = found.ok_or_else(|| JobError::NoProcessor { app: app.to_owned(), op: op.to_lowercase() })?;
+        let found = self.shared.store.find_op(app, op).await?;
+        let (version, terms) = found.ok_or_else(|| JobError::NoProcessor { app: app.to_owned(), op: op.to_lowercase() })?;
         if version.kind == wanted {
-            Ok(version)
+            Ok((version, terms))
         } else {
             Err(JobError::OtherKind { app: app.to_owned(), op: version.op, found: version.kind, wanted })
         }

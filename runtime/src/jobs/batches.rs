@@ -5,7 +5,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::key::{self, Named, digest_of_batch};
 use super::{BatchRequest, INPUT_BYTES_MAX, JobError, JobManager};
-use crate::model::{Batch, BatchId, JsonText, NewBatch, NewRow, ProcessorKind, ProcessorVersion, RecordedOutcome};
+use crate::model::{Batch, BatchId, JsonText, NewBatch, NewRow, ProcessorKind, ProcessorVersion, RecordedOutcome, Terms};
 use crate::status::Snapshot;
 use crate::store::{Aborted, PgConnection, PgStore, ResultCursor, StoreError};
 
@@ -67,11 +67,12 @@ impl JobManager {
     }
 
     async fn prepare(&self, request: BatchRequest) -> Result<(NewBatch, Vec<NewRow>), JobError> {
-        let version = self.find_processor(&request.app, &request.op, ProcessorKind::Batch).await?;
+        let (version, policy) = self.find_op(&request.app, &request.op, ProcessorKind::Batch).await?;
         check_context(&request.context)?;
         check_inputs(&request.rows)?;
         let named = key::name(&request.app, request.key.as_deref(), || digest_of_batch(&request))?;
-        let batch = new_batch(version, named, request.context, request.priority, request.attempts_max, request.hold);
+        let terms = request.terms.or(policy).complete(request.start_at, request.deadline_at);
+        let batch = new_batch(version, named, request.context, terms, request.hold);
         Ok((batch, request.rows))
     }
 
@@ -113,6 +114,22 @@ impl JobManager {
         let rows = self.shared.store.release_batch(id).await?;
         self.shared.status.publish(Snapshot::of(&self.shared.store.read_batch(id).await?));
         Ok(rows)
+    }
+
+    /// Changes the priority of a batch or a slow query whose rows have not all ended.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager, id: rowmill::model::BatchId) -> anyhow::Result<()> {
+    /// jobs.set_priority(id, 10).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::NoBatch`]; [`JobError::Store`] when none of its rows waits any longer.
+    pub async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), JobError> {
+        self.check_batch(id).await?;
+        Ok(self.shared.store.set_priority(id, priority).await?)
     }
 
     /// How far a batch is. Asked of the status cache first, so that polling does not reach the database.
@@ -234,18 +251,17 @@ impl JobManager {
     }
 }
 
-pub(super) fn new_batch(version: ProcessorVersion, named: Named, context: JsonText, priority: i32, attempts_max: u32, hold: bool) -> NewBatch {
+pub(super) fn new_batch(version: ProcessorVersion, named: Named, context: JsonText, terms: Terms, hold: bool) -> NewBatch {
     NewBatch {
         id: named.id,
         request_digest: named.request_digest,
         app: version.app,
         op: version.op,
         kind: version.kind,
-        priority,
+        terms,
         processor_version: version.version,
         processor_digest: version.digest,
         context,
-        attempts_max,
         hold,
     }
 }

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{BatchRequest, JobError, QueryRequest};
-use crate::model::{BatchId, NewRow, ProcessorKind, hex};
+use crate::model::{BatchId, NewRow, PartialTerms, ProcessorKind, Timestamp, hex};
 
 /// A key has so many bytes at most.
 pub const KEY_BYTES_MAX: usize = 255;
@@ -40,9 +40,9 @@ fn id_of(app: &str, key: &str) -> Result<BatchId, JobError> {
 
 /// What has to be the same for a batch to be the same.
 pub(super) fn digest_of_batch(request: &BatchRequest) -> String {
-    let BatchRequest { app: _, op, context, rows, hold, priority, attempts_max, key: _, rows_digest } = request;
+    let BatchRequest { app: _, op, context, rows, hold, terms, start_at, deadline_at, key: _, rows_digest } = request;
     let fields = Fields::of(ProcessorKind::Batch.as_str()).text(&op.to_lowercase()).text(context.as_str());
-    let fields = fields.number(i64::from(*hold)).number(i64::from(*priority)).number(i64::from(*attempts_max)).optional(rows_digest.as_deref());
+    let fields = fields.number(i64::from(*hold)).terms(terms, [start_at, deadline_at]).optional(rows_digest.as_deref());
     hex(&rows
         .iter()
         .fold(fields, |fields, NewRow { line, input, rejected }| fields.number(i64::from(*line)).text(input.as_str()).optional(rejected.as_deref()))
@@ -51,9 +51,9 @@ pub(super) fn digest_of_batch(request: &BatchRequest) -> String {
 
 /// The same for a slow query.
 pub(super) fn digest_of_query(request: &QueryRequest) -> String {
-    let QueryRequest { app: _, op, context, input, priority, attempts_max, key: _ } = request;
+    let QueryRequest { app: _, op, context, input, terms, start_at, deadline_at, key: _ } = request;
     let fields = Fields::of(ProcessorKind::SlowQuery.as_str()).text(&op.to_lowercase()).text(context.as_str());
-    hex(&fields.number(i64::from(*priority)).number(i64::from(*attempts_max)).text(input.as_str()).end())
+    hex(&fields.terms(terms, [start_at, deadline_at]).text(input.as_str()).end())
 }
 
 /// Fields behind each other, each with its length, so that no two lists of fields are the same bytes.
@@ -82,6 +82,11 @@ impl Fields {
         self
     }
 
+    fn terms(self, terms: &PartialTerms, times: [&Option<Timestamp>; 2]) -> Fields {
+        let terms = serde_json::to_string(terms).expect("numbers and strings are always JSON");
+        times.into_iter().fold(self.text(&terms), |fields, at| fields.optional(at.map(|at| at.0.to_string()).as_deref()))
+    }
+
     fn end(self) -> [u8; 32] {
         self.0.finalize().into()
     }
@@ -89,8 +94,10 @@ impl Fields {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::model::JsonText;
+    use crate::model::{FailureLimit, JsonText};
 
     #[test]
     fn a_key_names_a_batch_of_its_app() {
@@ -109,8 +116,16 @@ mod tests {
         let plain = || BatchRequest::new("bank", "post").with_rows(vec![row(1, "1"), row(2, "2")]);
         let others = [
             BatchRequest { op: "other".to_owned(), ..plain() },
-            BatchRequest { priority: 1, ..plain() },
-            BatchRequest { attempts_max: 4, ..plain() },
+            plain().with_terms(PartialTerms { priority: Some(0), ..PartialTerms::default() }),
+            plain().with_terms(PartialTerms { priority: Some(1), ..PartialTerms::default() }),
+            plain().with_terms(PartialTerms { attempts_max: Some(1), ..PartialTerms::default() }),
+            plain().with_terms(PartialTerms { backoff: Some(Duration::ZERO), ..PartialTerms::default() }),
+            plain().with_terms(PartialTerms { backoff_max: Some(Duration::ZERO), ..PartialTerms::default() }),
+            plain().with_terms(PartialTerms { retry_codes: Some(vec!["trap".to_owned()]), ..PartialTerms::default() }),
+            plain().with_terms(PartialTerms { failures_max: Some(FailureLimit::Rows(1)), ..PartialTerms::default() }),
+            plain().with_terms(PartialTerms { failures_max: Some(FailureLimit::Percent(1)), ..PartialTerms::default() }),
+            BatchRequest { start_at: Some(Timestamp(1)), ..plain() },
+            BatchRequest { deadline_at: Some(Timestamp(1)), ..plain() },
             plain().held(),
             plain().with_context(JsonText::check("[]").unwrap()),
             plain().with_rows(vec![row(1, "1"), row(2, "3")]),

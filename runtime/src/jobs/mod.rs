@@ -43,6 +43,7 @@ mod apps;
 mod batches;
 mod error;
 mod key;
+mod policies;
 mod queries;
 mod request;
 mod wait;
@@ -54,7 +55,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::JobError;
 pub use self::key::KEY_BYTES_MAX;
 pub use self::queries::{QueryResult, QueryState};
-pub use self::request::{ATTEMPTS_DEFAULT, BatchRequest, QueryRequest};
+pub use self::request::{BatchRequest, QueryRequest};
 
 use crate::blobs::Blobs;
 use crate::model::{Batch, BatchId};

@@ -43,12 +43,13 @@ impl JobManager {
     /// [`JobError::NoProcessor`], [`JobError::OtherKind`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::BadKey`],
     /// [`JobError::KeyReused`], [`JobError::Store`].
     pub async fn slow_query_submit(&self, request: QueryRequest) -> Result<BatchId, JobError> {
-        let version = self.find_processor(&request.app, &request.op, ProcessorKind::SlowQuery).await?;
+        let (version, policy) = self.find_op(&request.app, &request.op, ProcessorKind::SlowQuery).await?;
         let named = key::name(&request.app, request.key.as_deref(), || digest_of_query(&request))?;
         let rows = vec![NewRow::new(0, request.input)];
         check_context(&request.context)?;
         check_inputs(&rows)?;
-        let batch = new_batch(version, named, request.context, request.priority, request.attempts_max, false);
+        let terms = request.terms.or(policy).complete(request.start_at, request.deadline_at);
+        let batch = new_batch(version, named, request.context, terms, false);
         let id = batch.id;
         self.shared.store.submit_batch(batch, rows).await.map_err(|error| refused(request.key, error))?;
         Ok(id)

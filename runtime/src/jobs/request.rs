@@ -1,4 +1,4 @@
-use crate::model::{JsonText, NewRow};
+use crate::model::{JsonText, NewRow, PartialTerms, Timestamp};
 
 /// A batch to submit.
 #[derive(Clone, Debug)]
@@ -11,10 +11,12 @@ pub struct BatchRequest {
     pub rows: Vec<NewRow>,
     /// Hold it: rows can be appended, and nothing runs until it is released.
     pub hold: bool,
-    /// Batches of an app are taken up by priority, the highest first, then by age.
-    pub priority: i32,
-    /// How often a row is tried at most when its processor asks for a retry, or its worker dies; 1 or more.
-    pub attempts_max: u32,
+    /// What is not said here the policies of the operation and of its app say.
+    pub terms: PartialTerms,
+    /// No row is run before.
+    pub start_at: Option<Timestamp>,
+    /// What has no outcome by then is aborted.
+    pub deadline_at: Option<Timestamp>,
     /// A batch that is submitted again with its key is there once: its id comes back. With another request the key is refused.
     pub key: Option<String>,
     /// Stands for rows that are appended later, such as the SHA-256 of the file that they come from, where a request is compared with that of its key.
@@ -29,19 +31,18 @@ pub struct QueryRequest {
     pub op: String,
     pub context: JsonText,
     pub input: JsonText,
-    /// Queries of an app are taken up by priority, the highest first, then by age.
-    pub priority: i32,
-    /// How often it is tried at most; 1 or more.
-    pub attempts_max: u32,
+    /// What is not said here the policies of the operation and of its app say.
+    pub terms: PartialTerms,
+    /// No row is run before.
+    pub start_at: Option<Timestamp>,
+    /// What has no outcome by then is aborted.
+    pub deadline_at: Option<Timestamp>,
     /// As for a batch.
     pub key: Option<String>,
 }
 
-/// How often a row is tried when nothing else is said.
-pub const ATTEMPTS_DEFAULT: u32 = 3;
-
 impl BatchRequest {
-    /// With the defaults: no context, no rows, not held, priority 0, three attempts.
+    /// With the defaults: no context, no rows, not held, the terms of the policies.
     pub fn new(app: impl Into<String>, op: impl Into<String>) -> BatchRequest {
         BatchRequest {
             app: app.into(),
@@ -49,8 +50,9 @@ impl BatchRequest {
             context: JsonText::default(),
             rows: Vec::new(),
             hold: false,
-            priority: 0,
-            attempts_max: ATTEMPTS_DEFAULT,
+            terms: PartialTerms::default(),
+            start_at: None,
+            deadline_at: None,
             key: None,
             rows_digest: None,
         }
@@ -67,6 +69,11 @@ impl BatchRequest {
     }
 
     #[must_use]
+    pub fn with_terms(self, terms: PartialTerms) -> BatchRequest {
+        BatchRequest { terms, ..self }
+    }
+
+    #[must_use]
     pub fn with_key(self, key: impl Into<String>) -> BatchRequest {
         BatchRequest { key: Some(key.into()), ..self }
     }
@@ -78,9 +85,23 @@ impl BatchRequest {
 }
 
 impl QueryRequest {
-    /// With the defaults: no context, priority 0, three attempts.
+    /// With the defaults: no context, the terms of the policies.
     pub fn new(app: impl Into<String>, op: impl Into<String>, input: JsonText) -> QueryRequest {
-        QueryRequest { app: app.into(), op: op.into(), context: JsonText::default(), input, priority: 0, attempts_max: ATTEMPTS_DEFAULT, key: None }
+        QueryRequest {
+            app: app.into(),
+            op: op.into(),
+            context: JsonText::default(),
+            input,
+            terms: PartialTerms::default(),
+            start_at: None,
+            deadline_at: None,
+            key: None,
+        }
+    }
+
+    #[must_use]
+    pub fn with_terms(self, terms: PartialTerms) -> QueryRequest {
+        QueryRequest { terms, ..self }
     }
 
     #[must_use]

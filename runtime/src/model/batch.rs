@@ -4,7 +4,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{JsonText, Timestamp};
+use super::{JsonText, Terms, Timestamp};
 
 /// A batch's name outside the store: a UUIDv7, so that names sort by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -124,15 +124,12 @@ pub struct NewBatch {
     /// Stored in lower case.
     pub op: String,
     pub kind: ProcessorKind,
-    /// Batches of an app are taken up by priority, the highest first, then by age.
-    pub priority: i32,
+    pub terms: Terms,
     /// The version that runs this batch to its end, whatever is activated meanwhile.
     pub processor_version: u32,
     /// SHA-256 of the processor's component, in hexadecimal.
     pub processor_digest: String,
     pub context: JsonText,
-    /// How often a row is tried at most, 1 or more.
-    pub attempts_max: u32,
     /// Submit in `wait`: rows can be appended, and nothing runs until the batch is released.
     pub hold: bool,
     /// What was asked for, where the same may be asked for again: a batch whose id is there with the same digest is not submitted twice.
@@ -172,11 +169,10 @@ pub struct Batch {
     pub app: String,
     pub op: String,
     pub kind: ProcessorKind,
-    pub priority: i32,
     pub processor_version: u32,
     pub processor_digest: String,
     pub context: JsonText,
-    pub attempts_max: u32,
+    pub terms: Terms,
     pub status: BatchStatus,
     pub step: BatchStep,
     pub counts: BatchCounts,

@@ -1,8 +1,8 @@
 //! How values stand in columns, the same in every database.
 
 use crate::model::{
-    App, BatchCounts, BatchStatus, BatchStep, ProcessorKind, ProcessorVersion, RecordedOutcome, RowStatus, RunningLeases, Timestamp, WorkerInfo,
-    WorkerRecord,
+    App, BatchCounts, BatchStatus, BatchStep, FailureLimit, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Rate, RecordedOutcome, RetryRule,
+    RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
 };
 use crate::store::StoreError;
 
@@ -60,6 +60,68 @@ pub(super) fn kind_of(text: &str) -> ProcessorKind {
 pub(super) fn counts(status: BatchStatus, rows: i64, success: i64, failures: i64) -> BatchCounts {
     let aborted = if status == BatchStatus::Aborted { rows - success - failures } else { 0 };
     BatchCounts { rows: count(rows), success: count(success), failed: count(failures), aborted: count(aborted) }
+}
+
+/// The terms of a batch as a query returns them.
+#[derive(sqlx::FromRow)]
+pub(super) struct TermsRow {
+    priority: i64,
+    attempts_max: i64,
+    retry_rule: Option<String>,
+    start_at: Option<i64>,
+    deadline_at: Option<i64>,
+    failures_max: Option<i64>,
+    failures_percent: Option<i64>,
+}
+
+impl TermsRow {
+    pub fn terms(self) -> Result<Terms, StoreError> {
+        let limit = match (self.failures_max, self.failures_percent) {
+            (Some(rows), _) => Some(FailureLimit::Rows(small(rows))),
+            (None, Some(percent)) => Some(FailureLimit::Percent(u8::try_from(percent).unwrap_or(u8::MAX))),
+            (None, None) => None,
+        };
+        let retries = self.retry_rule.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read a rule for retries"))?;
+        Ok(Terms {
+            priority: i32::try_from(self.priority).unwrap_or(0),
+            attempts_max: small(self.attempts_max),
+            retries: retries.unwrap_or_default(),
+            start_at: self.start_at.map(Timestamp),
+            deadline_at: self.deadline_at.map(Timestamp),
+            failures_max: limit,
+        })
+    }
+}
+
+/// A policy as a query returns it: app, op, paused, rate_micros, burst, terms.
+pub(super) type PolicyRow = (String, String, bool, Option<i64>, Option<i64>, Option<String>);
+
+pub(super) fn policy_of((app, op, paused, rate_micros, burst, terms): PolicyRow) -> Result<Policy, StoreError> {
+    let rate = rate_micros.zip(burst).map(|(micros, burst)| Rate { micros: count(micros), burst: small(burst) });
+    Ok(Policy { app, op: (!op.is_empty()).then_some(op), paused, rate, terms: partial_terms_of(terms)? })
+}
+
+pub(super) fn partial_terms_of(json: Option<String>) -> Result<PartialTerms, StoreError> {
+    Ok(json.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read the terms of a policy"))?.unwrap_or_default())
+}
+
+/// Terms as they are stored: none where nothing is said.
+pub(super) fn partial_terms_json(terms: &PartialTerms) -> Option<String> {
+    (*terms != PartialTerms::default()).then(|| serde_json::to_string(terms).expect("numbers and strings are always JSON"))
+}
+
+/// The rule as it is stored: none for the default.
+pub(super) fn retry_json(terms: &Terms) -> Option<String> {
+    (terms.retries != RetryRule::default()).then(|| serde_json::to_string(&terms.retries).expect("numbers and strings are always JSON"))
+}
+
+/// The limit as it is stored: rows, percent.
+pub(super) fn failure_limit(terms: &Terms) -> (Option<i64>, Option<i32>) {
+    match terms.failures_max {
+        Some(FailureLimit::Rows(rows)) => (Some(rows.into()), None),
+        Some(FailureLimit::Percent(percent)) => (None, Some(percent.into())),
+        None => (None, None),
+    }
 }
 
 /// A row with its outcome, as far as it has one, as a query of results returns it.

@@ -18,7 +18,7 @@ use tokio::sync::broadcast;
 
 use crate::model::{
     App, Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, ClaimedWork, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile,
-    ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
+    PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
 };
 
 pub use events::StoreEvent;
@@ -68,6 +68,8 @@ pub enum StoreError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recorded {
     pub counts: BatchCounts,
+    /// More rows have failed than may: this record aborted the batch.
+    pub aborted: bool,
     /// This record held the last outcome of its batch: it can be finished now. True for exactly one record of a batch.
     pub last: bool,
     /// The lease to finish the batch, where it was asked for and these were the last.
@@ -91,6 +93,15 @@ pub struct Aborted {
     pub counts: BatchCounts,
     /// False when the batch was aborted or had all its outcomes before; then nothing was changed.
     pub changed: bool,
+}
+
+/// What passed deadlines did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// These were aborted now.
+    pub aborted: Vec<BatchId>,
+    /// When the next deadline passes; zero when one has.
+    pub next: Option<Duration>,
 }
 
 /// A place in the results of a batch: the next page begins after it. One from [`RowPieces`] is good for the next pieces only, since `line` may be 0 there.
@@ -141,6 +152,15 @@ pub trait Store: Send + Sync + 'static {
     /// `NotFound`.
     async fn abort_batch(&self, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError>;
 
+    /// Aborts batches whose deadline has passed, some hundred at most.
+    async fn abort_overdue(&self) -> Result<Overdue, StoreError>;
+
+    /// Changes the priority of a batch whose rows have not all ended.
+    ///
+    /// # Errors
+    /// `NotFound`; `WrongStatus` when none of its rows waits any longer.
+    async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError>;
+
     /// Removes a held batch and its rows.
     ///
     /// # Errors
@@ -154,7 +174,8 @@ pub trait Store: Send + Sync + 'static {
     async fn read_batch(&self, id: BatchId) -> Result<Batch, StoreError>;
 
     /// Leases rows. Each lease goes to the app that had the least work by its weight and is not at its limit of running leases. Within the app: first
-    /// rows whose lease ended without being recorded, then retries that are due, then fresh rows, by priority, the oldest batch first. A lease holds rows of one batch, at most `rows_max`; a larger one that ended gives its first rows, and the rest waits for the next claim. A lease that ended by the clock
+    /// rows whose lease ended without being recorded, then retries that are due, then fresh rows, by priority, the oldest batch first. What is paused is passed
+    /// over, and no more rows are leased than rates allow. A lease holds rows of one batch, at most `rows_max`; a larger one that ended gives its first rows, and the rest waits for the next claim. A lease that ended by the clock
     /// counts as a crash and an attempt of its rows; after two crashes its rows are leased one by one.
     async fn claim_leases(&self, request: &ClaimRequest) -> Result<Vec<Lease>, StoreError>;
 
@@ -199,7 +220,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// When the next retry is due or the next lease ends, whether of rows or to finish a batch: of what no claim finds now, nothing comes before that. Zero
     /// when such a thing waits already, or a batch is to be finished; none when there is nothing but fresh rows.
-    /// What an app at its limit cannot take is not due; its leases are. Only what is of this kind, when there is one.
+    /// What an app at its limit cannot take is not due, nor what is paused, or beyond a rate; its leases are. Only what is of this kind, when there is one.
     async fn next_due(&self, kind: Option<ProcessorKind>) -> Result<Option<Duration>, StoreError>;
 
     /// Leases the oldest batch, of this kind if there is one, that is to be finished and that nobody finishes now.
@@ -262,8 +283,27 @@ pub trait Store: Send + Sync + 'static {
     /// `Invalid` for a name as in [`Store::put_app`].
     async fn put_processor(&self, app: &str, op: &str, kind: ProcessorKind, digest: &str) -> Result<ProcessorVersion, StoreError>;
 
-    /// The newest version for an app and an operation, whatever its letters' case.
-    async fn find_processor(&self, app: &str, op: &str) -> Result<Option<ProcessorVersion>, StoreError>;
+    /// The newest version for an app and an operation, whatever its letters' case, with the terms that the policies of the operation and of its app give to what is
+    /// submitted.
+    async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError>;
+
+    /// Sets what holds for an app or one of its operations, instead of what was said before. A rate that it had not before begins with its burst.
+    ///
+    /// # Errors
+    /// `Invalid` for a name as in [`Store::put_app`], and a rate or terms that cannot be.
+    async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError>;
+
+    /// Pauses an app or one of its operations, or lets it go on.
+    ///
+    /// # Errors
+    /// `Invalid` for a name as in [`Store::put_app`].
+    async fn set_paused(&self, app: &str, op: Option<&str>, paused: bool) -> Result<(), StoreError>;
+
+    /// The policies that were set, by app and operation; that of an app comes before those of its operations.
+    async fn list_policies(&self) -> Result<Vec<Policy>, StoreError>;
+
+    /// Takes a policy back. Whether there was one.
+    async fn remove_policy(&self, app: &str, op: Option<&str>) -> Result<bool, StoreError>;
 
     /// All versions, of one app or of all, by app, operation and version.
     async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError>;

@@ -3,11 +3,15 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::model::{App, BatchId, NAME_BYTES_MAX, NewBatch, NewRow, Piece, ProcessorKind, RowResult, RowStatus, Verdict};
+use crate::model::{App, BatchId, NAME_BYTES_MAX, NewBatch, NewRow, Piece, Policy, ProcessorKind, Rate, RowResult, RowStatus, Verdict};
 use crate::store::StoreError;
 
 /// How much the newest measurement counts in the time per row: 1 in this many.
 pub(super) const SMOOTHING: i64 = 4;
+
+/// Codes of a rule for retries, at most.
+const RETRY_CODES_MAX: usize = 100;
+const RETRY_CODES: &str = "a rule for retries has at most 100 codes of at most 255 bytes each";
 
 /// An app that was idle may be so much virtual time behind the others, so that its few rows go first.
 pub(super) const CREDIT: Duration = Duration::from_secs(10);
@@ -23,12 +27,50 @@ pub(super) fn check_submit(batch: &NewBatch, rows: &[NewRow]) -> Result<(), Stor
         "a batch needs at least one row, unless it is held for rows to be appended"
     } else if batch.kind == ProcessorKind::SlowQuery && (rows.len() != 1 || batch.hold) {
         "a slow query has exactly one input and is never held"
-    } else if batch.attempts_max == 0 {
+    } else if batch.terms.deadline_at.is_some_and(|deadline| batch.terms.start_at.is_some_and(|start| start >= deadline)) {
+        "a batch cannot start after its deadline"
+    } else if !codes_fit(&batch.terms.retries.codes) {
+        RETRY_CODES
+    } else if batch.terms.attempts_max == 0 {
         "a row is tried once at least, but attempts_max is 0"
     } else {
         return Ok(());
     };
     Err(StoreError::Invalid(wrong.to_owned()))
+}
+
+/// A priority decides about rows that wait.
+pub(super) const NO_ROWS_WAIT: &str = "none of its rows waits any longer";
+
+/// Why a batch was aborted whose deadline has passed.
+pub(super) const OVERDUE: &str = "its deadline has passed";
+/// Batches that are aborted at once for their deadline, at most.
+pub(super) const OVERDUE_MAX: u32 = 100;
+
+fn codes_fit(codes: &[String]) -> bool {
+    codes.len() <= RETRY_CODES_MAX && codes.iter().all(|code| code.len() <= NAME_BYTES_MAX)
+}
+
+pub(super) fn check_policy(policy: &Policy) -> Result<(), StoreError> {
+    check_policy_names(&policy.app, policy.op.as_deref())?;
+    let wrong = match policy.rate {
+        Some(rate) if !(1..=Rate::MICROS_MAX).contains(&rate.micros) => "a rate is a millionth to a million rows per second",
+        Some(rate) if !(1..=Rate::BURST_MAX).contains(&rate.burst) => "the burst of a rate is 1 to 1,000,000 rows",
+        _ if policy.terms.attempts_max == Some(0) => "a row is tried once at least, but attempts_max is 0",
+        _ if !codes_fit(policy.terms.retry_codes.as_deref().unwrap_or_default()) => RETRY_CODES,
+        _ => return Ok(()),
+    };
+    Err(StoreError::Invalid(wrong.to_owned()))
+}
+
+/// No operation at all is something else than an operation without a name, of which there is none.
+pub(super) fn check_policy_names(app: &str, op: Option<&str>) -> Result<(), StoreError> {
+    check_name("an app", app)?;
+    match op {
+        Some("") => Err(StoreError::Invalid("an operation has a name: leave it out to mean all of the app".to_owned())),
+        Some(op) => check_name("an operation", op),
+        None => Ok(()),
+    }
 }
 
 /// Whether what is submitted under an id that is there was submitted before.

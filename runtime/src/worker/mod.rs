@@ -5,6 +5,7 @@
 
 mod assignment;
 mod claim;
+mod deadlines;
 mod heartbeat;
 mod lane;
 mod listen;
@@ -98,7 +99,11 @@ impl Worker {
     /// [`WorkerError`] when the store or the object store failed, unless it outlasts failures.
     pub async fn run(self: &Arc<Worker>) -> Result<(), WorkerError> {
         let stopped = CancellationToken::new();
-        let beside = [tokio::spawn(Arc::clone(self).beat(stopped.clone())), tokio::spawn(Arc::clone(self).listen(stopped.clone()))];
+        let beside = [
+            tokio::spawn(Arc::clone(self).beat(stopped.clone())),
+            tokio::spawn(Arc::clone(self).listen(stopped.clone())),
+            tokio::spawn(Arc::clone(self).abort_overdue(stopped.clone())),
+        ];
         tokio::join!(
             Arc::clone(self).claim_until_drained(Arc::clone(&self.batches)),
             Arc::clone(self).claim_until_drained(Arc::clone(&self.queries)),

@@ -6,35 +6,48 @@ use super::heartbeat::HeldLease;
 use super::run::Ran;
 use super::{Worker, WorkerError};
 use crate::model::{
-    Answer, BatchCounts, BatchId, BatchStatus, Ending, FinishLease, Lease, LeasedRow, ProcessorKind, RowResult, RowRun, RowStatus, Verdict,
+    Answer, BatchCounts, BatchId, BatchStatus, Ending, FinishLease, Lease, LeasedRow, ProcessorKind, RetryRule, RowResult, RowRun, RowStatus, Terms,
+    Verdict,
 };
 use crate::status::{QueryAnswer, Snapshot};
 use crate::store::{Finisher, Recorded, StoreError};
 
 /// Results of this weight are recorded at once, so that large ones do not pile up in memory.
 pub(super) const WEIGHT_MAX_BYTES: usize = 4 << 20;
-/// The first retry comes after this time, each further one after twice the time of the one before.
-const BACKOFF: Duration = Duration::from_secs(1);
-const BACKOFF_MAX: Duration = Duration::from_secs(300);
 /// A processor cannot put a row off for longer.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is to be recorded for a row.
-pub(super) fn result_of(row: &LeasedRow, run: RowRun, attempts_max: u32) -> RowResult {
+pub(super) fn result_of(row: &LeasedRow, run: RowRun, terms: &Terms) -> RowResult {
     let final_verdict = |status, output, messages, pieces| Verdict::Final { status, output, messages, pieces };
     let verdict = match run.ending {
         Ending::Succeeded(Answer { output, messages, pieces }) => final_verdict(RowStatus::Success, output, messages, pieces),
         Ending::Failed(Answer { output, messages, pieces }) => final_verdict(RowStatus::Failed, output, messages, pieces),
-        Ending::Retry { after, .. } if row.attempt < attempts_max => {
-            Verdict::Retry { after: after.unwrap_or_else(|| backoff(row.attempt)).min(RETRY_AFTER_MAX) }
+        Ending::Retry { after, .. } if row.attempt < terms.attempts_max => {
+            Verdict::Retry { after: after.unwrap_or_else(|| backoff(&terms.retries, row.attempt, fastrand::f64())).min(RETRY_AFTER_MAX) }
         }
         ending => final_verdict(RowStatus::Failed, None, ending.message().into_iter().collect(), Vec::new()),
+    };
+    let verdict = if row.attempt < terms.attempts_max && is_to_be_retried(&terms.retries, &verdict) {
+        Verdict::Retry { after: backoff(&terms.retries, row.attempt, fastrand::f64()).min(RETRY_AFTER_MAX) }
+    } else {
+        verdict
     };
     RowResult { row_no: row.row_no, attempt: row.attempt, fuel: run.fuel, log: run.log, verdict }
 }
 
-fn backoff(attempt: u32) -> Duration {
-    BACKOFF.saturating_mul(1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX)).min(BACKOFF_MAX)
+/// Whether a failed row has one of the codes of the rule.
+fn is_to_be_retried(rule: &RetryRule, verdict: &Verdict) -> bool {
+    match verdict {
+        Verdict::Final { status: RowStatus::Failed, messages, .. } => messages.iter().any(|message| rule.codes.contains(&message.code)),
+        _ => false,
+    }
+}
+
+/// Twice as long after each attempt, and by chance (0 to 1) up to half of it less, so that what failed together is not tried together again.
+fn backoff(rule: &RetryRule, attempt: u32, chance: f64) -> Duration {
+    let whole = rule.backoff.saturating_mul(1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX)).min(rule.backoff_max);
+    whole - whole.mul_f64(chance / 2.0)
 }
 
 /// About how many bytes a result holds.
@@ -78,6 +91,11 @@ impl Worker {
             }
             recorded => recorded?,
         };
+        if recorded.aborted {
+            // Its lease is nothing any more: what it has not run is not run.
+            self.follow_abort(lease.batch, held.kind).await?;
+            return Ok(None);
+        }
         self.status.publish_counts(lease.batch, recorded.counts);
         if recorded.last && held.kind == ProcessorKind::SlowQuery {
             self.publish_answer(lease.batch, recorded.counts, results);
@@ -113,6 +131,11 @@ impl Worker {
     /// Aborts a batch and stops its guests.
     pub(super) async fn abort(&self, id: BatchId, kind: ProcessorKind, reason: &str) -> Result<(), StoreError> {
         self.store.abort_batch(id, Some(reason.to_owned())).await?;
+        self.follow_abort(id, kind).await
+    }
+
+    /// Stops the guests of a batch that was aborted, and lets it be finished.
+    pub(super) async fn follow_abort(&self, id: BatchId, kind: ProcessorKind) -> Result<(), StoreError> {
         self.held.cancel_batch(id);
         // Counts alone would not say that it is aborted.
         self.status.publish(Snapshot::of(&self.store.read_batch(id).await?));
@@ -137,19 +160,40 @@ fn fail_rows_with_other_files(results: &mut [RowResult], allowed: &[String]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Message;
+
+    fn ended(attempt: u32, ending: Ending, terms: &Terms) -> Verdict {
+        let row = LeasedRow { row_no: 1, line: 1, input: "{}".to_owned(), attempt, rejected: None };
+        result_of(&row, RowRun { ending, fuel: 1, log: None }, terms).verdict
+    }
 
     fn retry(attempt: u32, after: Option<Duration>) -> Verdict {
-        let row = LeasedRow { row_no: 1, line: 1, input: "{}".to_owned(), attempt, rejected: None };
-        result_of(&row, RowRun { ending: Ending::Retry { reason: "busy".to_owned(), after }, fuel: 1, log: None }, 3).verdict
+        ended(attempt, Ending::Retry { reason: "busy".to_owned(), after }, &Terms::default())
     }
 
     #[test]
     fn retries_wait_longer_each_time_and_end_with_the_attempts() {
-        assert_eq!(retry(1, None), Verdict::Retry { after: Duration::from_secs(1) });
-        assert_eq!(retry(2, None), Verdict::Retry { after: Duration::from_secs(2) });
+        let rule = RetryRule::default();
+        assert_eq!([1, 2, 3].map(|attempt| backoff(&rule, attempt, 0.0)), [1, 2, 4].map(Duration::from_secs));
+        assert_eq!((backoff(&rule, 3, 1.0), backoff(&rule, 40, 0.0)), (Duration::from_secs(2), rule.backoff_max));
+        assert!(matches!(retry(1, None), Verdict::Retry { after } if after <= rule.backoff));
+        assert!(matches!(retry(2, None), Verdict::Retry { .. }));
         let Verdict::Final { status: RowStatus::Failed, messages, .. } = retry(3, None) else { panic!() };
         assert_eq!((messages[0].code.as_str(), messages[0].values[0].as_str()), ("attempts_exhausted", "busy"));
-        assert_eq!(backoff(40), BACKOFF_MAX);
+    }
+
+    #[test]
+    fn a_row_that_failed_with_a_code_of_the_rule_is_tried_again() {
+        let terms = Terms { retries: RetryRule { codes: vec!["trap".to_owned(), "busy".to_owned()], ..RetryRule::default() }, ..Terms::default() };
+        let message = |code: &str| Message { id: 1, code: code.to_owned(), field: None, values: Vec::new() };
+        let failed = |code: &str| Ending::Failed(Answer { output: None, messages: vec![message("other"), message(code)], pieces: Vec::new() });
+        let trap = || Ending::Trap { text: "unreachable".to_owned(), frames: Vec::new() };
+        let succeeded = Ending::Succeeded(Answer { output: None, messages: vec![message("busy")], pieces: Vec::new() });
+        for (ending, again) in [(failed("busy"), true), (trap(), true), (failed("wrong"), false), (succeeded, false)] {
+            assert_eq!(matches!(ended(1, ending.clone(), &terms), Verdict::Retry { .. }), again, "{ending:?}");
+            assert!(matches!(ended(3, ending, &terms), Verdict::Final { .. }));
+        }
+        assert!(matches!(ended(1, trap(), &Terms::default()), Verdict::Final { .. }));
     }
 
     #[test]

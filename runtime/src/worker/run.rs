@@ -107,7 +107,7 @@ impl Worker {
                     return Ok(());
                 }
                 ending => {
-                    let result = result_of(&row, RowRun { ending, ..run }, batch.attempts_max);
+                    let result = result_of(&row, RowRun { ending, ..run }, &batch.terms);
                     ran.weight += weight(&result);
                     ran.results.push(result);
                 }

@@ -5,13 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rowmill::model::{BatchId, NewBatch, ProcessorKind, RowStatus};
+use rowmill::model::{BatchId, Clock, NewBatch, ProcessorKind, RowStatus, SystemClock};
 use rowmill::status::{QueryAnswer, StatusBoard};
 use rowmill::store::{PgStore, Store, StoreError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::plan::{BatchPlan, Course, PlanKey};
+use super::plan::{APPS, BATCH_OP, BatchPlan, Course, PlanKey, QUERY_OP, index};
 use super::violation::{Findings, Rule, Violation};
 use super::witness::{Losses, Sight, Source, Witness};
 use crate::random::Random;
@@ -144,11 +144,10 @@ impl World {
             app: plan.app.to_owned(),
             op: plan.op().to_owned(),
             kind: plan.kind,
-            priority: plan.priority,
             processor_version: 1,
             processor_digest: digest,
             context: plan.context(),
-            attempts_max: plan.attempts_max,
+            terms: plan.terms(SystemClock.now()),
             hold: plan.course != Course::Runs,
             // Half of them as with a key.
             request_digest: plan.requests[0].is_multiple_of(2).then(|| plan.op().to_owned()),
@@ -270,6 +269,9 @@ impl World {
             if dice.below(20) == 0 {
                 self.look_at_rows(record, findings).await;
             }
+            if dice.below(40) == 0 {
+                self.change_priority(&mut dice, record, findings).await;
+            }
             // Long batches are polled less often.
             let pause = 5 + dice.below(20 + u64::try_from(begin.elapsed().as_millis() / 10).unwrap_or(0).min(300));
             tokio::select! {
@@ -306,6 +308,33 @@ impl World {
             Err(error) => {
                 findings.add(Rule::AcknowledgedIsKept, format!("a poll said {error}"));
                 true
+            }
+        }
+    }
+
+    /// Whether it comes too late, or is lost, does not matter.
+    async fn change_priority(&self, dice: &mut Random, record: &BatchRecord, findings: &mut Findings) {
+        let priority = i32::try_from(dice.below(5)).expect("it is small");
+        match self.store.set_priority(record.id, priority).await {
+            Ok(()) | Err(StoreError::WrongStatus { .. } | StoreError::Failed { .. }) => {}
+            Err(error) => findings.add(Rule::AcknowledgedIsKept, format!("a change of the priority said {error}")),
+        }
+    }
+
+    /// Pauses apps and operations for a moment, until it is to stop. In the end nothing is paused.
+    pub async fn be_operator(self: Arc<World>) {
+        let mut dice = Random::new(self.seed);
+        while !self.stop.is_cancelled() {
+            let (app, _, _) = APPS[index(&mut dice, APPS.len())];
+            let op = [None, Some(BATCH_OP), Some(QUERY_OP)][index(&mut dice, 3)];
+            for (paused, most) in [(true, 600), (false, 3_000)] {
+                if self.persist(|| self.store.set_paused(app, op, paused)).await.is_none() {
+                    return;
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(Duration::from_millis(dice.below(most))) => {}
+                    () = self.stop.cancelled() => {}
+                }
             }
         }
     }

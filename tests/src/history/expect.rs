@@ -17,7 +17,7 @@ pub fn is_quarantined(outcome: &RecordedOutcome) -> bool {
 
 impl RowPlan {
     /// Whether an outcome, which is not a quarantine, is what the row was told to do. Returns what is wrong.
-    pub fn judge(&self, outcome: &RecordedOutcome, attempts_max: u32) -> Result<(), String> {
+    pub fn judge(&self, outcome: &RecordedOutcome, plan: &BatchPlan) -> Result<(), String> {
         let (status, output, messages) = match self.deed {
             Deed::Succeed => (RowStatus::Success, Some(json!({"line": self.line, "said": self.say})), None),
             Deed::Fail => (RowStatus::Failed, Some(json!({})), Some("told-to-fail")),
@@ -29,7 +29,8 @@ impl RowPlan {
         };
         let got: Option<Value> = outcome.output.as_deref().map(|text| serde_json::from_str(text).unwrap_or(Value::Null));
         let attempts_least = match self.deed {
-            Deed::RetryAlways => attempts_max,
+            Deed::RetryAlways => plan.attempts_max,
+            Deed::Trap if plan.retry_traps => plan.attempts_max,
             Deed::Rejected => 1,
             _ => self.until_attempt,
         };

@@ -107,6 +107,7 @@ pub async fn run(options: Options) -> anyhow::Result<History> {
     let until = begin + options.duration;
     let url = stage.postgres.url();
     let clients: Vec<_> = (0..options.clients).map(|client| tokio::spawn(Arc::clone(&world).be_client(client))).collect();
+    let operator = tokio::spawn(Arc::clone(&world).be_operator());
     let snapshots = tokio::spawn(snapshots::compare(Arc::clone(&world), url));
     let watching = tokio::spawn(tell_progress(Arc::clone(&world), begin));
     let chaos = Chaos::new(stage, Arc::clone(&world), options.deeds.clone());
@@ -117,6 +118,7 @@ pub async fn run(options: Options) -> anyhow::Result<History> {
     });
     let (mut stage, done) = chaos.await??;
     world.stop.cancel();
+    operator.await?;
     let settling = tokio::spawn({
         let (world, settle) = (Arc::clone(&world), options.settle);
         async move {

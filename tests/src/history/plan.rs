@@ -1,6 +1,8 @@
 //! What a client does with a batch, from the seed: the same seed makes the same plans.
 
-use rowmill::model::{JsonText, NewRow, ProcessorKind};
+use std::time::Duration;
+
+use rowmill::model::{FailureLimit, JsonText, NewRow, ProcessorKind, RetryRule, Terms, Timestamp};
 use serde_json::json;
 
 use crate::random::Random;
@@ -40,6 +42,12 @@ pub struct BatchPlan {
     pub app: &'static str,
     pub priority: i32,
     pub attempts_max: u32,
+    /// Traps are tried again.
+    pub retry_traps: bool,
+    /// When it starts, and when it is to have ended, after its submission.
+    pub start_after_ms: Option<u64>,
+    pub deadline_after_ms: Option<u64>,
+    pub failures_max: Option<FailureLimit>,
     /// Whether `mark-done` returns what it was told, and how long it takes.
     pub tell: bool,
     pub mark_sleep_ms: u64,
@@ -97,6 +105,14 @@ impl PlanKey {
             app: APPS[index(dice, APPS.len())].0,
             priority: i32::try_from(dice.below(3)).expect("it is small"),
             attempts_max: 3,
+            retry_traps: one_in(dice, 3),
+            start_after_ms: one_in(dice, 6).then(|| dice.below(1_500)),
+            deadline_after_ms: one_in(dice, 15).then(|| 1_500 + dice.below(4_000)),
+            failures_max: match dice.below(12) {
+                0 => Some(FailureLimit::Rows(number(index(dice, 4)))),
+                1 => Some(FailureLimit::Percent(u8::try_from(dice.below(6)).expect("it is small"))),
+                _ => None,
+            },
             tell: !one_in(dice, 8),
             mark_sleep_ms: if one_in(dice, 4) { dice.below(300) } else { 0 },
             rows,
@@ -163,6 +179,20 @@ impl BatchPlan {
         match self.kind {
             ProcessorKind::Batch => BATCH_OP,
             ProcessorKind::SlowQuery => QUERY_OP,
+        }
+    }
+
+    /// The terms of its submission at this moment.
+    pub fn terms(&self, now: Timestamp) -> Terms {
+        let after = |millis: Option<u64>| millis.map(|millis| now.after(Duration::from_millis(millis)));
+        let codes = if self.retry_traps { vec!["trap".to_owned()] } else { Vec::new() };
+        Terms {
+            priority: self.priority,
+            attempts_max: self.attempts_max,
+            retries: RetryRule { backoff: Duration::from_millis(100), codes, ..RetryRule::default() },
+            start_at: after(self.start_after_ms),
+            deadline_at: after(self.deadline_after_ms),
+            failures_max: self.failures_max,
         }
     }
 

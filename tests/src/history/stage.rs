@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, ensure};
 use rowmill::blobs::{BlobSettings, Blobs};
-use rowmill::model::{App, Pooler, ProcessorKind};
+use rowmill::model::{App, Policy, Pooler, ProcessorKind, Rate};
 use rowmill::store::{PgSettings, PgStore, Store};
 use sqlx::{Connection, PgConnection};
 use tempfile::TempDir;
@@ -133,7 +133,9 @@ impl Stage {
                 ensure!(done.status.success(), "`rowmill deploy`: {}", String::from_utf8_lossy(&done.stderr));
             }
         }
-        let digest = async |op| -> anyhow::Result<String> { Ok(store.find_processor(APPS[0].0, op).await?.context("it was deployed")?.digest) };
+        // So that much of its work is held up now and then.
+        store.put_policy(&Policy { rate: Some(Rate { micros: 1_500_000_000, burst: 300 }), ..Policy::of(APPS[1].0, Some(BATCH_OP)) }).await?;
+        let digest = async |op| -> anyhow::Result<String> { Ok(store.find_op(APPS[0].0, op).await?.context("it was deployed")?.0.digest) };
         Ok([(ProcessorKind::Batch, digest(BATCH_OP).await?), (ProcessorKind::SlowQuery, digest(QUERY_OP).await?)])
     }
 

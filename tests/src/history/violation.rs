@@ -19,6 +19,8 @@ pub enum Rule {
     NothingUnderALostLease,
     /// Nothing is changed after an abort.
     NothingAfterAbort,
+    /// No row is run before the start of its batch, and it is aborted by its deadline or its failures when that is so, and only then.
+    TermsAreKept,
     /// Files are complete and in order.
     FilesAreComplete,
     /// Every batch goes through its steps, and leaves each of them once.

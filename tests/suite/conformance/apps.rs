@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rowmill::model::{App, BatchId, ClaimRequest, Limits, NewBatch, ProcessorKind, RunningLeases, WorkerInfo};
+use rowmill::model::{App, BatchId, ClaimRequest, Limits, NewBatch, ProcessorKind, RunningLeases, Terms, WorkerInfo};
 
 use super::build::{TTL, batch, query, request, row, rows, success};
 use super::kit::{Kit, is_invalid};
 
 async fn submit_to(kit: &Kit, app: &str, count: u32, priority: i32) -> BatchId {
-    let new = NewBatch { app: app.to_owned(), priority, ..batch() };
+    let new = NewBatch { app: app.to_owned(), terms: Terms { priority, ..Terms::default() }, ..batch() };
     let id = new.id;
     kit.store.submit_batch(new, rows(count)).await.unwrap();
     id
@@ -68,7 +68,7 @@ pub async fn what_an_app_at_its_limit_cannot_take_is_not_due(kit: Kit) {
 pub async fn batches_of_a_higher_priority_come_first(kit: Kit) {
     let (low, high, oldest_high) = (submit_to(&kit, "a", 1, -5).await, submit_to(&kit, "a", 1, 7).await, submit_to(&kit, "a", 1, 7).await);
     let middle = submit_to(&kit, "a", 1, 0).await;
-    assert_eq!(kit.batch(high).await.priority, 7);
+    assert_eq!(kit.batch(high).await.terms.priority, 7);
     let mut order = Vec::new();
     while let [lease] = kit.claim(&one_row()).await[..] {
         order.push(lease.batch);
@@ -131,11 +131,11 @@ pub async fn slow_queries_and_batches_are_claimed_apart(kit: Kit) {
 
 pub async fn a_new_code_is_a_new_version(kit: Kit) {
     let put = |digest: &'static str| kit.store.put_processor("a", "Op", ProcessorKind::Batch, digest);
-    assert_eq!(kit.store.find_processor("a", "op").await.unwrap(), None);
+    assert_eq!(kit.store.find_op("a", "op").await.unwrap(), None);
     let versions = [put("one").await, put("one").await, put("two").await, put("one").await].map(|version| version.unwrap().version);
     assert_eq!(versions, [1, 1, 2, 3]);
     kit.store.put_processor("b", "op", ProcessorKind::SlowQuery, "one").await.unwrap();
-    let newest = kit.store.find_processor("a", "OP").await.unwrap().unwrap();
+    let (newest, _) = kit.store.find_op("a", "OP").await.unwrap().unwrap();
     assert_eq!((newest.op.as_str(), newest.version, newest.digest.as_str(), newest.kind), ("op", 3, "one", ProcessorKind::Batch));
     let listed = |versions: Vec<rowmill::model::ProcessorVersion>| versions.into_iter().map(|v| (v.app, v.version)).collect::<Vec<_>>();
     let of_a = listed(kit.store.list_processors(Some("a")).await.unwrap());

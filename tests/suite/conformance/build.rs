@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rowmill::model::{
-    BatchCounts, BatchId, ClaimRequest, JsonText, LeasedRow, NewBatch, NewRow, Piece, ProcessorKind, RowResult, RowStatus, Verdict,
+    BatchCounts, BatchId, ClaimRequest, JsonText, LeasedRow, NewBatch, NewRow, Piece, ProcessorKind, RowResult, RowStatus, Terms, Verdict,
 };
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -18,11 +18,10 @@ pub fn batch() -> NewBatch {
         app: "bank".to_owned(),
         op: "post".to_owned(),
         kind: ProcessorKind::Batch,
-        priority: 0,
         processor_version: 1,
         processor_digest: "0123456789abcdef".repeat(4),
         context: JsonText::default(),
-        attempts_max: 3,
+        terms: Terms::default(),
         hold: false,
         request_digest: None,
     }

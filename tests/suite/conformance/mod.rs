@@ -16,6 +16,7 @@ mod files;
 mod finish;
 mod hold;
 mod leases;
+mod policies;
 mod record;
 mod results;
 mod retries;
@@ -23,6 +24,7 @@ mod schedules;
 mod sizing;
 mod submit;
 mod takeover;
+mod terms;
 mod texts;
 mod workers;
 
@@ -227,6 +229,40 @@ macro_rules! conformance {
                 a_batch_to_be_finished_is_due_at_once_or_when_its_lease_ends
                 the_first_of_many_is_due
                 what_an_abort_removes_is_not_due
+            }
+            policies {
+                a_policy_comes_back_as_it_was_set
+                a_policy_that_cannot_be_is_refused
+                the_terms_of_an_operation_go_before_those_of_its_app
+                what_is_paused_is_not_leased
+                retries_and_leases_that_ended_wait_while_they_are_paused
+                a_paused_batch_can_be_aborted_and_finished
+                no_more_rows_are_leased_than_the_rate_allows
+                rates_of_an_operation_and_of_its_app_hold_both
+                rates_may_be_slower_than_a_row_per_second
+                what_is_beyond_a_rate_is_due_when_there_is_work_of_a_tenth_of_a_second
+                retries_and_takeovers_count_for_the_rate
+                a_lease_that_ended_is_taken_over_in_parts_where_the_rate_allows_no_more
+                a_rate_that_is_taken_back_holds_nothing_up
+                claims_at_the_same_moment_share_a_rate
+                other_operations_of_an_app_go_on
+            }
+            terms {
+                a_batch_is_not_claimed_before_its_start
+                a_start_that_has_passed_holds_nothing_up
+                a_start_is_due_at_its_time
+                a_held_batch_waits_for_its_release_and_its_start
+                a_batch_that_is_aborted_before_its_start_never_starts
+                a_batch_cannot_start_after_its_deadline
+                the_rows_that_have_not_ended_by_the_deadline_are_aborted
+                a_batch_with_all_its_outcomes_has_no_deadline
+                more_failures_than_may_be_abort_the_batch
+                as_many_failures_as_may_be_change_nothing
+                a_batch_whose_last_rows_fail_has_ended_and_is_not_aborted
+                a_retry_is_no_failure
+                a_priority_can_be_changed_while_rows_wait
+                the_priority_of_a_batch_that_has_its_outcomes_stays
+                a_deadline_passes_while_rows_are_leased_and_retried
             }
             workers {
                 two_last_records_at_the_same_moment_end_a_batch_once

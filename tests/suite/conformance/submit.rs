@@ -1,20 +1,32 @@
 //! Batches come in.
 
-use rowmill::model::{BatchId, BatchStatus, BatchStep, JsonText, NewBatch, NewRow, ProcessorKind};
+use rowmill::model::{BatchId, BatchStatus, BatchStep, FailureLimit, JsonText, NewBatch, NewRow, ProcessorKind, RetryRule, Terms};
 use rowmill::store::StoreError;
 
 use super::build::{MILLISECOND, SECOND, batch, counts, held, query, row, row_with, rows, rows_with_lines};
 use super::kit::{Kit, START, is_invalid, is_missing};
 
+/// None of them the default.
+fn terms() -> Terms {
+    Terms {
+        priority: i32::MIN,
+        attempts_max: u32::MAX,
+        retries: RetryRule { backoff: SECOND * 2, backoff_max: SECOND * 3, codes: vec!["trap".to_owned(), "a \0 code".to_owned()] },
+        start_at: Some(START.after(SECOND * 100)),
+        deadline_at: Some(START.after(SECOND * 200)),
+        failures_max: Some(FailureLimit::Percent(7)),
+    }
+}
+
 pub async fn a_batch_comes_back_as_it_was_submitted(kit: Kit) {
     kit.pass(SECOND);
-    let new = NewBatch { context: JsonText::check(r#"{"day":1}"#).unwrap(), processor_version: u32::MAX, attempts_max: u32::MAX, ..batch() };
+    let new = NewBatch { context: JsonText::check(r#"{"day":1}"#).unwrap(), processor_version: u32::MAX, terms: terms(), ..batch() };
     kit.store.submit_batch(new.clone(), rows(3)).await.unwrap();
     kit.pass(SECOND);
 
     let found = kit.batch(new.id).await;
     assert_eq!((found.id, &found.app, &found.op, found.kind), (new.id, &new.app, &new.op, ProcessorKind::Batch));
-    assert_eq!((found.processor_version, found.attempts_max), (u32::MAX, u32::MAX));
+    assert_eq!((found.processor_version, &found.terms), (u32::MAX, &new.terms));
     assert_eq!((&found.processor_digest, &found.context), (&new.processor_digest, &new.context));
     assert_eq!((found.status, found.step, found.counts), (BatchStatus::Queued, BatchStep::Rows, counts(3, 0, 0, 0)));
     assert_eq!((found.submitted_at, found.started_at, found.finished_at), (START.after(SECOND), None, None));
@@ -106,7 +118,7 @@ pub async fn what_is_asked_for_again_is_there_once(kit: Kit) {
 }
 
 pub async fn a_row_is_tried_once_at_least(kit: Kit) {
-    let new = NewBatch { attempts_max: 0, ..batch() };
+    let new = NewBatch { terms: Terms { attempts_max: 0, ..Terms::default() }, ..batch() };
     is_invalid(kit.store.submit_batch(new.clone(), rows(1)).await);
     is_missing(kit.store.read_batch(new.id).await, new.id);
 }

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use rowmill::model::{Batch, BatchCounts, BatchId, BatchStatus, BatchStep, Ending, JsonText, LeasedRow, Limits, ProcessorKind, RowRun, Timestamp};
+use rowmill::model::{
+    Batch, BatchCounts, BatchId, BatchStatus, BatchStep, Ending, JsonText, LeasedRow, Limits, ProcessorKind, RowRun, Terms, Timestamp,
+};
 use rowmill::sandbox::{Processor, Sandbox, Session, SessionSpec};
 use tokio_util::sync::CancellationToken;
 
@@ -29,11 +31,10 @@ pub fn batch(kind: ProcessorKind, op: &str, context: &str) -> Batch {
         app: "tests".to_owned(),
         op: op.to_owned(),
         kind,
-        priority: 0,
         processor_version: 1,
         processor_digest: String::new(),
         context: JsonText::check(context).unwrap(),
-        attempts_max: 3,
+        terms: Terms::default(),
         status: BatchStatus::Inprog,
         step: BatchStep::Rows,
         counts: BatchCounts::default(),

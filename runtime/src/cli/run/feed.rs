@@ -10,7 +10,7 @@ use super::{APP, VERSION};
 use crate::cli::feed::{InputFile, Place, append_all};
 use crate::cli::signals::Stop;
 use crate::intake::{Format, RowReader};
-use crate::model::{BatchId, NewBatch, NewRow, ProcessorKind};
+use crate::model::{BatchId, NewBatch, NewRow, ProcessorKind, Terms};
 use crate::sandbox::Processor;
 use crate::store::{SqliteStore, Store};
 
@@ -69,11 +69,10 @@ async fn submit_rows(
         app: APP.to_owned(),
         op: args.op(),
         kind: if is_file { ProcessorKind::Batch } else { ProcessorKind::SlowQuery },
-        priority: 0,
         processor_version: VERSION,
         processor_digest: processor.digest.clone(),
         context: args.context()?,
-        attempts_max: args.attempts,
+        terms: Terms { attempts_max: args.attempts, ..Terms::default() },
         hold: is_file,
         request_digest: None,
     };

@@ -2,9 +2,9 @@
 
 use super::connect::PgStore;
 use super::text::{decode, encode};
-use crate::model::{App, ProcessorKind, ProcessorVersion};
+use crate::model::{App, PartialTerms, ProcessorKind, ProcessorVersion};
 use crate::store::StoreError;
-use crate::store::columns::{AppRow, ProcessorRow, app_of, failed, limits_json, processor_of};
+use crate::store::columns::{AppRow, ProcessorRow, app_of, failed, limits_json, partial_terms_of, processor_of};
 use crate::store::rules::{check_app, check_name};
 
 pub(super) fn decoded(app: App) -> App {
@@ -90,10 +90,12 @@ pub(super) async fn put_processor(store: &PgStore, app: &str, op: &str, kind: Pr
     Ok(decoded_version(processor_of(newest)))
 }
 
-pub(super) async fn find_processor(store: &PgStore, app: &str, op: &str) -> Result<Option<ProcessorVersion>, StoreError> {
+pub(super) async fn find_op(store: &PgStore, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
     let mut db = store.unit().await?;
-    let found: Option<ProcessorRow> = sqlx::query_as(
-        "SELECT app, op, version::bigint, kind, digest, created_at FROM rowmill.processors WHERE app = $1 AND op = $2 ORDER BY version DESC LIMIT 1",
+    let found: Option<(i64, String, String, i64, Option<String>, Option<String>)> = sqlx::query_as(
+        "SELECT p.version::bigint, p.kind, p.digest, p.created_at,
+            (SELECT o.terms FROM rowmill.policies o WHERE o.app = $1 AND o.op = $2), (SELECT a.terms FROM rowmill.policies a WHERE a.app = $1 AND a.op = '')
+         FROM rowmill.processors p WHERE p.app = $1 AND p.op = $2 ORDER BY p.version DESC LIMIT 1",
     )
     .persistent(store.named())
     .bind(encode(app))
@@ -102,7 +104,9 @@ pub(super) async fn find_processor(store: &PgStore, app: &str, op: &str) -> Resu
     .await
     .map_err(failed("look up a processor"))?;
     db.done().await?;
-    Ok(found.map(processor_of).map(decoded_version))
+    let Some((version, kind, digest, created_at, of_op, of_app)) = found else { return Ok(None) };
+    let version = processor_of((app.to_owned(), op.to_lowercase(), version, kind, decode(digest), created_at));
+    Ok(Some((version, partial_terms_of(of_op)?.or(partial_terms_of(of_app)?))))
 }
 
 pub(super) async fn list_processors(store: &PgStore, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {

@@ -9,8 +9,9 @@ use super::connect::PgStore;
 use super::text::{decode, encode};
 use super::{millis, refused};
 use crate::model::{BatchId, FinishLease, OutputFile, ProcessorKind};
-use crate::store::columns::{counts, failed, signed, small, status_of, step_of};
-use crate::store::{Aborted, StoreError};
+use crate::store::columns::{count, counts, failed, signed, small, status_of, step_of};
+use crate::store::rules::{OVERDUE, OVERDUE_MAX};
+use crate::store::{Aborted, Overdue, StoreError};
 
 /// One update, whatever the size of the batch. Leases and retries are left behind, and are nothing without their batch: to delete them here, this would wait for
 /// records, which wait for the batch.
@@ -36,6 +37,38 @@ pub(super) async fn abort_batch(store: &PgStore, id: BatchId, reason: Option<Str
     let (status, rows, success, failures, changed) = found.into_iter().next().ok_or(StoreError::NotFound(id))?;
     let status = status_of(&status);
     Ok(Aborted { status, counts: counts(status, rows.into(), success.into(), failures.into()), changed })
+}
+
+pub(super) async fn abort_overdue(store: &PgStore) -> Result<Overdue, StoreError> {
+    let mut db = store.unit().await?;
+    let aborted: Vec<(Uuid,)> = sqlx::query_as(
+        "WITH due AS (
+            SELECT batch_key FROM rowmill.batches WHERE deadline_at <= coalesce($1, rowmill.now_ms()) AND step = 'rows'
+            ORDER BY deadline_at LIMIT $2 FOR NO KEY UPDATE SKIP LOCKED),
+         aborted AS (
+            UPDATE rowmill.batches b SET status = 'aborted', step = 'join', fresh = false, abort_reason = $3
+            FROM due WHERE b.batch_key = due.batch_key RETURNING b.batch_id, b.kind)
+         SELECT batch_id, pg_notify('rowmill', 'aborted ' || batch_id), pg_notify('rowmill', 'work ' || kind) FROM aborted",
+    )
+    .persistent(store.named())
+    .bind(store.now())
+    .bind(i64::from(OVERDUE_MAX))
+    .bind(OVERDUE)
+    .fetch_all(&mut *db)
+    .await
+    .map_err(failed("abort batches whose deadline has passed"))?;
+    let next: Option<i64> = sqlx::query_scalar(
+        "SELECT greatest(deadline_at - coalesce($1, rowmill.now_ms()), 0) FROM rowmill.batches WHERE deadline_at IS NOT NULL AND step = 'rows'
+         ORDER BY deadline_at LIMIT 1",
+    )
+    .persistent(store.named())
+    .bind(store.now())
+    .fetch_optional(&mut *db)
+    .await
+    .map_err(failed("look for the next deadline"))?;
+    db.done().await?;
+    let aborted = aborted.into_iter().map(|(id,)| id.into()).collect();
+    Ok(Overdue { aborted, next: next.map(|millis| Duration::from_millis(count(millis))) })
 }
 
 pub(super) async fn claim_finish(

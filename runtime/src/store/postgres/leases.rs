@@ -98,29 +98,13 @@ pub(super) async fn give_back_lease(store: &PgStore, lease: LeaseKey) -> Result<
 
 pub(super) async fn next_due(store: &PgStore, kind: Option<ProcessorKind>) -> Result<Option<Duration>, StoreError> {
     let mut db = store.unit().await?;
-    let due: Option<i64> = sqlx::query_scalar(
-        "WITH moment AS MATERIALIZED (SELECT coalesce($1, rowmill.now_ms()) AS at),
-         full_apps AS MATERIALIZED (SELECT unnest(rowmill.full_apps(at)) AS app FROM moment)
-         SELECT CASE WHEN min(d.at) IS NOT NULL THEN greatest(min(d.at) - (SELECT at FROM moment), 0) END FROM (
-            (SELECT r.due_at AS at FROM rowmill.retries r
-             CROSS JOIN LATERAL (SELECT FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
-             WHERE r.lease_id IS NULL AND ($2 IS NULL OR r.kind = $2) AND r.app NOT IN (SELECT app FROM full_apps)
-             ORDER BY r.due_at LIMIT 1)
-            UNION ALL
-            (SELECT l.expires_at FROM rowmill.leases l
-             CROSS JOIN LATERAL (SELECT FROM rowmill.batches b WHERE b.batch_key = l.batch_key AND b.step = 'rows' LIMIT 1) b
-             WHERE ($2 IS NULL OR l.kind = $2)
-                AND (l.expires_at > (SELECT at FROM moment) OR l.app NOT IN (SELECT app FROM full_apps))
-             ORDER BY l.expires_at LIMIT 1)
-            UNION ALL
-            SELECT rowmill.next_finish($2)) d",
-    )
-    .persistent(store.named())
-    .bind(store.now())
-    .bind(kind.map(ProcessorKind::as_str))
-    .fetch_one(&mut *db)
-    .await
-    .map_err(failed("look for what is due"))?;
+    let due: Option<i64> = sqlx::query_scalar("SELECT rowmill.next_due($2, $1)")
+        .persistent(store.named())
+        .bind(store.now())
+        .bind(kind.map(ProcessorKind::as_str))
+        .fetch_one(&mut *db)
+        .await
+        .map_err(failed("look for what is due"))?;
     db.done().await?;
     Ok(due.map(|millis| Duration::from_millis(count(millis))))
 }

@@ -10,6 +10,7 @@ mod finish;
 mod leases;
 mod listen;
 mod log;
+mod policies;
 mod read;
 mod record;
 mod schema;
@@ -29,10 +30,10 @@ pub use self::log::LogPosition;
 pub use self::schema::SchemaState;
 pub use sqlx::PgConnection;
 
-use super::{Aborted, Finisher, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchId, ClaimRequest, ClaimedWork, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind,
-    ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
+    App, Batch, BatchId, ClaimRequest, ClaimedWork, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, PartialTerms,
+    Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -96,6 +97,14 @@ impl Store for PgStore {
 
     async fn abort_batch(&self, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
         finish::abort_batch(self, id, reason).await
+    }
+
+    async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError> {
+        submit::set_priority(self, id, priority).await
+    }
+
+    async fn abort_overdue(&self) -> Result<Overdue, StoreError> {
+        finish::abort_overdue(self).await
     }
 
     async fn discard_batch(&self, id: BatchId) -> Result<(), StoreError> {
@@ -188,8 +197,24 @@ impl Store for PgStore {
         apps::put_processor(self, app, op, kind, digest).await
     }
 
-    async fn find_processor(&self, app: &str, op: &str) -> Result<Option<ProcessorVersion>, StoreError> {
-        apps::find_processor(self, app, op).await
+    async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
+        apps::find_op(self, app, op).await
+    }
+
+    async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError> {
+        policies::put_policy(self, policy).await
+    }
+
+    async fn set_paused(&self, app: &str, op: Option<&str>, paused: bool) -> Result<(), StoreError> {
+        policies::set_paused(self, app, op, paused).await
+    }
+
+    async fn list_policies(&self) -> Result<Vec<Policy>, StoreError> {
+        policies::list_policies(self).await
+    }
+
+    async fn remove_policy(&self, app: &str, op: Option<&str>) -> Result<bool, StoreError> {
+        policies::remove_policy(self, app, op).await
     }
 
     async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {

@@ -4,7 +4,7 @@ use super::connect::PgStore;
 use super::text::{decode, split_pieces};
 use super::{PAGE_BYTES_MAX, PgConnection};
 use crate::model::{Batch, BatchId, BatchStatus, JsonText, OutputFile, RecordedOutcome, Timestamp};
-use crate::store::columns::{ResultRow, count, counts, failed, kind_of, small, status_of, step_of};
+use crate::store::columns::{ResultRow, TermsRow, count, counts, failed, kind_of, small, status_of, step_of};
 use crate::store::{ResultCursor, RowPieces, StoreError};
 
 #[derive(sqlx::FromRow)]
@@ -12,11 +12,11 @@ pub(super) struct BatchRow {
     app: String,
     op: String,
     kind: String,
-    priority: i32,
     processor_version: i64,
     processor_digest: String,
     pub(super) context: String,
-    attempts_max: i64,
+    #[sqlx(flatten)]
+    terms: TermsRow,
     status: String,
     step: String,
     row_count: i32,
@@ -37,8 +37,8 @@ pub(super) async fn read_batch(store: &PgStore, id: BatchId) -> Result<Batch, St
     let mut db = store.unit().await?;
     // One statement, so that the files are those of this state.
     let row: Option<BatchRow> = sqlx::query_as(
-        "SELECT b.app, b.op, b.kind, b.priority, b.processor_version, b.processor_digest, b.context, b.attempts_max, b.status, b.step, b.row_count,
-            b.success, b.failed, b.fuel, b.abort_reason, b.mark_error, b.submitted_at, b.started_at, b.finished_at, f.file_names, f.file_objects, f.file_sizes
+        "SELECT b.app, b.op, b.kind, b.priority::bigint, b.processor_version, b.processor_digest, b.context, b.attempts_max, b.retry_rule, b.start_at, b.deadline_at,
+            b.failures_max, b.failures_percent, b.status, b.step, b.row_count, b.success, b.failed, b.fuel, b.abort_reason, b.mark_error, b.submitted_at, b.started_at, b.finished_at, f.file_names, f.file_objects, f.file_sizes
          FROM rowmill.batches b CROSS JOIN LATERAL (
             SELECT coalesce(array_agg(name ORDER BY name), '{}') AS file_names, coalesce(array_agg(object ORDER BY name), '{}') AS file_objects,
                 coalesce(array_agg(size_bytes ORDER BY name), '{}') AS file_sizes
@@ -50,23 +50,22 @@ pub(super) async fn read_batch(store: &PgStore, id: BatchId) -> Result<Batch, St
     .await
     .map_err(failed("read a batch"))?;
     db.done().await?;
-    Ok(row.ok_or(StoreError::NotFound(id))?.batch(id))
+    row.ok_or(StoreError::NotFound(id))?.batch(id)
 }
 
 impl BatchRow {
-    pub(super) fn batch(self, id: BatchId) -> Batch {
+    pub(super) fn batch(self, id: BatchId) -> Result<Batch, StoreError> {
         let status = status_of(&self.status);
         let files = self.file_names.into_iter().zip(self.file_objects).zip(self.file_sizes);
-        Batch {
+        Ok(Batch {
             id,
             app: decode(self.app),
             op: decode(self.op),
             kind: kind_of(&self.kind),
-            priority: self.priority,
             processor_version: small(self.processor_version),
             processor_digest: decode(self.processor_digest),
             context: JsonText::trusted(self.context),
-            attempts_max: small(self.attempts_max),
+            terms: self.terms.terms()?,
             status,
             step: step_of(&self.step),
             counts: counts(status, self.row_count.into(), self.success.into(), self.failed.into()),
@@ -77,7 +76,7 @@ impl BatchRow {
             started_at: self.started_at.map(Timestamp),
             finished_at: self.finished_at.map(Timestamp),
             files: files.map(|((name, object), size)| OutputFile { name: decode(name), object: decode(object), size_bytes: count(size) }).collect(),
-        }
+        })
     }
 }
 

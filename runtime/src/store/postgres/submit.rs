@@ -9,8 +9,8 @@ use super::connect::{PgStore, refuse};
 use super::listen::{CHANNEL, write};
 use super::text::{INPUT_END, encode};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
-use crate::store::columns::{count, failed, status_of};
-use crate::store::rules::{check_rows, check_submit, count_rows, line_twice, was_submitted};
+use crate::store::columns::{count, failed, failure_limit, retry_json, status_of};
+use crate::store::rules::{NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, was_submitted};
 use crate::store::{StoreError, StoreEvent};
 
 /// Rows of one statement, at most, and their bytes. Arrays need no protocol of their own, as COPY does.
@@ -67,14 +67,17 @@ impl<'a> New<'a> {
 
     /// The batch and its first rows, and tells everybody when that commits. Its key; none when it was submitted before.
     async fn insert(&self, db: &mut PgConnection, named: bool, now: Option<i64>) -> Result<Option<i64>, StoreError> {
-        let NewBatch { id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, hold, request_digest } = self.batch;
+        let NewBatch { id, app, op, kind, terms, processor_version, processor_digest, context, hold, request_digest } = self.batch;
+        let (failures_max, failures_percent) = failure_limit(terms);
         let columns = Columns::of(self.first);
         let event = (!hold).then(|| write(&StoreEvent::Submitted { app: app.clone(), kind: *kind }));
         let written: Vec<(i64,)> = sqlx::query_as(
             "WITH batch AS (
                 INSERT INTO rowmill.batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, fresh,
-                    row_count, line_last, lines_ascend, input_bytes_max, submitted_at, request_digest, row_micros)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()), $22,
+                    row_count, line_last, lines_ascend, input_bytes_max, submitted_at, request_digest, retry_rule, start_at, deferred, deadline_at,
+                    failures_max, failures_percent, row_micros)
+                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()), $22, $23, $24, $24 IS NOT NULL, $25,
+                    $26, $27,
                     (SELECT p.row_micros FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6))
                 ON CONFLICT (batch_id) DO NOTHING RETURNING batch_key),
              written AS (
@@ -88,13 +91,13 @@ impl<'a> New<'a> {
         .bind(encode(app))
         .bind(encode(&op.to_lowercase()))
         .bind(kind.as_str())
-        .bind(priority)
+        .bind(terms.priority)
         .bind(i64::from(*processor_version))
         .bind(encode(processor_digest))
         .bind(context.as_str())
-        .bind(i64::from(*attempts_max))
+        .bind(i64::from(terms.attempts_max))
         .bind(if *hold { BatchStatus::Wait } else { BatchStatus::Queued }.as_str())
-        .bind(!hold)
+        .bind(!hold && terms.start_at.is_none())
         .bind(i32::try_from(self.row_count).unwrap_or(i32::MAX))
         .bind(self.line_last)
         .bind(self.lines_ascend)
@@ -106,6 +109,11 @@ impl<'a> New<'a> {
         .bind(event)
         .bind(CHANNEL)
         .bind(request_digest.as_deref())
+        .bind(retry_json(terms))
+        .bind(terms.start_at.map(|at| at.0))
+        .bind(terms.deadline_at.map(|at| at.0))
+        .bind(failures_max)
+        .bind(failures_percent.map(i64::from))
         .fetch_all(&mut *db)
         .await
         .map_err(failed("submit a batch"))?;
@@ -152,6 +160,26 @@ pub(super) async fn release_batch(store: &PgStore, id: BatchId) -> Result<u64, S
         BatchStatus::Queued => Ok(count(row_count.into())),
         BatchStatus::Wait => Err(StoreError::Invalid(format!("batch {id} has no rows: append some before it is released, or abort it"))),
         status => Err(StoreError::WrongStatus { id, status, wanted: "only a held batch can be released" }),
+    }
+}
+
+pub(super) async fn set_priority(store: &PgStore, id: BatchId, priority: i32) -> Result<(), StoreError> {
+    let mut db = store.unit().await?;
+    let found: Vec<(String, bool)> = sqlx::query_as(
+        "WITH moved AS (UPDATE rowmill.batches SET priority = $2 WHERE batch_id = $1 AND step = 'rows' RETURNING 1)
+         SELECT status, EXISTS (SELECT FROM moved) FROM rowmill.batches WHERE batch_id = $1",
+    )
+    .persistent(store.named())
+    .bind(id.uuid())
+    .bind(priority)
+    .fetch_all(&mut *db)
+    .await
+    .map_err(failed("change the priority of a batch"))?;
+    db.done().await?;
+    match found.into_iter().next() {
+        None => Err(StoreError::NotFound(id)),
+        Some((_, true)) => Ok(()),
+        Some((status, false)) => Err(StoreError::WrongStatus { id, status: status_of(&status), wanted: NO_ROWS_WAIT }),
     }
 }
 

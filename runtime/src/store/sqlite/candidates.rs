@@ -1,7 +1,10 @@
 //! What is leased next: fair shares between apps, then what ended, then retries, then fresh rows by priority and age.
 
-use sqlx::SqliteConnection;
+use std::sync::{Arc, LazyLock};
 
+use sqlx::{AssertSqlSafe, SqliteConnection};
+
+use super::policies::{TOKENS_NOW, rows_allowed};
 use crate::model::{ProcessorKind, Timestamp};
 use crate::store::StoreError;
 use crate::store::columns::failed;
@@ -24,63 +27,74 @@ pub(super) struct Candidate {
     /// The lease that ended, or the batch.
     pub work_id: i64,
     app: String,
+    op: String,
     weight: i64,
     /// The app's virtual time when this lease begins.
     start: i64,
+    /// So many rows may be leased by the rates; none for any number.
+    pub rows_allowed: Option<i64>,
 }
 
 /// Start-time fair queueing over virtual time (Goyal, Vin and Cheng 1996): the app comes next whose leases, by its weight, began the longest ago in virtual time.
-/// Jumps from app to app, and from batch to batch with retries: how many batches wait does not matter.
-pub(super) async fn find_candidate(db: &mut SqliteConnection, kind: Option<ProcessorKind>, now: Timestamp) -> Result<Option<Candidate>, StoreError> {
-    let found: Option<(i64, i64, String, i64, i64)> = sqlx::query_as(
+/// Jumps from operation to operation, and from batch to batch with retries: how many batches wait does not matter.
+static FIND: LazyLock<Arc<str>> = LazyLock::new(|| {
+    let fresh = |b: &str| format!("{b}.step = 'rows' AND {b}.status IN ('queued', 'inprog') AND {b}.next_row <= {b}.row_count AND {b}.deferred = 0");
+    let first = "ORDER BY b.kind, b.app, b.op, b.priority DESC, b.batch_key LIMIT 1";
+    format!(
         "WITH RECURSIVE
-         fresh_apps (app) AS (
-            SELECT min(app) FROM batches WHERE step = 'rows' AND status IN ('queued', 'inprog') AND next_row <= row_count
+         fresh_ops (batch_key) AS (
+            SELECT (SELECT b.batch_key FROM batches b WHERE {fresh} {first})
             UNION ALL
-            SELECT (SELECT min(b.app) FROM batches b
-                    WHERE b.step = 'rows' AND b.status IN ('queued', 'inprog') AND b.next_row <= b.row_count AND b.app > f.app)
-            FROM fresh_apps f WHERE f.app IS NOT NULL),
+            SELECT (SELECT b.batch_key FROM batches b WHERE {fresh} AND (b.kind, b.app, b.op) > (p.kind, p.app, p.op) {first})
+            FROM fresh_ops f JOIN batches p USING (batch_key)),
          retry_batches (batch_key) AS (
             SELECT min(batch_key) FROM retries WHERE lease_id IS NULL
             UNION ALL
             SELECT (SELECT min(r.batch_key) FROM retries r WHERE r.lease_id IS NULL AND r.batch_key > b.batch_key)
             FROM retry_batches b WHERE b.batch_key IS NOT NULL),
-         work (source, work_id, app, kind, first, second) AS (
-            SELECT 0, l.lease_id, b.app, b.kind, l.expires_at, l.lease_id FROM leases l JOIN batches b USING (batch_key) WHERE l.expires_at <= ?1
+         work (source, work_id, app, op, kind, first, second) AS (
+            SELECT 0, l.lease_id, b.app, b.op, b.kind, l.expires_at, l.lease_id FROM leases l JOIN batches b USING (batch_key) WHERE l.expires_at <= ?1
             UNION ALL
-            SELECT 1, b.batch_key, b.app, b.kind, (SELECT min(r.due_at) FROM retries r WHERE r.batch_key = b.batch_key AND r.lease_id IS NULL), b.batch_key
+            SELECT 1, b.batch_key, b.app, b.op, b.kind,
+                (SELECT min(r.due_at) FROM retries r WHERE r.batch_key = b.batch_key AND r.lease_id IS NULL), b.batch_key
             FROM retry_batches JOIN batches b USING (batch_key)
             UNION ALL
-            SELECT 2, b.batch_key, b.app, b.kind, -b.priority, b.batch_key FROM fresh_apps f JOIN batches b ON b.batch_key = (
-                SELECT n.batch_key FROM batches n
-                WHERE n.step = 'rows' AND n.status IN ('queued', 'inprog') AND n.next_row <= n.row_count AND n.app = f.app AND n.kind = coalesce(?2, n.kind)
-                ORDER BY n.priority DESC, n.batch_key LIMIT 1))
-         SELECT w.source, w.work_id, w.app, coalesce(a.weight, 1), max(coalesce(a.served_micros, 0), s.served_micros - ?3) AS start
-         FROM work w LEFT JOIN apps a USING (app), schedule s
-         WHERE w.kind = coalesce(?2, w.kind) AND (w.source <> 1 OR w.first <= ?1)
+            SELECT 2, b.batch_key, b.app, b.op, b.kind, -b.priority, b.batch_key FROM fresh_ops JOIN batches b USING (batch_key)),
+         allowed AS MATERIALIZED (SELECT w.*, {allowed} AS rows_allowed FROM work w)
+         SELECT w.source, w.work_id, w.app, w.op, coalesce(a.weight, 1), max(coalesce(a.served_micros, 0), s.served_micros - ?3) AS start, w.rows_allowed
+         FROM allowed w LEFT JOIN apps a USING (app), schedule s
+         WHERE w.kind = coalesce(?2, w.kind) AND (w.source <> 1 OR w.first <= ?1) AND w.rows_allowed IS NOT 0
             AND (a.running_max IS NULL OR a.running_max > (
                 SELECT count(*) FROM leases l JOIN batches b USING (batch_key) WHERE b.app = w.app AND l.token <> 0 AND l.expires_at > ?1))
          ORDER BY start, w.source, w.first, w.second LIMIT 1",
+        fresh = fresh("b"),
+        allowed = rows_allowed().replace("NOW", "?1"),
     )
-    .bind(now.0)
-    .bind(kind.map(ProcessorKind::as_str))
-    .bind(i64::try_from(CREDIT.as_micros()).unwrap_or(i64::MAX))
-    .fetch_optional(db)
-    .await
-    .map_err(failed("look for rows to lease"))?;
-    Ok(found.map(|(source, work_id, app, weight, start)| {
+    .into()
+});
+
+pub(super) async fn find_candidate(db: &mut SqliteConnection, kind: Option<ProcessorKind>, now: Timestamp) -> Result<Option<Candidate>, StoreError> {
+    // Made of constants and question marks only.
+    let found: Option<(i64, i64, String, String, i64, i64, Option<i64>)> = sqlx::query_as(AssertSqlSafe(Arc::clone(&FIND)))
+        .bind(now.0)
+        .bind(kind.map(ProcessorKind::as_str))
+        .bind(i64::try_from(CREDIT.as_micros()).unwrap_or(i64::MAX))
+        .fetch_optional(db)
+        .await
+        .map_err(failed("look for rows to lease"))?;
+    Ok(found.map(|(source, work_id, app, op, weight, start, rows_allowed)| {
         let work = match source {
             0 => Work::Ended,
             1 => Work::Retries,
             _ => Work::Fresh,
         };
-        Candidate { work, work_id, app, weight, start }
+        Candidate { work, work_id, app, op, weight, start, rows_allowed }
     }))
 }
 
 impl Candidate {
-    /// Moves the virtual time on.
-    pub(super) async fn charge(&self, db: &mut SqliteConnection, micros: i64) -> Result<(), StoreError> {
+    /// Moves the virtual time on, and takes the rows of a lease from the rates.
+    pub(super) async fn charge(&self, db: &mut SqliteConnection, micros: i64, rows: u32, now: Timestamp) -> Result<(), StoreError> {
         let charging = failed("charge a lease to its app");
         sqlx::query("INSERT INTO apps (app, served_micros) VALUES (?1, ?2) ON CONFLICT (app) DO UPDATE SET served_micros = excluded.served_micros")
             .bind(&self.app)
@@ -88,7 +102,31 @@ impl Candidate {
             .execute(&mut *db)
             .await
             .map_err(charging)?;
-        sqlx::query("UPDATE schedule SET served_micros = ?1 WHERE served_micros < ?1").bind(self.start).execute(db).await.map_err(charging)?;
+        sqlx::query("UPDATE schedule SET served_micros = ?1 WHERE served_micros < ?1").bind(self.start).execute(&mut *db).await.map_err(charging)?;
+        if self.rows_allowed.is_some() {
+            self.spend(db, rows, now).await?;
+        }
+        Ok(())
+    }
+
+    async fn spend(&self, db: &mut SqliteConnection, rows: u32, now: Timestamp) -> Result<(), StoreError> {
+        static SPEND: LazyLock<Arc<str>> = LazyLock::new(|| {
+            format!(
+                "UPDATE policies AS p SET refilled_at = ?4, tokens = {TOKENS_NOW} - ?3 * 1000000000
+                 WHERE p.app = ?1 AND p.op IN ('', ?2) AND p.rate_micros IS NOT NULL"
+            )
+            .replace("NOW", "?4")
+            .into()
+        });
+        // Made of constants and question marks only.
+        sqlx::query(AssertSqlSafe(Arc::clone(&SPEND)))
+            .bind(&self.app)
+            .bind(&self.op)
+            .bind(rows)
+            .bind(now.0)
+            .execute(db)
+            .await
+            .map_err(failed("take rows from a rate"))?;
         Ok(())
     }
 }

@@ -17,21 +17,34 @@ const UNKNOWN_MICROS: i64 = 1_000;
 pub(super) async fn claim_leases(store: &SqliteStore, request: &ClaimRequest) -> Result<Vec<Lease>, StoreError> {
     let now = store.now();
     let mut db = store.begin().await?;
+    let begun = begin_deferred(&mut db, now).await?;
     let mut leases = Vec::new();
     while leases.len() < request.leases_max as usize {
         let Some(candidate) = find_candidate(&mut db, request.kind, now).await? else { break };
+        let rows_max = candidate.rows_allowed.map_or(request.rows_max, |allowed| request.rows_max.min(small(allowed)));
+        let request = &ClaimRequest { rows_max, ..request.clone() };
         let (lease, charged) = match candidate.work {
             Work::Ended => (take_over(&mut db, request, now, candidate.work_id).await?, 0),
             Work::Retries => lease_retries(&mut db, request, now, candidate.work_id).await?,
             Work::Fresh => lease_fresh_rows(&mut db, request, now, candidate.work_id).await?,
         };
-        candidate.charge(&mut db, charged).await?;
+        candidate.charge(&mut db, charged, lease.rows, now).await?;
         leases.push(lease);
     }
-    if !leases.is_empty() {
+    if begun || !leases.is_empty() {
         db.commit().await.map_err(failed("commit a claim"))?;
     }
     Ok(leases)
+}
+
+/// Batches whose start has come can be leased from now on. Whether there were some.
+async fn begin_deferred(db: &mut SqliteConnection, now: Timestamp) -> Result<bool, StoreError> {
+    let begun = sqlx::query("UPDATE batches SET deferred = 0 WHERE deferred = 1 AND status = 'queued' AND start_at <= ?")
+        .bind(now.0)
+        .execute(db)
+        .await
+        .map_err(failed("begin with deferred batches"))?;
+    Ok(begun.rows_affected() > 0)
 }
 
 #[derive(sqlx::FromRow)]

@@ -2,17 +2,38 @@
 
 use std::time::Duration;
 
+use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteQueryResult;
 
 use super::{SqliteStore, find_batch, new_token};
-use crate::model::{BatchId, FinishLease, OutputFile, ProcessorKind};
+use crate::model::{BatchId, FinishLease, OutputFile, ProcessorKind, Timestamp};
 use crate::store::columns::{counts, failed, kind_of, signed, small, status_of, step_of};
-use crate::store::{Aborted, StoreError, StoreEvent};
+use crate::store::rules::{OVERDUE, OVERDUE_MAX};
+use crate::store::{Aborted, Overdue, StoreError, StoreEvent};
 
 pub(super) async fn abort_batch(store: &SqliteStore, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
     let aborting = failed("abort a batch");
     let mut db = store.begin().await?;
     let (key, _) = find_batch(&mut db, id).await?;
+    let changed = abort(&mut db, key, reason.as_deref()).await?;
+    let (kind, status, rows, success, failures): (String, String, i64, i64, i64) =
+        sqlx::query_as("SELECT kind, status, row_count, success, failed FROM batches WHERE batch_key = ?")
+            .bind(key)
+            .fetch_one(&mut *db)
+            .await
+            .map_err(aborting)?;
+    db.commit().await.map_err(failed("commit an abort"))?;
+    if changed {
+        store.events.tell(StoreEvent::Aborted(id));
+        store.events.tell(StoreEvent::Work(kind_of(&kind)));
+    }
+    let status = status_of(&status);
+    Ok(Aborted { status, counts: counts(status, rows, success, failures), changed })
+}
+
+/// Whether it changed anything: not when the batch has all its outcomes, or was aborted.
+pub(super) async fn abort(db: &mut SqliteConnection, key: i64, reason: Option<&str>) -> Result<bool, StoreError> {
+    let aborting = failed("abort a batch");
     let hit = sqlx::query(
         "UPDATE batches SET status = 'aborted', step = 'join', abort_reason = ? WHERE batch_key = ? AND step = 'rows' AND status IN ('wait', 'queued', 'inprog')",
     )
@@ -27,19 +48,41 @@ pub(super) async fn abort_batch(store: &SqliteStore, id: BatchId, reason: Option
             sqlx::query(end).bind(key).execute(&mut *db).await.map_err(aborting)?;
         }
     }
-    let (kind, status, rows, success, failures): (String, String, i64, i64, i64) =
-        sqlx::query_as("SELECT kind, status, row_count, success, failed FROM batches WHERE batch_key = ?")
-            .bind(key)
-            .fetch_one(&mut *db)
+    Ok(changed)
+}
+
+pub(super) async fn abort_overdue(store: &SqliteStore) -> Result<Overdue, StoreError> {
+    let aborting = failed("abort batches whose deadline has passed");
+    let now = store.now();
+    let next = "SELECT deadline_at FROM batches WHERE deadline_at IS NOT NULL AND step = 'rows' ORDER BY deadline_at LIMIT 1";
+    let next = || sqlx::query_scalar::<_, i64>(next);
+    // Nearly always there is none, which needs no writer.
+    let first: Option<i64> = next().fetch_optional(&store.readers).await.map_err(aborting)?;
+    if first.is_none_or(|deadline| deadline > now.0) {
+        return Ok(Overdue { aborted: Vec::new(), next: first.map(|deadline| Timestamp(deadline).since(now)) });
+    }
+    let mut db = store.begin().await?;
+    let overdue: Vec<(i64, String, String)> =
+        sqlx::query_as("SELECT batch_key, batch_id, kind FROM batches WHERE deadline_at <= ? AND step = 'rows' ORDER BY deadline_at LIMIT ?")
+            .bind(now.0)
+            .bind(OVERDUE_MAX)
+            .fetch_all(&mut *db)
             .await
             .map_err(aborting)?;
-    db.commit().await.map_err(failed("commit an abort"))?;
-    if changed {
-        store.events.tell(StoreEvent::Aborted(id));
-        store.events.tell(StoreEvent::Work(kind_of(&kind)));
+    let mut aborted = Vec::with_capacity(overdue.len());
+    for (key, id, kind) in overdue {
+        if abort(&mut db, key, Some(OVERDUE)).await? {
+            let id: BatchId = id.parse().map_err(failed("read a batch's id"))?;
+            aborted.push((id, kind_of(&kind)));
+        }
     }
-    let status = status_of(&status);
-    Ok(Aborted { status, counts: counts(status, rows, success, failures), changed })
+    let next: Option<i64> = next().fetch_optional(&mut *db).await.map_err(aborting)?;
+    db.commit().await.map_err(failed("commit aborts"))?;
+    for (id, kind) in &aborted {
+        store.events.tell(StoreEvent::Aborted(*id));
+        store.events.tell(StoreEvent::Work(*kind));
+    }
+    Ok(Overdue { aborted: aborted.into_iter().map(|(id, _)| id).collect(), next: next.map(|deadline| Timestamp(deadline).since(now)) })
 }
 
 pub(super) async fn claim_finish(

@@ -1,7 +1,11 @@
 //! Leases are read, renewed and given back.
 
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
+use sqlx::AssertSqlSafe;
+
+use super::policies::{TOKENS_NOW, TOKENS_WANTED, rows_allowed};
 use super::{SqliteStore, fetch_page, length};
 use crate::model::{LeaseKey, LeasedRow, ProcessorKind, Timestamp};
 use crate::store::StoreError;
@@ -74,21 +78,32 @@ pub(super) async fn give_back_lease(store: &SqliteStore, lease: LeaseKey) -> Res
 }
 
 pub(super) async fn next_due(store: &SqliteStore, kind: Option<ProcessorKind>) -> Result<Option<Duration>, StoreError> {
-    let due: Option<i64> = sqlx::query_scalar(
-        "WITH full_apps AS (
-            SELECT a.app FROM apps a WHERE a.running_max <= (
-                SELECT count(*) FROM leases l JOIN batches b USING (batch_key) WHERE b.app = a.app AND l.token <> 0 AND l.expires_at > ?1))
-         SELECT min(at) FROM (
-            SELECT min(r.due_at) AS at FROM retries r JOIN batches b USING (batch_key)
-                WHERE r.lease_id IS NULL AND b.app NOT IN (SELECT app FROM full_apps) AND b.kind = coalesce(?2, b.kind)
-            UNION ALL SELECT min(l.expires_at) FROM leases l JOIN batches b USING (batch_key)
-                WHERE (l.expires_at > ?1 OR b.app NOT IN (SELECT app FROM full_apps)) AND b.kind = coalesce(?2, b.kind)
-            UNION ALL SELECT min(coalesce(finish_expires_at, 0)) FROM batches WHERE step IN ('join', 'mark') AND kind = coalesce(?2, kind))",
-    )
-    .bind(store.now().0)
-    .bind(kind.map(ProcessorKind::as_str))
-    .fetch_one(&store.readers)
-    .await
-    .map_err(failed("look for what is due"))?;
+    // What is beyond a rate is due when there is enough of it again.
+    static NEXT: LazyLock<Arc<str>> = LazyLock::new(|| {
+        let open = format!("(w.app NOT IN (SELECT app FROM full_apps) AND {} IS NOT 0)", rows_allowed());
+        format!(
+            "WITH full_apps AS (
+                SELECT a.app FROM apps a WHERE a.running_max <= (
+                    SELECT count(*) FROM leases l JOIN batches b USING (batch_key) WHERE b.app = a.app AND l.token <> 0 AND l.expires_at > ?1))
+             SELECT min(at) FROM (
+                SELECT min(r.due_at) AS at FROM retries r JOIN batches w USING (batch_key)
+                    WHERE r.lease_id IS NULL AND {open} AND w.kind = coalesce(?2, w.kind)
+                UNION ALL SELECT min(l.expires_at) FROM leases l JOIN batches w USING (batch_key)
+                    WHERE (l.expires_at > ?1 OR {open}) AND w.kind = coalesce(?2, w.kind)
+                UNION ALL SELECT min(start_at) FROM batches WHERE deferred = 1 AND status = 'queued' AND kind = coalesce(?2, kind)
+                UNION ALL SELECT min(?1 + ({TOKENS_WANTED} - {TOKENS_NOW} + p.rate_micros - 1) / p.rate_micros) FROM policies p
+                    WHERE p.rate_micros IS NOT NULL AND NOT p.paused AND {TOKENS_NOW} < {TOKENS_WANTED}
+                UNION ALL SELECT min(coalesce(finish_expires_at, 0)) FROM batches WHERE step IN ('join', 'mark') AND kind = coalesce(?2, kind))"
+        )
+        .replace("NOW", "?1")
+        .into()
+    });
+    // Made of constants and question marks only.
+    let due: Option<i64> = sqlx::query_scalar(AssertSqlSafe(Arc::clone(&NEXT)))
+        .bind(store.now().0)
+        .bind(kind.map(ProcessorKind::as_str))
+        .fetch_one(&store.readers)
+        .await
+        .map_err(failed("look for what is due"))?;
     Ok(due.map(|at| Timestamp(at).since(store.now())))
 }

@@ -5,6 +5,7 @@ mod candidates;
 mod claim;
 mod finish;
 mod leases;
+mod policies;
 mod read;
 mod record;
 mod submit;
@@ -25,10 +26,10 @@ use uuid::Uuid;
 
 use super::columns::{failed, status_of};
 use super::events::Events;
-use super::{Aborted, Finisher, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchId, BatchStatus, ClaimRequest, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind,
-    ProcessorVersion, RecordedOutcome, RowResult, Timestamp, WorkerInfo, WorkerRecord,
+    App, Batch, BatchId, BatchStatus, ClaimRequest, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, PartialTerms,
+    Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -168,6 +169,14 @@ impl Store for SqliteStore {
         finish::abort_batch(self, id, reason).await
     }
 
+    async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError> {
+        submit::set_priority(self, id, priority).await
+    }
+
+    async fn abort_overdue(&self) -> Result<Overdue, StoreError> {
+        finish::abort_overdue(self).await
+    }
+
     async fn discard_batch(&self, id: BatchId) -> Result<(), StoreError> {
         submit::discard_batch(self, id).await
     }
@@ -254,8 +263,24 @@ impl Store for SqliteStore {
         apps::put_processor(self, app, op, kind, digest).await
     }
 
-    async fn find_processor(&self, app: &str, op: &str) -> Result<Option<ProcessorVersion>, StoreError> {
-        apps::find_processor(self, app, op).await
+    async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
+        apps::find_op(self, app, op).await
+    }
+
+    async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError> {
+        policies::put_policy(self, policy).await
+    }
+
+    async fn set_paused(&self, app: &str, op: Option<&str>, paused: bool) -> Result<(), StoreError> {
+        policies::set_paused(self, app, op, paused).await
+    }
+
+    async fn list_policies(&self) -> Result<Vec<Policy>, StoreError> {
+        policies::list_policies(self).await
+    }
+
+    async fn remove_policy(&self, app: &str, op: Option<&str>) -> Result<bool, StoreError> {
+        policies::remove_policy(self, app, op).await
     }
 
     async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {

@@ -4,7 +4,7 @@ use sqlx::SqliteConnection;
 
 use super::{SqliteStore, fetch_page, find_batch, length};
 use crate::model::{Batch, BatchId, BatchStatus, JsonText, OutputFile, RecordedOutcome, Timestamp};
-use crate::store::columns::{ResultRow, count, counts, failed, kind_of, small, status_of, step_of};
+use crate::store::columns::{ResultRow, TermsRow, count, counts, failed, kind_of, small, status_of, step_of};
 use crate::store::{ResultCursor, RowPieces, StoreError};
 
 #[derive(sqlx::FromRow)]
@@ -13,11 +13,11 @@ struct BatchRow {
     app: String,
     op: String,
     kind: String,
-    priority: i64,
     processor_version: i64,
     processor_digest: String,
     context: String,
-    attempts_max: i64,
+    #[sqlx(flatten)]
+    terms: TermsRow,
     status: String,
     step: String,
     row_count: i64,
@@ -35,8 +35,8 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
     let reading = failed("read a batch");
     let mut db = store.readers.begin().await.map_err(reading)?;
     let row: BatchRow = sqlx::query_as(
-        "SELECT batch_key, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, step, row_count, success, failed, fuel,
-            abort_reason, mark_error, submitted_at, started_at, finished_at FROM batches WHERE batch_id = ?",
+        "SELECT batch_key, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, retry_rule, start_at, deadline_at, failures_max,
+            failures_percent, status, step, row_count, success, failed, fuel, abort_reason, mark_error, submitted_at, started_at, finished_at FROM batches WHERE batch_id = ?",
     )
     .bind(id.to_string())
     .fetch_optional(&mut *db)
@@ -55,11 +55,10 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
         app: row.app,
         op: row.op,
         kind: kind_of(&row.kind),
-        priority: i32::try_from(row.priority).unwrap_or(0),
         processor_version: small(row.processor_version),
         processor_digest: row.processor_digest,
         context: JsonText::trusted(row.context),
-        attempts_max: small(row.attempts_max),
+        terms: row.terms.terms()?,
         status,
         step: step_of(&row.step),
         counts: counts(status, row.row_count, row.success, row.failed),

@@ -7,8 +7,8 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::{ROWS_PER_INSERT, SqliteStore, new_token};
-use crate::model::{BatchCounts, BatchId, FinishLease, LeaseKey, Piece, ProcessorKind, RowResult, RowStatus, Timestamp, Verdict};
-use crate::store::columns::{count, failed, kind_of, signed, step_of};
+use crate::model::{BatchId, BatchStatus, FinishLease, LeaseKey, Piece, ProcessorKind, RowResult, RowStatus, Timestamp, Verdict};
+use crate::store::columns::{counts, failed, kind_of, signed, step_of};
 use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
 use crate::store::{FILES_PER_BATCH_MAX, Finisher, Recorded, StoreError, StoreEvent};
 
@@ -53,9 +53,9 @@ pub(super) async fn record_results(
                 .map_err(failed("write a retry"))?;
         }
     }
-    let (recorded, ended) = count_outcomes(&mut db, key, results, took, now, finisher).await?;
+    let (recorded, events) = count_outcomes(&mut db, key, results, took, now, finisher).await?;
     db.commit().await.map_err(failed("commit results"))?;
-    if let Some(event) = ended {
+    for event in events {
         store.events.tell(event);
     }
     Ok(recorded)
@@ -181,7 +181,7 @@ async fn count_outcomes(
     took: Duration,
     now: Timestamp,
     finisher: Option<Finisher<'_>>,
-) -> Result<(Recorded, Option<StoreEvent>), StoreError> {
+) -> Result<(Recorded, Vec<StoreEvent>), StoreError> {
     let ended = |wanted: RowStatus| {
         let hits = results.iter().filter(|result| matches!(result.verdict, Verdict::Final { status, .. } if status == wanted)).count();
         i64::try_from(hits).unwrap_or(i64::MAX)
@@ -189,7 +189,7 @@ async fn count_outcomes(
     let (success, failures) = (ended(RowStatus::Success), ended(RowStatus::Failed));
     let fuel: u64 = results.iter().map(|result| result.fuel).sum();
     let row_micros = (!results.is_empty()).then(|| (micros(took) / row_count(results)).max(1));
-    let (batch, kind, rows, success, failures, step, token): (String, String, i64, i64, i64, String, Option<i64>) = sqlx::query_as(
+    let counted: CountedRow = sqlx::query_as(
         "UPDATE batches SET success = success + ?2, failed = failed + ?3, fuel = fuel + ?4,
             row_micros = CASE WHEN success + failed = 0 THEN coalesce(?5, row_micros)
                 ELSE coalesce((row_micros * (?6 - 1) + ?5) / ?6, ?5, row_micros) END,
@@ -202,7 +202,7 @@ async fn count_outcomes(
             finish_expires_at = CASE WHEN success + failed + ?2 + ?3 = row_count THEN ?11 END,
             finish_attempt = CASE WHEN success + failed + ?2 + ?3 = row_count AND ?9 IS NOT NULL THEN 1 ELSE 0 END
          WHERE batch_key = ?1 AND status = 'inprog' AND step = 'rows'
-         RETURNING batch_id, kind, row_count, success, failed, step, finish_token",
+         RETURNING batch_id, kind, row_count, success, failed, step, finish_token, failures_max, failures_percent",
     )
     .bind(key)
     .bind(success)
@@ -219,28 +219,66 @@ async fn count_outcomes(
     .await
     .map_err(failed("count results"))?
     .ok_or(StoreError::LeaseLost)?;
+    let batch: BatchId = counted.batch_id.parse().map_err(failed("read a batch's id"))?;
+    let (step, kind) = (counted.step.as_str(), kind_of(&counted.kind));
     if step == "join" {
-        // The next batch begins with this speed, which is seldom another.
-        sqlx::query(
-            "UPDATE processors SET row_micros = b.row_micros FROM batches b
-             WHERE b.batch_key = ? AND b.kind = 'batch' AND processors.app = b.app AND processors.op = b.op AND processors.version = b.processor_version
-                AND (processors.row_micros IS NULL
-                    OR processors.row_micros NOT BETWEEN b.row_micros - b.row_micros / 4 AND b.row_micros + b.row_micros / 4)",
-        )
-        .bind(key)
-        .execute(db)
-        .await
-        .map_err(failed("note the speed of a processor"))?;
+        note_speed(db, key).await?;
     }
-    let batch: BatchId = batch.parse().map_err(failed("read a batch's id"))?;
-    let finish = token.map(|token| FinishLease { batch, step: step_of(&step), token, attempt: 1 });
-    let event = match (step.as_str(), kind_of(&kind)) {
-        ("rows", _) => None,
-        ("mark", ProcessorKind::SlowQuery) => Some(StoreEvent::Final(batch)),
-        (_, kind) => finish.is_none().then_some(StoreEvent::Work(kind)),
+    let too_many = counted.too_many_failures().filter(|_| step == "rows");
+    if let Some(reason) = &too_many {
+        super::finish::abort(db, key, Some(reason)).await?;
+    }
+    let finish = counted.finish_token.map(|token| FinishLease { batch, step: step_of(step), token, attempt: 1 });
+    let events = match (step, kind) {
+        ("rows", kind) if too_many.is_some() => vec![StoreEvent::Aborted(batch), StoreEvent::Work(kind)],
+        ("rows", _) => Vec::new(),
+        ("mark", ProcessorKind::SlowQuery) => vec![StoreEvent::Final(batch)],
+        (_, kind) if finish.is_none() => vec![StoreEvent::Work(kind)],
+        _ => Vec::new(),
     };
-    let counts = BatchCounts { rows: count(rows), success: count(success), failed: count(failures), aborted: 0 };
-    Ok((Recorded { counts, last: step != "rows", finish }, event))
+    let now = if too_many.is_some() { BatchStatus::Aborted } else { BatchStatus::Inprog };
+    let counts = counts(now, counted.row_count, counted.success, counted.failed);
+    Ok((Recorded { counts, aborted: too_many.is_some(), last: step != "rows", finish }, events))
+}
+
+/// What counting outcomes left of a batch.
+#[derive(sqlx::FromRow)]
+struct CountedRow {
+    batch_id: String,
+    kind: String,
+    row_count: i64,
+    success: i64,
+    failed: i64,
+    step: String,
+    finish_token: Option<i64>,
+    failures_max: Option<i64>,
+    failures_percent: Option<i64>,
+}
+
+impl CountedRow {
+    /// Why the batch is aborted for its failures, if it is.
+    fn too_many_failures(&self) -> Option<String> {
+        let CountedRow { failed, row_count, .. } = self;
+        match (self.failures_max, self.failures_percent) {
+            (Some(limit), _) if *failed > limit => Some(format!("{failed} rows failed, and {limit} may")),
+            (None, Some(limit)) if failed * 100 > limit * row_count => Some(format!("{failed} of {row_count} rows failed, and {limit}% may")),
+            _ => None,
+        }
+    }
+}
+
+/// The next batch begins with the speed of this one, which is seldom another.
+async fn note_speed(db: &mut SqliteConnection, key: i64) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE processors SET row_micros = b.row_micros FROM batches b
+         WHERE b.batch_key = ? AND b.kind = 'batch' AND processors.app = b.app AND processors.op = b.op AND processors.version = b.processor_version
+            AND (processors.row_micros IS NULL OR processors.row_micros NOT BETWEEN b.row_micros - b.row_micros / 4 AND b.row_micros + b.row_micros / 4)",
+    )
+    .bind(key)
+    .execute(db)
+    .await
+    .map_err(failed("note the speed of a processor"))?;
+    Ok(())
 }
 
 /// The numbers by which pieces name their files.

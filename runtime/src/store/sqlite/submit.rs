@@ -6,31 +6,38 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
-use crate::store::columns::{count, failed};
-use crate::store::rules::{check_rows, check_submit, count_rows, line_twice, was_submitted};
+use crate::store::columns::{count, failed, failure_limit, retry_json};
+use crate::store::rules::{NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, was_submitted};
 use crate::store::{StoreError, StoreEvent};
 
 pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
     check_submit(&batch, &rows)?;
+    let (failures_max, failures_percent) = failure_limit(&batch.terms);
     let queued = (!batch.hold).then(|| StoreEvent::Submitted { app: batch.app.clone(), kind: batch.kind });
     let mut db = store.begin().await?;
     let inserted = sqlx::query(
         "INSERT INTO batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at,
-            request_digest, row_micros)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, (SELECT row_micros FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6)) ON CONFLICT (batch_id) DO NOTHING",
+            request_digest, retry_rule, start_at, deferred, deadline_at, failures_max, failures_percent, row_micros)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14 IS NOT NULL, ?15, ?16, ?17,
+            (SELECT row_micros FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6)) ON CONFLICT (batch_id) DO NOTHING",
     )
     .bind(batch.id.to_string())
     .bind(batch.app)
     .bind(batch.op.to_lowercase())
     .bind(batch.kind.as_str())
-    .bind(batch.priority)
+    .bind(batch.terms.priority)
     .bind(i64::from(batch.processor_version))
     .bind(batch.processor_digest)
     .bind(batch.context.into_string())
-    .bind(i64::from(batch.attempts_max))
+    .bind(i64::from(batch.terms.attempts_max))
     .bind(if batch.hold { BatchStatus::Wait } else { BatchStatus::Queued }.as_str())
     .bind(store.now().0)
     .bind(batch.request_digest.as_deref())
+    .bind(retry_json(&batch.terms))
+    .bind(batch.terms.start_at.map(|at| at.0))
+    .bind(batch.terms.deadline_at.map(|at| at.0))
+    .bind(failures_max)
+    .bind(failures_percent)
     .execute(&mut *db)
     .await
     .map_err(failed("submit a batch"))?;
@@ -83,6 +90,21 @@ pub(super) async fn release_batch(store: &SqliteStore, id: BatchId) -> Result<u6
     db.commit().await.map_err(failed("commit a release"))?;
     store.events.tell(StoreEvent::Submitted { app, kind: ProcessorKind::Batch });
     Ok(count(rows))
+}
+
+pub(super) async fn set_priority(store: &SqliteStore, id: BatchId, priority: i32) -> Result<(), StoreError> {
+    let mut db = store.begin().await?;
+    let (key, status) = find_batch(&mut db, id).await?;
+    let hit = sqlx::query("UPDATE batches SET priority = ? WHERE batch_key = ? AND step = 'rows'")
+        .bind(priority)
+        .bind(key)
+        .execute(&mut *db)
+        .await
+        .map_err(failed("change the priority of a batch"))?;
+    if hit.rows_affected() != 1 {
+        return Err(StoreError::WrongStatus { id, status, wanted: NO_ROWS_WAIT });
+    }
+    db.commit().await.map_err(failed("commit a priority"))
 }
 
 pub(super) async fn discard_batch(store: &SqliteStore, id: BatchId) -> Result<(), StoreError> {

@@ -2,7 +2,7 @@
 
 use rowmill::model::{BatchStatus, ProcessorKind, RowStatus};
 
-use super::Case;
+use super::{Case, terms};
 use crate::history::client::Abort;
 use crate::history::expect::is_quarantined;
 use crate::history::plan::Deed;
@@ -69,7 +69,7 @@ fn judge_status(case: &Case<'_>, batch: &rowmill::model::Batch, findings: &mut F
     });
     let right = match (case.record.abort, batch.status) {
         (Abort::Took, BatchStatus::Aborted) => by_client,
-        (Abort::NotAsked | Abort::TooLate, BatchStatus::Aborted) => by_row,
+        (Abort::NotAsked | Abort::TooLate, BatchStatus::Aborted) => by_row || terms::may_abort(&batch.terms, reason),
         (Abort::Took, _) => false,
         (Abort::NotAsked | Abort::TooLate, BatchStatus::Success) => batch.counts.failed == 0 && !must,
         (Abort::NotAsked | Abort::TooLate, BatchStatus::Failed) => batch.counts.failed > 0 && !must,

@@ -5,6 +5,7 @@ mod files;
 mod leases;
 mod outcomes;
 mod steps;
+mod terms;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -36,6 +37,7 @@ impl Case<'_> {
         findings.found.extend(self.record.violations.iter().cloned());
         steps::judge(self, &mut findings);
         leases::judge(self, &mut findings);
+        terms::judge(self, &mut findings);
         outcomes::judge(self, &mut findings);
         files::judge(self, &mut findings);
         clients::judge(self, &mut findings);

@@ -106,7 +106,7 @@ fn judge_results(case: &Case<'_>, findings: &mut Findings) {
             None => findings.ensure(!batch.status.is_final(), Rule::OneOutcomePerRow, || format!("row {} has no outcome", result.row_no)),
             Some(_) if is_quarantined(result) => judge_quarantine(case, result.row_no, findings),
             Some(_) => {
-                if let Err(reason) = row.judge(result, case.plan.attempts_max) {
+                if let Err(reason) = row.judge(result, &case.plan) {
                     findings.add(Rule::OutcomeIsTheRows, format!("row {}: {reason}: {result:?}", result.row_no));
                 }
             }

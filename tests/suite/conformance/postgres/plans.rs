@@ -23,8 +23,8 @@ fn queue(database: &Database, batches: u32, rows_each: u32) {
     // A lease that ended, and a row to be run again.
     let others = "INSERT INTO rowmill.leases (batch_key, app, kind, token, worker, retries, next_row, last_row, crashes, charged_micros, expires_at)
          SELECT batch_key, app, kind, 1, 'gone', false, 1, 1, 0, 0, 1 FROM rowmill.batches WHERE batch_key = 1;
-         INSERT INTO rowmill.retries (batch_key, row_no, app, kind, attempt, due_at)
-         SELECT batch_key, 2, app, kind, 2, 1 FROM rowmill.batches WHERE batch_key = 1";
+         INSERT INTO rowmill.retries (batch_key, row_no, app, op, kind, attempt, due_at)
+         SELECT batch_key, 2, app, op, kind, 2, 1 FROM rowmill.batches WHERE batch_key = 1";
     database.sql(others).unwrap();
 }
 

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rowmill::model::{
-    App, Batch, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, ProcessorKind,
-    ProcessorVersion, RecordedOutcome, RowResult, RowStatus, Verdict, WorkerInfo, WorkerRecord,
+    App, Batch, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, PartialTerms, Policy,
+    ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, RowStatus, Verdict, WorkerInfo, WorkerRecord,
 };
-use rowmill::store::{Aborted, Finisher, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use rowmill::store::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
 
 use super::{Kit, Schedule};
@@ -288,8 +288,32 @@ impl Store for Faulty {
         self.store.put_processor(app, op, kind, digest).await
     }
 
-    async fn find_processor(&self, app: &str, op: &str) -> Result<Option<ProcessorVersion>, StoreError> {
-        self.store.find_processor(app, op).await
+    async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
+        self.store.find_op(app, op).await
+    }
+
+    async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError> {
+        self.store.put_policy(policy).await
+    }
+
+    async fn set_paused(&self, app: &str, op: Option<&str>, paused: bool) -> Result<(), StoreError> {
+        self.store.set_paused(app, op, paused).await
+    }
+
+    async fn list_policies(&self) -> Result<Vec<Policy>, StoreError> {
+        self.store.list_policies().await
+    }
+
+    async fn remove_policy(&self, app: &str, op: Option<&str>) -> Result<bool, StoreError> {
+        self.store.remove_policy(app, op).await
+    }
+
+    async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError> {
+        self.store.set_priority(id, priority).await
+    }
+
+    async fn abort_overdue(&self) -> Result<Overdue, StoreError> {
+        self.store.abort_overdue().await
     }
 
     async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {

@@ -1,0 +1,48 @@
+//! Batches are aborted when their deadline passes, by any worker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::patience::Pauses;
+use super::{Worker, WorkerError};
+use crate::status::Snapshot;
+
+/// Deadlines may be set elsewhere: they are looked for at least this often.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// And not more often than this, though another may be about to abort what is overdue.
+const LOOK_LEAST: Duration = Duration::from_millis(10);
+
+impl Worker {
+    /// Aborts batches whose deadline has passed, until the worker has stopped.
+    pub(super) async fn abort_overdue(self: Arc<Worker>, stopped: CancellationToken) {
+        let mut pauses = Pauses::default();
+        loop {
+            let pause = match self.abort_overdue_once().await {
+                Ok(next) => {
+                    pauses = Pauses::default();
+                    next.map_or(LOOK_EVERY, |next| next.clamp(LOOK_LEAST, LOOK_EVERY))
+                }
+                Err(error) => {
+                    self.report("cannot look for deadlines", error);
+                    pauses.next()
+                }
+            };
+            tokio::select! {
+                () = stopped.cancelled() => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+
+    async fn abort_overdue_once(&self) -> Result<Option<Duration>, WorkerError> {
+        let overdue = self.store.abort_overdue().await?;
+        for id in overdue.aborted {
+            self.held.cancel_batch(id);
+            self.status.publish(Snapshot::of(&self.store.read_batch(id).await?));
+            self.wake();
+        }
+        Ok(overdue.next)
+    }
+}
