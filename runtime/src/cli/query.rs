@@ -89,7 +89,7 @@ pub fn query(args: &QueryCommand) -> anyhow::Result<ExitCode> {
         }
         let working = parts.work_if_alone();
         let state = tokio::select! {
-            state = parts.jobs.wait_for_query(id) => Some(state?),
+            result = parts.jobs.wait_for_query(id) => Some(QueryState::Done(result?)),
             () = stop.asked() => None,
         };
         working.end().await?;

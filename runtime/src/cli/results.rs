@@ -31,6 +31,9 @@ pub struct RowsCommand {
     /// Only rows that ended so.
     #[arg(long)]
     pub status: Option<RowStatusArg>,
+    /// Only rows with this code among their messages, such as `trap`, or one of the processor's own. As often as you like: any of them.
+    #[arg(long, value_name = "CODE")]
+    pub code: Vec<String>,
     /// At most so many rows.
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
@@ -72,7 +75,7 @@ pub fn rows(args: &RowsCommand) -> anyhow::Result<ExitCode> {
     let config = args.config.load(Vec::new())?;
     block_on(async {
         let store = open_store(&config).await?;
-        print_rows(&*store, args.batch, args.limit.unwrap_or(u64::MAX), |row| wanted(row, args.status)).await?;
+        print_rows(&*store, args.batch, args.limit.unwrap_or(u64::MAX), |row| wanted(row, args)).await?;
         Ok(ExitCode::from(EXIT_SUCCESS))
     })
 }
@@ -96,13 +99,14 @@ async fn print_rows(store: &dyn Store, id: BatchId, limit: u64, wanted: impl Fn(
     written(out.flush()).map(drop)
 }
 
-fn wanted(row: &RecordedOutcome, status: Option<RowStatusArg>) -> bool {
-    let status = status.map(|status| match status {
+fn wanted(row: &RecordedOutcome, args: &RowsCommand) -> bool {
+    let status = args.status.map(|status| match status {
         RowStatusArg::Success => RowStatus::Success,
         RowStatusArg::Failed => RowStatus::Failed,
         RowStatusArg::Aborted => RowStatus::Aborted,
     });
-    status.is_none() || row.status == status
+    let has_code = || args.code.is_empty() || row.messages.iter().any(|message| args.code.contains(&message.code));
+    (status.is_none() || row.status == status) && has_code()
 }
 
 /// False when nobody reads any more.

@@ -3,7 +3,7 @@
 use super::batches::{check_context, check_inputs, new_batch, refused};
 use super::key::{self, digest_of_query};
 use super::{JobError, JobManager, QueryRequest};
-use crate::model::{Batch, BatchId, BatchStatus, Message, NewRow, OutputFile, ProcessorKind, RecordedOutcome};
+use crate::model::{Batch, BatchId, BatchStatus, Message, NewBatch, NewRow, OutputFile, ProcessorKind, RecordedOutcome};
 use crate::status::{QueryAnswer, Snapshot};
 use crate::store::Aborted;
 
@@ -25,6 +25,19 @@ pub struct QueryResult {
     pub files: Vec<OutputFile>,
 }
 
+/// A query that can be submitted.
+pub(super) struct PreparedQuery {
+    batch: NewBatch,
+    rows: Vec<NewRow>,
+    key: Option<String>,
+}
+
+impl PreparedQuery {
+    pub fn id(&self) -> BatchId {
+        self.batch.id
+    }
+}
+
 impl JobManager {
     /// Submits a slow query. It is run with the processor that is the newest now.
     ///
@@ -43,6 +56,10 @@ impl JobManager {
     /// [`JobError::NoProcessor`], [`JobError::OtherKind`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::BadKey`],
     /// [`JobError::KeyReused`], [`JobError::Store`].
     pub async fn slow_query_submit(&self, request: QueryRequest) -> Result<BatchId, JobError> {
+        self.submit_query(self.prepare_query(request).await?).await
+    }
+
+    pub(super) async fn prepare_query(&self, request: QueryRequest) -> Result<PreparedQuery, JobError> {
         let (version, policy) = self.find_op(&request.app, &request.op, ProcessorKind::SlowQuery).await?;
         let named = key::name(&request.app, request.key.as_deref(), || digest_of_query(&request))?;
         let rows = vec![NewRow::new(0, request.input)];
@@ -50,8 +67,13 @@ impl JobManager {
         check_inputs(&rows)?;
         let terms = request.terms.or(policy).complete(request.start_at, request.deadline_at);
         let batch = new_batch(version, named, request.context, terms, false);
+        Ok(PreparedQuery { batch, rows, key: request.key })
+    }
+
+    pub(super) async fn submit_query(&self, prepared: PreparedQuery) -> Result<BatchId, JobError> {
+        let PreparedQuery { batch, rows, key } = prepared;
         let id = batch.id;
-        self.shared.store.submit_batch(batch, rows).await.map_err(|error| refused(request.key, error))?;
+        self.shared.store.submit_batch(batch, rows).await.map_err(|error| refused(key, error))?;
         Ok(id)
     }
 
@@ -98,15 +120,15 @@ impl JobManager {
         if batch.finished_at.is_none() {
             return Ok(QueryState::TryLater(Snapshot::of(batch)));
         }
-        Ok(self.answer(batch, self.shared.store.read_results(batch.id, None, 1).await?))
+        Ok(QueryState::Done(self.answer(batch, self.shared.store.read_results(batch.id, None, 1).await?)))
     }
 
     /// The answer of a slow query that has ended.
-    pub(super) fn answer(&self, batch: &Batch, mut rows: Vec<RecordedOutcome>) -> QueryState {
+    pub(super) fn answer(&self, batch: &Batch, mut rows: Vec<RecordedOutcome>) -> QueryResult {
         let answer =
             rows.pop().map_or(QueryAnswer { output: None, messages: Vec::new() }, |row| QueryAnswer { output: row.output, messages: row.messages });
         self.shared.status.publish(Snapshot::of(batch).with_answer(Some(answer.clone())));
-        QueryState::Done(QueryResult { status: batch.status, output: answer.output, messages: answer.messages, files: batch.files.clone() })
+        QueryResult { status: batch.status, output: answer.output, messages: answer.messages, files: batch.files.clone() }
     }
 
     /// Aborts a slow query: its guest is stopped.

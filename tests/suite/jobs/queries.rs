@@ -24,7 +24,7 @@ async fn a_query_says_try_later_until_it_has_its_answer_with_messages_and_files(
     let QueryState::TryLater(progress) = site.jobs.slow_query_done(id).await.unwrap() else { panic!() };
     assert_eq!((progress.status, progress.counts.rows), (BatchStatus::Queued, 1));
     site.begin_work();
-    let QueryState::Done(result) = tokio::time::timeout(SOON, site.jobs.wait_for_query(id)).await.unwrap().unwrap() else { panic!() };
+    let result = tokio::time::timeout(SOON, site.jobs.wait_for_query(id)).await.unwrap().unwrap();
     assert_eq!(result.status, BatchStatus::Success);
     assert!(result.output.as_ref().unwrap().contains(r#""closing_cents":500"#), "{result:?}");
     assert_eq!(result.files.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(), ["statement.txt"]);
@@ -34,9 +34,15 @@ async fn a_query_says_try_later_until_it_has_its_answer_with_messages_and_files(
         let QueryState::Done(again) = site.jobs.slow_query_done(id).await.unwrap() else { panic!() };
         assert_eq!(again, result);
     }
+    // Waited for from the beginning; and by its key, when it has ended.
+    let request = QueryRequest::new("bank", "statement", JsonText::check(QUESTION).unwrap()).with_key("asked");
+    for _ in 0..2 {
+        let asked = tokio::time::timeout(SOON, site.jobs.slow_query(request.clone())).await.unwrap().unwrap();
+        assert_eq!((asked.output, asked.files.len()), (result.output.clone(), 1));
+    }
     // Without files and output, with messages: it is there all the same.
     let id = submit(&site, r#"{"account":"none","from":"2026-01-01","to":"2026-01-31","opening_cents":0,"transactions":[]}"#).await;
-    let QueryState::Done(result) = tokio::time::timeout(SOON, site.jobs.wait_for_query(id)).await.unwrap().unwrap() else { panic!() };
+    let result = tokio::time::timeout(SOON, site.jobs.wait_for_query(id)).await.unwrap().unwrap();
     assert_eq!((result.status, result.messages[0].code.as_str()), (BatchStatus::Failed, "account-malformed"));
     site.end_work().await;
 }
@@ -57,7 +63,7 @@ async fn a_query_that_runs_can_be_aborted_and_one_that_ended_cannot(mut site: Si
     let said = refused!(site.jobs.slow_query_abort(id, None).await, JobError::AlreadyFinal { .. });
     assert_eq!(said, format!("slow query {id} has ended already, as aborted"));
     site.begin_work();
-    let QueryState::Done(result) = tokio::time::timeout(SOON, site.jobs.wait_for_query(id)).await.unwrap().unwrap() else { panic!() };
+    let result = tokio::time::timeout(SOON, site.jobs.wait_for_query(id)).await.unwrap().unwrap();
     assert_eq!((result.status, result.output), (BatchStatus::Aborted, None));
     let id = submit(&site, QUESTION).await;
     site.wait(id).await;
