@@ -19,6 +19,7 @@ pub mod query;
 pub mod results;
 pub mod run;
 mod signals;
+mod source;
 pub mod status;
 pub mod submit;
 mod table;
