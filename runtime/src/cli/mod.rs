@@ -23,6 +23,7 @@ mod source;
 pub mod status;
 pub mod submit;
 mod table;
+pub mod watch;
 mod wiring;
 pub mod work;
 pub mod workers;
@@ -53,6 +54,7 @@ pub enum Command {
     Run(Box<run::RunArgs>),
     Config(config::ConfigCommand),
     Migrate(migrate::MigrateCommand),
+    Watch(watch::WatchCommand),
     Work(work::WorkCommand),
     Workers(workers::WorkersCommand),
     Apps(apps::AppsCommand),
