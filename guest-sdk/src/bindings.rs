@@ -3,13 +3,13 @@
 //! It is public because the export macros name it from inside a processor's crate, and hidden because nobody else should: it is outside the promises
 //! of the version number.
 //!
-//! One small world per exported interface, instead of the two worlds of the contract, for two reasons. The macros that `wit-bindgen` makes for other
-//! crates have crate-wide names, so an interface that both worlds export (`lifecycle`) can be generated only once. And each macro adds a custom
+//! One small world per exported interface, instead of the worlds of the contract, for two reasons. The macros that `wit-bindgen` makes for other
+//! crates have crate-wide names, so an interface that all worlds export (`lifecycle`) can be generated only once. And each macro adds a custom
 //! section that describes its world to the processor's crate; when the module is lifted into a component these are united, so `lifecycle` + `batch`
-//! make exactly the world `batch-processor`, and `lifecycle` + `slow-query` the world `slow-query-processor`. This library's own sections describe
-//! imports only, and imports that are not used are dropped, so having all three here costs a processor nothing.
+//! make exactly the world `batch-processor`, `lifecycle` + `slow-query` the world `slow-query-processor`, and `lifecycle` + `file-check` the world `file-checker`. This library's own sections describe
+//! imports only, and imports that are not used are dropped, so having all of them here costs a processor nothing.
 
-/// `batch`, and with it the types and the host that the other two worlds share.
+/// `batch`, and with it the types and the host that the other worlds share.
 pub mod batch_part {
     wit_bindgen::generate!({
         path: "../wit",
@@ -28,7 +28,7 @@ pub mod batch_part {
     });
 }
 
-/// `lifecycle`, which both kinds of processor export.
+/// `lifecycle`, which processors and checkers export.
 pub mod lifecycle_part {
     wit_bindgen::generate!({
         path: "../wit",
@@ -68,7 +68,29 @@ pub mod slow_query_part {
     });
 }
 
+/// `file-check`.
+pub mod file_check_part {
+    wit_bindgen::generate!({
+        path: "../wit",
+        inline: "
+            package rowmill:guest-sdk;
+            world file-check-part {
+                import rowmill:jobs/host@0.1.0;
+                export rowmill:jobs/file-check@0.1.0;
+            }
+        ",
+        with: {
+            "rowmill:jobs/types@0.1.0": super::batch_part::rowmill::jobs::types,
+            "rowmill:jobs/host@0.1.0": super::batch_part::rowmill::jobs::host,
+        },
+        additional_derives: [PartialEq, Eq],
+        pub_export_macro: true,
+        export_macro_name: "export_file_check",
+    });
+}
+
 pub use batch_part::exports::rowmill::jobs::batch;
 pub use batch_part::rowmill::jobs::{host, types};
+pub use file_check_part::exports::rowmill::jobs::file_check;
 pub use lifecycle_part::exports::rowmill::jobs::lifecycle;
 pub use slow_query_part::exports::rowmill::jobs::slow_query;

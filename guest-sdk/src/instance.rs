@@ -156,10 +156,10 @@ fn summary_in<C: DeserializeOwned>(summary: types::Summary) -> Result<Summary<C>
 /// The hook calls an import, which must not happen while the runtime is allocating through `cabi_realloc`. It cannot: that function does not panic,
 /// it executes `unreachable` (or aborts, in debug builds) when memory is out, and neither runs the hook.
 #[cfg(target_arch = "wasm32")]
-fn log_panics() {
+pub(crate) fn log_panics() {
     std::panic::set_hook(Box::new(|panic| crate::host::error(panic.to_string())));
 }
 
 /// A native build is a test, and the test's own hook prints the panic.
 #[cfg(not(target_arch = "wasm32"))]
-const fn log_panics() {}
+pub(crate) const fn log_panics() {}

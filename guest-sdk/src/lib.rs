@@ -2,6 +2,9 @@
 
 #[doc(hidden)]
 pub mod bindings;
+mod check;
+#[doc(hidden)]
+pub mod check_instance;
 mod decode;
 mod failure;
 pub mod host;
@@ -14,6 +17,7 @@ mod processor;
 pub mod testing;
 
 pub use bindings::types::{AppInfo, BatchStatus, Message, OutputFile, Piece, RowStatus};
+pub use check::{Columns, File, FileChecker, Finding, Record, Rejection, Rows};
 pub use failure::Failure;
 pub use host::Level;
 pub use outcome::Outcome;

@@ -68,7 +68,47 @@ macro_rules! export_slow_query_processor {
     };
 }
 
-/// What both macros share. The names in it are those of the macro that calls it.
+/// Makes a type that implements [`FileChecker`](crate::FileChecker) the checker of files of this crate, whose type must be `cdylib`.
+///
+/// Use it once, at the top of the crate. In a native build it only checks that the type is one.
+#[macro_export]
+macro_rules! export_file_checker {
+    ($checker:ty) => {
+        const _: () = {
+            ::std::thread_local! {
+                static INSTANCE: $crate::check_instance::CheckInstance<$checker> = const { $crate::check_instance::CheckInstance::new() };
+            }
+
+            $crate::__export_lifecycle!(INSTANCE);
+
+            impl $crate::bindings::file_check::Guest for Exports {
+                fn begin(
+                    file: $crate::bindings::file_check::FileInfo,
+                ) -> ::std::result::Result<(), ::std::vec::Vec<$crate::bindings::file_check::Finding>> {
+                    INSTANCE.with(|instance| instance.begin(file))
+                }
+
+                fn check_records(
+                    records: ::std::vec::Vec<$crate::bindings::file_check::FileRecord>,
+                ) -> ::std::result::Result<
+                    ::std::vec::Vec<$crate::bindings::file_check::FileRow>,
+                    ::std::vec::Vec<$crate::bindings::file_check::Finding>,
+                > {
+                    INSTANCE.with(|instance| instance.check_records(records))
+                }
+
+                fn end() -> ::std::result::Result<::std::string::String, ::std::vec::Vec<$crate::bindings::file_check::Finding>> {
+                    INSTANCE.with(|instance| instance.end())
+                }
+            }
+
+            #[cfg(target_arch = "wasm32")]
+    $crate::bindings::file_check_part::export_file_check!(Exports with_types_in $crate::bindings::file_check_part);
+        };
+    };
+}
+
+/// What these macros share. The names in it are those of the macro that calls it.
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __export_lifecycle {

@@ -13,4 +13,5 @@ pub mod registry;
 pub mod sandbox;
 pub mod status;
 pub mod store;
+pub mod watch;
 pub mod worker;

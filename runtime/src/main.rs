@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rowmill::cli::{
-    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, migrate, policies, query, results, run, status, submit, terms, work, workers,
+    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, migrate, policies, query, results, run, status, submit, terms, watch, work, workers,
 };
 
 fn main() -> ExitCode {
@@ -14,6 +14,7 @@ fn main() -> ExitCode {
         Command::Run(args) => run::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Migrate(args) => migrate::run(&args),
+        Command::Watch(args) => watch::run(&args),
         Command::Work(args) => work::run(&args),
         Command::Workers(args) => workers::run(&args),
         Command::Apps(args) => apps::run(&args),

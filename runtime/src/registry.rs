@@ -9,7 +9,7 @@ use tokio::sync::OnceCell;
 
 use crate::blobs::{BlobError, Blobs};
 use crate::model::Batch;
-use crate::sandbox::{LoadError, Processor, Sandbox};
+use crate::sandbox::{Checker, LoadError, Processor, Sandbox};
 
 /// Loaded at the same time, at most. The one that was not used for the longest time makes room.
 const LOADED_MAX: usize = 200;
@@ -102,6 +102,15 @@ impl Registry {
     pub async fn load(&self, wasm: Bytes) -> Result<Processor, LoadError> {
         let sandbox = self.sandbox.clone();
         blocking(move || sandbox.load(&wasm)).await
+    }
+
+    /// The same for a checker of files.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub async fn load_checker(&self, wasm: Bytes) -> Result<Checker, LoadError> {
+        let sandbox = self.sandbox.clone();
+        blocking(move || sandbox.load_checker(&wasm)).await
     }
 
     fn entry(&self, digest: &str) -> Arc<OnceCell<Processor>> {

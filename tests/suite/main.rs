@@ -14,4 +14,5 @@ mod servers;
 mod service;
 mod status;
 mod support;
+mod watch;
 mod worker;

@@ -42,6 +42,7 @@ const RULES: &[Rule] = &[
     KnowsOnly("worker", &["blobs", "model", "registry", "sandbox", "status", "store"]),
     KnowsOnly("jobs", &["blobs", "model", "registry", "sandbox", "status", "store", "worker"]),
     NeverKnows("jobs", "worker::claim"),
+    KnowsOnly("watch", &["intake", "jobs", "model", "sandbox", "store"]),
     // and who asks reads through the store, never through the worker. (The command line starts one.)
     // Nobody reads the configuration but the command line: the others are given what they need.
     NeverKnows("api", "config"),

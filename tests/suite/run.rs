@@ -68,6 +68,27 @@ fn a_row_that_does_not_end_in_time_is_stopped_in_a_loop_and_asleep() {
 }
 
 #[test]
+fn a_compressed_file_is_run_like_what_is_in_it() {
+    let text = "id,account,amount,currency,date,type\nT1,DE9710027535,1.25,EUR,2026-01-31,deposit\nT2,DE9710027535,much,EUR,2026-01-31,deposit\n";
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    std::io::Write::write_all(&mut encoder, text.as_bytes()).unwrap();
+    let compressed = encoder.finish().unwrap();
+    let directory = directory_with("rows.csv.gz", &compressed);
+    assert_eq!(ended(rowmill(directory.path(), "bank-transactions").args(["--input", "rows.csv.gz"])).0, 1);
+    assert_eq!(results(directory.path()).iter().map(|row| row["status"].as_str().unwrap()).collect::<Vec<_>>(), ["success", "failed"]);
+    let failed = fs::read_to_string(directory.path().join("out/failed.csv")).unwrap();
+    assert!(failed.starts_with("id,account,amount,currency,date,type,rowmill_line,") && failed.contains("\nT2,"), "{failed}");
+
+    let directory = directory_with("rows.csv.gz", &compressed[..compressed.len() - 1]);
+    let (status, said) = ended(rowmill(directory.path(), "bank-transactions").args(["--input", "rows.csv.gz"]));
+    assert!(status == 2 && said.contains("cannot take rows.csv.gz: its compressed data ends too early: it was cut off"), "{said}");
+    assert!(!directory.path().join("out").exists());
+    let directory = directory_with("rows.csv", &compressed);
+    let (status, said) = ended(rowmill(directory.path(), "bank-transactions").args(["--input", "rows.csv"]));
+    assert!(status == 2 && said.contains("it is compressed with gzip, and not called so"), "{said}");
+}
+
+#[test]
 fn a_processor_that_cannot_start_fails_its_rows_and_says_why() {
     let directory = directory_with("rows.ndjson", b"{}\n{}\n");
     assert_eq!(ended(rowmill(directory.path(), "misbehaving-init").args(["--input", "rows.ndjson"])).0, 1);

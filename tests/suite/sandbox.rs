@@ -1,6 +1,7 @@
 //! Guests in the sandbox, as the library has it: each way to misbehave has an end of its own, with its numbers.
 
 mod cache;
+mod check;
 mod endings;
 mod fuel;
 mod isolation;

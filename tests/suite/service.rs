@@ -18,16 +18,16 @@ use crate::support::{guests, target};
 const SOON: Duration = Duration::from_secs(120);
 
 /// An installation, and the environment that its processes get.
-struct Installation {
-    directory: TempDir,
+pub struct Installation {
+    pub directory: TempDir,
     environment: Vec<(&'static str, String)>,
-    database: Option<Database>,
+    pub database: Option<Database>,
     _servers: Option<(Redis, S3)>,
 }
 
 impl Installation {
     /// Over PostgreSQL, Redis and S3.
-    fn shared() -> Installation {
+    pub fn shared() -> Installation {
         let (database, redis, s3) = (Database::create().unwrap(), Redis::start().unwrap(), S3::start().unwrap());
         let environment = vec![
             ("ROWMILL_STORE_URL", database.url()),
@@ -45,11 +45,11 @@ impl Installation {
     }
 
     /// Without any configuration.
-    fn embedded() -> Installation {
+    pub fn embedded() -> Installation {
         Installation { directory: TempDir::new().unwrap(), environment: Vec::new(), database: None, _servers: None }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(target().join("release/rowmill"));
         command.args(arguments).current_dir(self.directory.path()).env("ROWMILL_CACHE_DIR", guests::cache());
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -57,20 +57,20 @@ impl Installation {
     }
 
     /// Its status, stdout and stderr.
-    fn run(&self, arguments: &[&str]) -> (i32, String, String) {
+    pub fn run(&self, arguments: &[&str]) -> (i32, String, String) {
         let output = self.command(arguments).output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().trim().to_owned();
         (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
     }
 
     /// What a command printed, which succeeded.
-    fn said(&self, arguments: &[&str]) -> String {
+    pub fn said(&self, arguments: &[&str]) -> String {
         let (status, out, err) = self.run(arguments);
         assert_eq!(status, 0, "{arguments:?}: {out} {err}");
         out
     }
 
-    fn deploy(&self, op: &str, guest: &str) {
+    pub fn deploy(&self, op: &str, guest: &str) {
         let path = guests::path(guest);
         self.said(&["deploy", "bank", op, path.to_str().unwrap()]);
     }
@@ -80,12 +80,12 @@ impl Installation {
         name.to_owned()
     }
 
-    fn status(&self, batch: &str) -> Value {
+    pub fn status(&self, batch: &str) -> Value {
         serde_json::from_str(&self.said(&["status", batch, "--json"])).unwrap()
     }
 
     /// Rows, from `rows` or `results`.
-    fn lines(&self, arguments: &[&str]) -> Vec<Value> {
+    pub fn lines(&self, arguments: &[&str]) -> Vec<Value> {
         self.said(arguments).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
     }
 
@@ -138,7 +138,7 @@ impl Drop for Worker {
 
 /// Asks again until there is an answer.
 #[track_caller]
-fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
+pub fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(answer) = ask() {
@@ -149,7 +149,7 @@ fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-fn transactions(first: u32, last: u32) -> String {
+pub fn transactions(first: u32, last: u32) -> String {
     let rows = (first..=last).map(|number| {
         let amount = if number.is_multiple_of(50) { "much".to_owned() } else { format!("{number}.25") };
         format!("T{number:06},DE9710027535,{amount},EUR,2026-01-31,deposit\n")

@@ -31,10 +31,12 @@
 //! A panic of the processor goes through to the test. Limits of fuel, time, memory and size are the runtime's and are not imitated.
 
 mod batch;
+mod check;
 pub(crate) mod recorder;
 mod slow_query;
 
 pub use batch::{Batch, file};
+pub use check::{CheckedFile, FileCheck};
 pub use slow_query::{QueryResult, SlowQuery};
 
 use crate::bindings::types;

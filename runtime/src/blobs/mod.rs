@@ -77,6 +77,11 @@ impl Blobs {
         BlobWriter::new(self.clone(), format!("batches/{batch}/{}", Uuid::now_v7()))
     }
 
+    /// Begins an object under a name of the caller's, who alone writes it. One that was there is replaced when it was finished, and not before.
+    pub fn begin_named(&self, object: String) -> BlobWriter {
+        BlobWriter::new(self.clone(), object)
+    }
+
     /// Reads an object, in parts.
     ///
     /// # Errors

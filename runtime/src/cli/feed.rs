@@ -2,105 +2,108 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
-use sha2::{Digest, Sha256};
-use tokio::sync::mpsc;
 
 use super::progress::ReadProgress;
 use super::signals::Stop;
-use crate::intake::{Format, IntakeError, RowReader};
-use crate::model::{BatchId, NewRow, hex};
+use crate::intake::{ChunkSize, Chunks, FileForm, FileSum, Fingerprint, Format, InflateLimits, Place, RowReader};
+use crate::model::{BatchFile, BatchId};
 use crate::store::Store;
 
-/// Rows of one append, at most, and their bytes.
-const CHUNK_ROWS: usize = 10_000;
-const CHUNK_BYTES: usize = 4 << 20;
-/// Chunks that are read ahead.
-const CHUNKS_AHEAD: usize = 2;
-
-/// [`Format`] on the command line.
+/// [`FileForm`] on the command line.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum FormatArg {
     /// Comma-separated values with a header.
     Csv,
     /// One JSON value per line.
     Ndjson,
+    /// CSV, compressed with gzip.
+    #[value(name = "csv.gz")]
+    CsvGz,
+    /// NDJSON, compressed with gzip.
+    #[value(name = "ndjson.gz")]
+    NdjsonGz,
+}
+
+impl FormatArg {
+    fn form(self) -> FileForm {
+        match self {
+            FormatArg::Csv => FileForm::plain(Format::Csv),
+            FormatArg::Ndjson => FileForm::plain(Format::Ndjson),
+            FormatArg::CsvGz => FileForm::compressed(Format::Csv),
+            FormatArg::NdjsonGz => FileForm::compressed(Format::Ndjson),
+        }
+    }
 }
 
 /// A file of rows that was found and can be read.
 pub(super) struct InputFile {
     /// For people.
     pub name: String,
-    pub format: Format,
+    pub form: FileForm,
     pub reader: Box<dyn Read + Send>,
+    /// Of what was read of it.
+    pub fingerprint: Fingerprint,
+}
+
+impl InputFile {
+    pub(super) fn new(name: String, form: FileForm, file: impl Read + Send + 'static) -> InputFile {
+        let (fingerprint, reader) = Fingerprint::of(file);
+        InputFile { name, form, reader: Box::new(reader), fingerprint }
+    }
+}
+
+/// How the file of this name holds its rows.
+pub(super) fn form_of(name: &str, format: Option<FormatArg>) -> anyhow::Result<FileForm> {
+    let form = format.map(FormatArg::form).or_else(|| FileForm::of_name(name));
+    form.with_context(|| format!("the format of {name} is not clear from its name: say --format csv or --format ndjson, or csv.gz or ndjson.gz"))
 }
 
 /// Opens a file, or stdin for `-`.
 pub(super) fn open_file(input: &Path, format: Option<FormatArg>) -> anyhow::Result<InputFile> {
-    let given = format.map(|format| match format {
-        FormatArg::Csv => Format::Csv,
-        FormatArg::Ndjson => Format::Ndjson,
-    });
-    let stdin = input == Path::new("-");
-    let name = if stdin { "stdin".to_owned() } else { input.display().to_string() };
-    let Some(format) = given.or_else(|| Format::of_file(input)) else {
-        bail!("the format of {name} is not clear from its name: say --format csv or --format ndjson");
-    };
-    let reader: Box<dyn Read + Send> = if stdin {
-        Box::new(std::io::stdin())
-    } else {
-        let file = File::open(input).with_context(|| format!("cannot read {name}"))?;
-        if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
-            bail!("cannot read {name}: it is a directory");
-        }
-        Box::new(file)
-    };
-    Ok(InputFile { name, format, reader })
-}
-
-/// Which rows of a file are appended, and as which lines.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
-    /// The lines of the batch before the file's first.
-    pub lines_before: u32,
-    /// The file's first rows, which the batch has already.
-    pub skipped: u64,
-}
-
-/// The SHA-256 of a file, in hexadecimal.
-pub(super) fn digest_file(path: &Path) -> anyhow::Result<String> {
-    let reading = || format!("cannot read {}", path.display());
-    let (mut file, mut digest) = (File::open(path).with_context(reading)?, Sha256::new());
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let read = file.read(&mut buffer).with_context(reading)?;
-        if read == 0 {
-            return Ok(hex(&digest.finalize()));
-        }
-        digest.update(&buffer[..read]);
+    if input == Path::new("-") {
+        return Ok(InputFile::new("stdin".to_owned(), form_of("stdin", format)?, std::io::stdin()));
     }
+    let name = input.display().to_string();
+    let form = form_of(&name, format)?;
+    let file = File::open(input).with_context(|| format!("cannot read {name}"))?;
+    if file.metadata().is_ok_and(|metadata| metadata.is_dir()) {
+        bail!("cannot read {name}: it is a directory");
+    }
+    Ok(InputFile::new(name, form, file))
+}
+
+/// Reads a file to its end.
+pub(super) fn sum_of(mut file: InputFile) -> anyhow::Result<FileSum> {
+    std::io::copy(&mut file.reader, &mut std::io::sink()).with_context(|| format!("cannot read {}", file.name))?;
+    Ok(file.fingerprint.sum())
+}
+
+/// A file's name without the directories before it.
+pub(super) fn base_name(name: &str) -> String {
+    PathBuf::from(name).file_name().map_or_else(|| name.to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+/// What is recorded of a file whose rows begin with this one.
+pub(super) fn batch_file(name: &str, form: FileForm, sum: FileSum, first_row: u32) -> BatchFile {
+    let FileSum { size_bytes, sha256 } = sum;
+    BatchFile { first_row, name: base_name(name), form: form.as_str().to_owned(), size_bytes, sha256, object: None }
+}
+
+/// Begins to read the rows of a file; what was wrong with its beginning is said of it.
+pub(super) fn open_rows(form: FileForm, limits: InflateLimits, reader: Box<dyn Read + Send>, name: &str) -> anyhow::Result<RowReader> {
+    RowReader::open(form, limits, reader).with_context(|| format!("cannot take {name}"))
 }
 
 /// Appends the rows of a file to a held batch. Reads on a thread of its own while the store writes. False when it was asked to stop.
-pub(super) async fn append_all(mut reader: Box<RowReader>, store: &dyn Store, batch: BatchId, place: Place, stop: &Stop) -> anyhow::Result<bool> {
-    let (sender, mut chunks) = mpsc::channel(CHUNKS_AHEAD);
-    let reading = tokio::task::spawn_blocking(move || {
-        for _ in 0..place.skipped {
-            reader.next_row()?;
-        }
-        loop {
-            let chunk = next_chunk(&mut reader, place.lines_before)?;
-            if chunk.is_empty() || sender.blocking_send(chunk).is_err() {
-                return Ok::<(), IntakeError>(());
-            }
-        }
-    });
+pub(super) async fn append_all(reader: RowReader, store: &dyn Store, batch: BatchId, place: Place, stop: &Stop) -> anyhow::Result<bool> {
+    let mut chunks = Chunks::of(reader, place, ChunkSize::APPEND);
     let progress = ReadProgress::begin();
     while let Some(chunk) = tokio::select! {
-        chunk = chunks.recv() => chunk,
+        chunk = chunks.next() => chunk,
         () = stop.asked() => None,
     } {
         progress.set(store.append_rows(batch, chunk).await?);
@@ -110,18 +113,6 @@ pub(super) async fn append_all(mut reader: Box<RowReader>, store: &dyn Store, ba
         // The thread may wait for stdin for ever; it ends with the program.
         return Ok(false);
     }
-    reading.await.context("the reading thread failed")??;
+    chunks.end().await?;
     Ok(true)
-}
-
-fn next_chunk(reader: &mut RowReader, lines_before: u32) -> Result<Vec<NewRow>, IntakeError> {
-    let mut chunk = Vec::new();
-    let mut bytes = 0;
-    while chunk.len() < CHUNK_ROWS && bytes < CHUNK_BYTES {
-        let Some(row) = reader.next_row()? else { break };
-        let row = NewRow { line: row.line.saturating_add(lines_before), ..row };
-        bytes += row.input.as_str().len();
-        chunk.push(row);
-    }
-    Ok(chunk)
 }

@@ -20,10 +20,12 @@ pub mod query;
 pub mod results;
 pub mod run;
 mod signals;
+mod source;
 pub mod status;
 pub mod submit;
 mod table;
 pub mod terms;
+pub mod watch;
 mod wiring;
 pub mod work;
 pub mod workers;
@@ -54,6 +56,7 @@ pub enum Command {
     Run(Box<run::RunArgs>),
     Config(config::ConfigCommand),
     Migrate(migrate::MigrateCommand),
+    Watch(watch::WatchCommand),
     Work(work::WorkCommand),
     Workers(workers::WorkersCommand),
     Apps(apps::AppsCommand),

@@ -12,12 +12,16 @@ use super::signals::Stop;
 use super::wiring::{Parts, block_on, open_store};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data, progress};
 use crate::model::{
-    Batch, BatchCounts, BatchId, BatchStatus, BatchStep, FailureLimit, OutputFile, ProcessorKind, RetryRule, Timestamp, without_controls,
+    Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, OutputFile, ProcessorKind, RetryRule, Timestamp, without_controls,
 };
 use crate::status::Snapshot;
+use crate::store::Store;
 
 /// Between two looks at a batch that is watched.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Files of a batch that are read at once.
+const FILES_PER_PAGE: u32 = 1_000;
 
 /// Show how far a batch or a slow query is.
 #[derive(Debug, Args)]
@@ -79,10 +83,12 @@ struct BatchView<'a> {
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
     files: &'a [OutputFile],
+    /// Where its rows came from.
+    input_files: &'a [BatchFile],
 }
 
 impl<'a> BatchView<'a> {
-    fn of(batch: &'a Batch) -> BatchView<'a> {
+    fn of(batch: &'a Batch, input_files: &'a [BatchFile]) -> BatchView<'a> {
         BatchView {
             id: batch.id,
             app: &batch.app,
@@ -105,6 +111,7 @@ impl<'a> BatchView<'a> {
             started_at: batch.started_at,
             finished_at: batch.finished_at,
             files: &batch.files,
+            input_files,
         }
     }
 }
@@ -120,7 +127,8 @@ pub fn status(args: &StatusCommand) -> anyhow::Result<ExitCode> {
             let (stop, parts) = (Stop::listen()?, Parts::open(&config).await?);
             return wait_and_show(parts, args.batch, args.json, &stop).await;
         }
-        print_batch(&open_store(&config).await?.read_batch(args.batch).await?, args.json)?;
+        let store = open_store(&config).await?;
+        print_batch(&*store, &store.read_batch(args.batch).await?, args.json).await?;
         Ok(ExitCode::from(EXIT_SUCCESS))
     })
 }
@@ -137,7 +145,8 @@ pub fn abort(args: &AbortCommand) -> anyhow::Result<ExitCode> {
         if !aborted.changed {
             say!("it had all its outcomes before; nothing was changed");
         }
-        print_batch(&parts.jobs.store().read_batch(args.batch).await?, args.json)?;
+        let store = parts.jobs.store();
+        print_batch(&**store, &store.read_batch(args.batch).await?, args.json).await?;
         parts.close().await;
         Ok(ExitCode::from(if aborted.status == BatchStatus::Aborted { EXIT_SUCCESS } else { EXIT_SOME_FAILED }))
     })
@@ -172,13 +181,21 @@ pub(super) async fn wait_and_show(parts: Parts, id: BatchId, json: bool, stop: &
         say!("stopped watching; the batch goes on, where there are workers: rowmill status --watch {id}");
         return Ok(ExitCode::from(stop.exit_status()));
     }
-    print_batch(&batch, json)?;
+    print_batch(&*store, &batch, json).await?;
     Ok(ExitCode::from(if batch.status == BatchStatus::Success { EXIT_SUCCESS } else { EXIT_SOME_FAILED }))
 }
 
-fn print_batch(batch: &Batch, json: bool) -> anyhow::Result<()> {
+async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Result<()> {
+    let mut input_files = Vec::new();
+    loop {
+        let page = store.list_batch_files(batch.id, input_files.last().map_or(0, |last: &BatchFile| last.first_row), FILES_PER_PAGE).await?;
+        if page.is_empty() {
+            break;
+        }
+        input_files.extend(page);
+    }
     if json {
-        return print_data(&serde_json::to_string(&BatchView::of(batch))?);
+        return print_data(&serde_json::to_string(&BatchView::of(batch, &input_files))?);
     }
     let BatchCounts { rows, success, failed, aborted } = batch.counts;
     let mut text = format!(
@@ -204,6 +221,10 @@ fn print_batch(batch: &Batch, json: bool) -> anyhow::Result<()> {
         if let Some(why) = why {
             text.push_str(&format!("\n{what}: {why}"));
         }
+    }
+    for BatchFile { name, form, size_bytes, sha256, object, .. } in &input_files {
+        let kept = object.as_ref().map(|object| format!(", {object}")).unwrap_or_default();
+        text.push_str(&format!("\nfrom {name:?} ({form}): {size_bytes} bytes, SHA-256 {sha256}{kept}"));
     }
     for file in &batch.files {
         text.push_str(&format!("\nfile {}: {} bytes, {}", file.name, file.size_bytes, file.object));

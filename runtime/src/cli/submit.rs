@@ -8,12 +8,13 @@ use clap::Args;
 use serde_json::json;
 
 use super::config::ConfigArgs;
-use super::feed::{FormatArg, InputFile, Place, append_all, digest_file, open_file};
+use super::feed::{FormatArg, InputFile, append_all, batch_file, open_file, open_rows, sum_of};
 use super::signals::Stop;
+use super::source::Source;
 use super::terms::TermsArgs;
-use super::wiring::{Parts, block_on};
+use super::wiring::{Parts, block_on, inflate_limits};
 use super::{EXIT_SUCCESS, print_data};
-use crate::intake::{IntakeError, RowReader};
+use crate::intake::{FileForm, InflateLimits, IntakeError, Place};
 use crate::jobs::{BatchRequest, JobManager};
 use crate::model::{BatchId, BatchStatus, JsonText};
 use crate::store::StoreError;
@@ -30,7 +31,7 @@ pub struct SubmitCommand {
     pub app: String,
     /// The operation; case does not matter.
     pub op: String,
-    /// The file with the rows; - reads stdin. Without one the batch is held and empty.
+    /// The file with the rows; - reads stdin, and object:NAME an object of the object store. Without one the batch is held and empty.
     #[arg(value_name = "FILE", required_unless_present = "hold")]
     pub file: Option<PathBuf>,
     /// How the file holds its rows; by its name when this is not given.
@@ -64,7 +65,7 @@ pub struct AppendCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
     pub batch: BatchId,
-    /// The file with the rows; - reads stdin.
+    /// The file with the rows; - reads stdin, and object:NAME an object of the object store.
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// How the file holds its rows; by its name when this is not given.
@@ -97,11 +98,27 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
     let config = args.config.load(Vec::new())?;
     let context = JsonText::check(args.context.as_str()).context("--context")?;
     let (start_at, deadline_at) = args.terms.times(args.key.is_some())?;
-    let file = args.file.as_ref().map(|file| open_file(file, args.format)).transpose()?;
-    let rows_digest = if args.key.is_some() { digest_rows(args, file.as_ref())? } else { None };
+    let limits = inflate_limits(&config);
+    let source = args.file.as_deref().map(Source::of);
+    // What cannot be opened is said before anything is begun.
+    let local = match source {
+        Some(Source::Local(path)) => Some(open_file(path, args.format)?),
+        _ => None,
+    };
     block_on(async {
         let stop = Stop::listen()?;
         let parts = Parts::open(&config).await?;
+        let (file, rows_digest) = match source {
+            Some(source) => {
+                let rows_digest = if args.key.is_some() { Some(digest_rows(args, &parts.jobs, source).await?) } else { None };
+                let file = match local {
+                    Some(file) => file,
+                    None => source.open(&parts.jobs, args.format).await?,
+                };
+                (Some(file), rows_digest)
+            }
+            None => (None, None),
+        };
         let request = BatchRequest {
             context,
             terms: args.terms.terms.terms(),
@@ -116,7 +133,7 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
         let known = parts.jobs.store().read_batch(id).await?;
         let is_held = known.status == BatchStatus::Wait;
         if let Some(file) = file.filter(|_| is_held) {
-            let taken = take(&parts.jobs, id, file, Place { lines_before: 0, skipped: known.counts.rows }, &stop).await;
+            let taken = take(&parts.jobs, id, file, limits, Place { lines_before: 0, skipped: known.counts.rows }, 1, &stop).await;
             if !matches!(taken, Ok(true)) {
                 return not_taken(&parts.jobs, id, args.key.is_some(), taken, &stop).await;
             }
@@ -155,13 +172,23 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
 /// Why it could not.
 pub fn append(args: &AppendCommand) -> anyhow::Result<ExitCode> {
     let config = args.config.load(Vec::new())?;
-    let file = open_file(&args.file, args.format)?;
+    let limits = inflate_limits(&config);
+    let source = Source::of(&args.file);
+    let local = match source {
+        Source::Local(path) => Some(open_file(path, args.format)?),
+        Source::Object(_) => None,
+    };
     block_on(async {
         let stop = Stop::listen()?;
         let parts = Parts::open(&config).await?;
+        let file = match local {
+            Some(file) => file,
+            None => source.open(&parts.jobs, args.format).await?,
+        };
         let before = parts.jobs.store().read_batch(args.batch).await?.counts.rows;
         let lines_before = u32::try_from(before).context("the batch is full")?;
-        let whole = take(&parts.jobs, args.batch, file, Place { lines_before, skipped: 0 }, &stop).await?;
+        let first_row = lines_before.saturating_add(1);
+        let whole = take(&parts.jobs, args.batch, file, limits, Place { lines_before, skipped: 0 }, first_row, &stop).await?;
         let batch = parts.jobs.store().read_batch(args.batch).await?;
         if !whole {
             say!("stopped: {} rows of the file were appended; the batch is still held", batch.counts.rows - before);
@@ -191,20 +218,40 @@ pub fn release(args: &ReleaseCommand) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Appends a file to a held batch. False when it was asked to stop.
-async fn take(jobs: &JobManager, id: BatchId, file: InputFile, place: Place, stop: &Stop) -> anyhow::Result<bool> {
-    let InputFile { name, format, reader } = file;
-    let reader = RowReader::open(format, reader).with_context(|| format!("cannot take {name}"))?;
-    append_all(Box::new(reader), &**jobs.store(), id, place, stop).await.with_context(|| format!("cannot take {name}"))
+/// Appends a file to a held batch, and records it there. False when it was asked to stop.
+async fn take(
+    jobs: &JobManager,
+    id: BatchId,
+    file: InputFile,
+    limits: InflateLimits,
+    place: Place,
+    first_row: u32,
+    stop: &Stop,
+) -> anyhow::Result<bool> {
+    let InputFile { name, form, reader, fingerprint } = file;
+    let taking = || format!("cannot take {name}");
+    // What is not local waits for others while it is read, which only a thread of its own may do.
+    let opened = tokio::task::spawn_blocking({
+        let name = name.clone();
+        move || open_rows(form, limits, reader, &name)
+    });
+    let reader = opened.await.context("the reading thread failed")??;
+    let whole = append_all(reader, &**jobs.store(), id, place, stop).await.with_context(taking)?;
+    if whole {
+        jobs.record_batch_file(id, &batch_file(&name, form, fingerprint.sum(), first_row), None).await.with_context(taking)?;
+    }
+    Ok(whole)
 }
 
 /// What stands for the file's rows where a submission is compared with that of its key.
-fn digest_rows(args: &SubmitCommand, file: Option<&InputFile>) -> anyhow::Result<Option<String>> {
-    let (Some(path), Some(file)) = (&args.file, file) else { return Ok(None) };
-    if path.as_os_str() == "-" {
+async fn digest_rows(args: &SubmitCommand, jobs: &JobManager, source: Source<'_>) -> anyhow::Result<String> {
+    if matches!(source, Source::Local(path) if path.as_os_str() == "-") {
         bail!("a submission with --key reads its file twice, which stdin cannot be: give it a file");
     }
-    Ok(Some(format!("{:?} {} {}", file.format, args.hold, digest_file(path)?)))
+    let file = source.open(jobs, args.format).await?;
+    let FileForm { format, gzip } = file.form;
+    let sum = tokio::task::spawn_blocking(move || sum_of(file)).await.context("the reading thread failed")??;
+    Ok(format!("{format:?} {gzip} {} {}", args.hold, sum.sha256))
 }
 
 /// A file that was not taken whole leaves nothing; but with a key, what is there is gone on with when it is submitted again, unless the file is at fault.

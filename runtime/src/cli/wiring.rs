@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::blobs::{BlobSettings, Blobs};
 use crate::config::{Config, ObjectsUrl, StoreUrl};
+use crate::intake::InflateLimits;
 use crate::jobs::JobManager;
 use crate::model::SystemClock;
 use crate::sandbox::Sandbox;
@@ -37,7 +38,9 @@ impl Parts {
         let blobs = open_blobs(config)?;
         let status = open_status(config)?;
         let settings = WorkerSettings { ends_when_idle, ..worker_settings(config) };
-        let sandbox = Sandbox::new(settings.instances_max(), &cache_directory()?)?;
+        // Checkers of files run beside the worker's guests.
+        let checkers = u32::try_from(config.watch.files_at_once).unwrap_or(u32::MAX);
+        let sandbox = Sandbox::new(settings.instances_max().saturating_add(checkers), &cache_directory()?)?;
         Ok(Parts { jobs: JobManager::new(store, blobs, Arc::new(status), sandbox, settings), store_is_shared })
     }
 
@@ -146,6 +149,11 @@ fn blob_settings(config: &Config) -> anyhow::Result<BlobSettings> {
             ..BlobSettings::new(format!("s3://{bucket}{}{prefix}", if prefix.is_empty() { "" } else { "/" }))
         }),
     }
+}
+
+/// What a compressed file may become.
+pub(super) fn inflate_limits(config: &Config) -> InflateLimits {
+    InflateLimits { bytes_max: config.intake.inflated_max, ratio_max: config.intake.ratio_max }
 }
 
 fn worker_settings(config: &Config) -> WorkerSettings {

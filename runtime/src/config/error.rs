@@ -22,6 +22,9 @@ pub enum ConfigError {
     BadSet { given: String },
     #[error("{key} ({place}) and {other} ({other_place}) say the same thing: give one of them")]
     BothGiven { key: String, place: String, other: String, other_place: String },
+    /// `key` says where it stands in the file, such as `watch[0].type[1].pattern`.
+    #[error("{}: {key}{reason}", path.display())]
+    BadWatchFile { path: PathBuf, key: String, reason: String },
     #[error("the environment variable {0} is not valid UTF-8")]
     NotUnicode(String),
 }

@@ -8,6 +8,7 @@ mod secret;
 mod settings;
 mod sources;
 mod units;
+mod watch;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -19,6 +20,7 @@ pub use secret::Secret;
 pub use settings::{Kind, SETTINGS, Setting, SettingDefault};
 pub use sources::{DEFAULT_FILE, Sources};
 pub use units::{parse_memory, parse_size, parse_time, parse_timeout, show_size, show_time};
+pub use watch::{FileTypeConfig, WatchFile, WatchedDirectory};
 
 use self::resolve::Resolved;
 pub use crate::model::Limits as LimitsConfig;
@@ -31,6 +33,8 @@ pub struct Config {
     pub redis: RedisConfig,
     pub objects: ObjectsConfig,
     pub worker: WorkerConfig,
+    pub intake: IntakeConfig,
+    pub watch: WatchConfig,
     pub limits: LimitsConfig,
     in_force: Vec<InForce>,
 }
@@ -107,6 +111,22 @@ pub struct WorkerConfig {
     pub drain_grace: Duration,
 }
 
+/// `[intake]`
+#[derive(Clone, Debug)]
+pub struct IntakeConfig {
+    /// Bytes that may come out of a compressed file.
+    pub inflated_max: u64,
+    pub ratio_max: u64,
+}
+
+/// `[watch]`
+#[derive(Clone, Debug)]
+pub struct WatchConfig {
+    pub file: Option<PathBuf>,
+    pub files_at_once: usize,
+    pub grace: Duration,
+}
+
 impl Config {
     /// Reads and checks everything.
     ///
@@ -142,6 +162,12 @@ impl Config {
                 lease_rows_max: resolved.count("worker.lease_rows_max"),
                 lease_target: resolved.time("worker.lease_target"),
                 drain_grace: resolved.time("worker.drain_grace"),
+            },
+            intake: IntakeConfig { inflated_max: resolved.size("intake.inflated_max"), ratio_max: resolved.count("intake.ratio_max") },
+            watch: WatchConfig {
+                file: resolved.text("watch.file").map(PathBuf::from),
+                files_at_once: resolved.count("watch.files_at_once"),
+                grace: resolved.time("watch.grace"),
             },
             limits: LimitsConfig {
                 fuel: resolved.count("limits.fuel"),

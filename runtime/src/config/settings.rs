@@ -193,6 +193,23 @@ pub const SETTINGS: &[Setting] = &[
         Value("10s"),
         "how long rows may go on when the worker is to stop; then they are given back",
     ),
+    setting("intake", "inflated_max", Size(1 << 10, 1 << 40), Value("16GiB"), "how much may come out of a compressed file; one with more is refused"),
+    setting(
+        "intake",
+        "ratio_max",
+        Count(2, 2_000),
+        Value("200"),
+        "how many times its size a compressed file may become once it is larger than 64 MiB; one that becomes more is refused",
+    ),
+    setting("watch", "file", Path, Unset, "the file that says which directories `rowmill watch` looks into, and what the files there are"),
+    setting("watch", "files_at_once", Count(1, 64), Value("4"), "files that are taken at the same time"),
+    setting(
+        "watch",
+        "grace",
+        Time(Duration::ZERO, seconds(3_600)),
+        Value("10s"),
+        "how long files that are being taken may go on when the watcher is to stop; the next one goes on with them",
+    ),
     setting("limits", "fuel", Count(1, 1_000_000_000_000_000), Value("1000000000"), "fuel for one row, about one unit per instruction"),
     setting("limits", "timeout", Time(TIMEOUT_MIN, TIMEOUT_MAX), Value("5s"), "time for one row, host calls included"),
     setting(

@@ -195,7 +195,7 @@ fn distance(one: &str, other: &str) -> usize {
 }
 
 /// The parser quotes the line that it does not understand, which may hold a password.
-fn without_excerpt(error: &str) -> String {
+pub(super) fn without_excerpt(error: &str) -> String {
     let mut kept = Vec::new();
     for line in error.lines() {
         let line = line.trim();

@@ -4,7 +4,7 @@ use std::io::{Chain, Cursor, Read};
 
 use csv::{ByteRecord, ReaderBuilder};
 
-use super::source::{Budgeted, RecordBudget, is_over_budget};
+use super::source::{Budgeted, RecordBudget, Refusal};
 use super::{FAILED_COLUMNS, IntakeError, ROW_BYTES_MAX};
 use crate::model::{JsonText, NewRow};
 
@@ -113,10 +113,7 @@ impl Records {
     fn read(&mut self) -> Result<bool, IntakeError> {
         self.budget.reset();
         self.reader.read_byte_record(&mut self.record).map_err(|error| match error.into_kind() {
-            csv::ErrorKind::Io(error) if is_over_budget(&error) => {
-                IntakeError::TooLarge { record: self.count + 1, line: self.reader.position().line() }
-            }
-            csv::ErrorKind::Io(error) => IntakeError::Read(error),
+            csv::ErrorKind::Io(error) => Refusal::explain(error, self.count + 1, self.reader.position().line()),
             other => IntakeError::Read(std::io::Error::other(format!("{other:?}"))),
         })
     }

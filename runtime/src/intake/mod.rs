@@ -1,14 +1,25 @@
 //! Files come in: CSV and NDJSON become rows, streamed.
 
+mod chunks;
 mod csv;
+mod fingerprint;
+mod form;
+mod gzip;
 mod ndjson;
 mod source;
+mod text;
 
 use std::io::Read;
-use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::chunks::{ChunkSize, Chunks, Place};
+pub use self::fingerprint::{FileSum, Fingerprint, Fingerprinted};
+pub use self::form::FileForm;
+pub use self::gzip::InflateLimits;
+
+use self::gzip::{Inflated, check_beginning};
+use self::text::Text;
 use crate::model::NewRow;
 
 /// Columns that a list of failed rows has behind its own. They are left out when it is read, so that it can be corrected and run again.
@@ -27,18 +38,6 @@ pub enum Format {
     Csv,
     /// One JSON value per line, taken as it is.
     Ndjson,
-}
-
-impl Format {
-    /// By the end of a file's name.
-    pub fn of_file(path: &Path) -> Option<Format> {
-        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-        match extension.as_str() {
-            "csv" => Some(Format::Csv),
-            "ndjson" | "jsonl" => Some(Format::Ndjson),
-            _ => None,
-        }
-    }
 }
 
 /// Why a file cannot be taken. Nothing of it is taken then.
@@ -60,6 +59,20 @@ pub enum IntakeError {
     TooLarge { record: u64, line: u64 },
     #[error("it has more than {} records", u32::MAX)]
     TooMany,
+    #[error("it is not compressed with gzip, though it is called so")]
+    NotGzip,
+    #[error("it is compressed with gzip, and not called so: its name should end in .gz, or its format be csv.gz or ndjson.gz")]
+    IsGzip,
+    #[error("its compressed data ends too early: it was cut off")]
+    CutOff,
+    #[error("its compressed data is damaged: {reason}")]
+    Damaged { reason: String },
+    #[error("there are more than {limit} bytes in its compressed data, which is the limit (intake.inflated_max)")]
+    InflatedTooLarge { limit: u64 },
+    #[error("its compressed data grows to more than {limit} times its size, which is the limit (intake.ratio_max)")]
+    RatioTooHigh { limit: u64 },
+    #[error("it is not text: byte {at} is NUL; if it is UTF-16, save it as UTF-8")]
+    NotText { at: u64 },
     #[error("it cannot be read")]
     Read(#[source] std::io::Error),
 }
@@ -73,14 +86,16 @@ enum Reader {
 }
 
 impl RowReader {
-    /// Begins to read, and reads the header where there is one.
+    /// Begins to read, and reads the header where there is one. The limits are for what is compressed.
     ///
     /// # Errors
-    /// [`IntakeError`] when the header cannot be taken.
-    pub fn open(format: Format, file: impl Read + Send + 'static) -> Result<RowReader, IntakeError> {
-        Ok(RowReader(match format {
-            Format::Csv => Reader::Csv(csv::CsvRows::open(Box::new(file))?),
-            Format::Ndjson => Reader::Ndjson(ndjson::NdjsonRows::open(Box::new(file))),
+    /// [`IntakeError`] when it is not of this form, or the header cannot be taken.
+    pub fn open(form: FileForm, limits: InflateLimits, file: impl Read + Send + 'static) -> Result<RowReader, IntakeError> {
+        let file = check_beginning(file, form.gzip)?;
+        let text: Box<dyn Read + Send> = if form.gzip { Box::new(Text::new(Inflated::new(file, limits))) } else { Box::new(Text::new(file)) };
+        Ok(RowReader(match form.format {
+            Format::Csv => Reader::Csv(csv::CsvRows::open(text)?),
+            Format::Ndjson => Reader::Ndjson(ndjson::NdjsonRows::open(text)),
         }))
     }
 
@@ -103,3 +118,6 @@ impl RowReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Read};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::source::{Budgeted, RecordBudget, is_over_budget};
+use super::source::{Budgeted, RecordBudget, Refusal};
 use super::{IntakeError, ROW_BYTES_MAX};
 use crate::model::{JsonText, NewRow};
 
@@ -42,13 +42,7 @@ impl NdjsonRows {
         loop {
             self.budget.reset();
             self.bytes.clear();
-            let read = self.reader.read_until(b'\n', &mut self.bytes).map_err(|error| {
-                if is_over_budget(&error) {
-                    IntakeError::TooLarge { record: self.count + 1, line: self.file_line + 1 }
-                } else {
-                    IntakeError::Read(error)
-                }
-            })?;
+            let read = self.reader.read_until(b'\n', &mut self.bytes).map_err(|error| Refusal::explain(error, self.count + 1, self.file_line + 1))?;
             if read == 0 {
                 return match (self.count, self.file_line) {
                     (0, 0) => Err(IntakeError::Empty),

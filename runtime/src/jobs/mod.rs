@@ -42,6 +42,7 @@
 mod apps;
 mod batches;
 mod error;
+mod files;
 mod key;
 mod policies;
 mod queries;
@@ -53,6 +54,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::JobError;
+pub use self::files::{KeepError, KeptFile};
 pub use self::key::KEY_BYTES_MAX;
 pub use self::queries::{QueryResult, QueryState};
 pub use self::request::{BatchRequest, QueryRequest};

@@ -200,3 +200,20 @@ pub struct OutputFile {
     pub object: String,
     pub size_bytes: u64,
 }
+
+/// A file that a batch's rows came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchFile {
+    /// The first of its rows in the batch, by the order in which rows came in: 1 for the file that a batch was submitted from.
+    pub first_row: u32,
+    /// What it was called by those who sent it.
+    pub name: String,
+    /// Its form: `csv`, `csv.gz`, `ndjson` or `ndjson.gz`.
+    pub form: String,
+    /// Its size as it came.
+    pub size_bytes: u64,
+    /// The SHA-256 of its contents as they came, in hexadecimal.
+    pub sha256: String,
+    /// Where it is kept in the object store, if it is. The name is ours, and nothing of the file's own.
+    pub object: Option<String>,
+}

@@ -1,4 +1,4 @@
-//! The host's side of wit/jobs.wit. Both worlds share the types and the host's functions.
+//! The host's side of wit/jobs.wit. All worlds share the types and the host's functions.
 
 pub(super) mod batch {
     wasmtime::component::bindgen!({
@@ -13,6 +13,19 @@ pub(super) mod slow_query {
     wasmtime::component::bindgen!({
         path: "../wit",
         world: "slow-query-processor",
+        exports: { default: async },
+        ownership: Borrowing { duplicate_if_necessary: false },
+        with: {
+            "rowmill:jobs/types": super::batch::rowmill::jobs::types,
+            "rowmill:jobs/host": super::batch::rowmill::jobs::host,
+        },
+    });
+}
+
+pub(super) mod file_check {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "file-checker",
         exports: { default: async },
         ownership: Borrowing { duplicate_if_necessary: false },
         with: {

@@ -53,6 +53,12 @@ pub(super) fn make_linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState
 }
 
 pub(super) fn load(engine: &Engine, linker: &Linker<GuestState>, cache: &CompiledCache, wasm: &[u8]) -> Result<Processor, LoadError> {
+    let (component, digest) = compile(engine, cache, wasm)?;
+    prepare(engine, linker, &component, digest)
+}
+
+/// A component's code, from the cache when it is there, and the digest of its upload.
+pub(super) fn compile(engine: &Engine, cache: &CompiledCache, wasm: &[u8]) -> Result<(Component, String), LoadError> {
     let digest = hex(&Sha256::digest(wasm));
     let component = match cache.load(engine, &digest) {
         Some(component) => component,
@@ -62,7 +68,7 @@ pub(super) fn load(engine: &Engine, linker: &Linker<GuestState>, cache: &Compile
             component
         }
     };
-    prepare(engine, linker, &component, digest)
+    Ok((component, digest))
 }
 
 pub(super) fn load_compiled(
@@ -90,17 +96,26 @@ fn prepare(engine: &Engine, linker: &Linker<GuestState>, component: &Component, 
 }
 
 fn find_kind(engine: &Engine, component: &Component) -> Result<ProcessorKind, LoadError> {
-    let exports: Vec<String> = component.component_type().exports(engine).map(|(name, _)| name.to_owned()).collect();
+    let exports = exports_of(engine, component);
     let has = |wanted: &str| exports.iter().any(|name| name == wanted);
     match (has(BATCH), has(SLOW_QUERY)) {
         (true, false) => Ok(ProcessorKind::Batch),
         (false, true) => Ok(ProcessorKind::SlowQuery),
         (true, true) => Err(LoadError::BothWorlds),
-        (false, false) => Err(LoadError::OtherWorld { exports: if exports.is_empty() { "nothing".to_owned() } else { exports.join(", ") } }),
+        (false, false) => Err(LoadError::OtherWorld { exports: list(&exports) }),
     }
 }
 
-fn check_imports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+pub(super) fn exports_of(engine: &Engine, component: &Component) -> Vec<String> {
+    component.component_type().exports(engine).map(|(name, _)| name.to_owned()).collect()
+}
+
+/// Names for people.
+pub(super) fn list(names: &[String]) -> String {
+    if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
+}
+
+pub(super) fn check_imports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
     let allowed = |name: &str| OURS.contains(&name) || (WASI.iter().any(|part| name.starts_with(part)) && name.contains("@0.2."));
     let refused: Vec<String> = component.component_type().imports(engine).map(|(name, _)| name.to_owned()).filter(|name| !allowed(name)).collect();
     if refused.is_empty() { Ok(()) } else { Err(LoadError::UnknownImport { imports: refused.join(", ") }) }

@@ -3,6 +3,7 @@
 
 mod bindings;
 mod cache;
+mod check;
 mod ending;
 mod engine;
 mod guest;
@@ -21,6 +22,7 @@ use wasmtime::component::Linker;
 use self::cache::CompiledCache;
 use self::guest::GuestState;
 
+pub use check::{CheckError, CheckSession, CheckSpec, CheckedFile, Checker, Finding};
 pub use guest::ProgressSink;
 pub use load::Processor;
 pub use session::{Session, SessionSpec};
@@ -69,6 +71,8 @@ pub enum LoadError {
     OtherWorld { exports: String },
     #[error("this component exports both rowmill:jobs/batch@0.1.0 and rowmill:jobs/slow-query@0.1.0: a processor is one of the two")]
     BothWorlds,
+    #[error("this component is no checker of files: it should export rowmill:jobs/file-check@0.1.0, but exports {exports}")]
+    NoChecker { exports: String },
     #[error("this component imports what no processor is given: {imports}")]
     UnknownImport { imports: String },
     #[error("this component does not fit the interfaces of rowmill:jobs@0.1.0: {0}")]
@@ -103,5 +107,13 @@ impl Sandbox {
     /// [`LoadError`], as for [`Sandbox::load`].
     pub fn load_compiled(&self, digest: &str) -> Option<Result<Processor, LoadError>> {
         load::load_compiled(&self.0.engine, &self.0.linker, &self.0.cache, digest)
+    }
+
+    /// Checks and compiles a checker of files, as [`Sandbox::load`] does a processor.
+    ///
+    /// # Errors
+    /// [`LoadError`].
+    pub fn load_checker(&self, wasm: &[u8]) -> Result<Checker, LoadError> {
+        check::load(&self.0.engine, &self.0.linker, &self.0.cache, wasm)
     }
 }

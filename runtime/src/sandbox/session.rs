@@ -48,7 +48,7 @@ enum Guest {
 }
 
 /// How a guarded call ended.
-enum Guarded<T> {
+pub(super) enum Guarded<T> {
     Returned(wasmtime::Result<T>),
     Deadline,
     Cancelled,
@@ -56,17 +56,17 @@ enum Guarded<T> {
 
 /// Fuel and time of one call.
 #[derive(Clone, Copy)]
-struct Allowance {
+pub(super) struct Allowance {
     fuel: u64,
     timeout: Duration,
 }
 
 impl Allowance {
-    fn row(limits: &Limits) -> Allowance {
+    pub(super) fn row(limits: &Limits) -> Allowance {
         Allowance { fuel: limits.fuel, timeout: limits.timeout }
     }
 
-    fn start(limits: &Limits) -> Allowance {
+    pub(super) fn start(limits: &Limits) -> Allowance {
         let factor = Limits::START_FACTOR;
         Allowance { fuel: limits.fuel.saturating_mul(u64::from(factor)), timeout: limits.timeout.saturating_mul(factor) }
     }
@@ -238,7 +238,7 @@ async fn start_in(
 }
 
 /// What a part of the start returned, or why there is no instance.
-fn started<T>(part: &str, end: Guarded<T>, store: &Store<GuestState>, allowance: Allowance) -> Result<T, Ending> {
+pub(super) fn started<T>(part: &str, end: Guarded<T>, store: &Store<GuestState>, allowance: Allowance) -> Result<T, Ending> {
     match within_fuel(store, end) {
         Guarded::Returned(Ok(value)) => Ok(value),
         stopped => match stopped_ending(stopped, store, allowance) {
@@ -252,7 +252,7 @@ fn started<T>(part: &str, end: Guarded<T>, store: &Store<GuestState>, allowance:
 ///
 /// One unit more than it may use: a guest looks at its fuel at loop heads and calls only, and returns from a last stretch that cost too much without having
 /// looked. That the spare unit is gone tells.
-fn arm(store: &mut Store<GuestState>, allowance: Allowance) {
+pub(super) fn arm(store: &mut Store<GuestState>, allowance: Allowance) {
     store.set_fuel(allowance.fuel.saturating_add(1)).expect("the engine meters fuel");
     store.data_mut().deadline = Instant::now() + allowance.timeout;
 }
@@ -262,12 +262,12 @@ fn fuel_left(store: &Store<GuestState>) -> u64 {
 }
 
 /// Fuel used since the store was armed. What was used over the limit is not told apart from the limit.
-fn used(store: &Store<GuestState>, allowance: Allowance) -> u64 {
+pub(super) fn used(store: &Store<GuestState>, allowance: Allowance) -> u64 {
     allowance.fuel.saturating_add(1).saturating_sub(fuel_left(store)).min(allowance.fuel)
 }
 
 /// A call that used more than its fuel ends the same way whether or not it returned before it looked.
-fn within_fuel<T>(store: &Store<GuestState>, end: Guarded<T>) -> Guarded<T> {
+pub(super) fn within_fuel<T>(store: &Store<GuestState>, end: Guarded<T>) -> Guarded<T> {
     match end {
         Guarded::Returned(Ok(_)) if fuel_left(store) == 0 => Guarded::Returned(Err(Trap::OutOfFuel.into())),
         end => end,
@@ -275,7 +275,7 @@ fn within_fuel<T>(store: &Store<GuestState>, end: Guarded<T>) -> Guarded<T> {
 }
 
 /// Why a call did not return a value.
-fn stopped_ending<T>(stopped: Guarded<T>, store: &Store<GuestState>, allowance: Allowance) -> Ending {
+pub(super) fn stopped_ending<T>(stopped: Guarded<T>, store: &Store<GuestState>, allowance: Allowance) -> Ending {
     match stopped {
         Guarded::Returned(Ok(_)) => unreachable!("callers take values themselves"),
         Guarded::Returned(Err(error)) => ending_of_error(&error, &store.data().log, used(store, allowance), allowance.fuel),
@@ -285,7 +285,7 @@ fn stopped_ending<T>(stopped: Guarded<T>, store: &Store<GuestState>, allowance: 
 }
 
 /// Polls a call until it returns, its deadline passes or it is cancelled. The timers cost nothing for a call that returns without waiting.
-async fn guard<T>(call: impl Future<Output = wasmtime::Result<T>>, deadline: Instant, cancel: &CancellationToken) -> Guarded<T> {
+pub(super) async fn guard<T>(call: impl Future<Output = wasmtime::Result<T>>, deadline: Instant, cancel: &CancellationToken) -> Guarded<T> {
     tokio::select! {
         biased;
         returned = call => Guarded::Returned(returned),

@@ -1,8 +1,8 @@
 //! How values stand in columns, the same in every database.
 
 use crate::model::{
-    App, BatchCounts, BatchStatus, BatchStep, FailureLimit, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Rate, RecordedOutcome, RetryRule,
-    RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
+    App, BatchCounts, BatchFile, BatchStatus, BatchStep, FailureLimit, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Rate, RecordedOutcome,
+    RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
 };
 use crate::store::StoreError;
 
@@ -161,6 +161,24 @@ impl ResultRow {
             log: self.log,
             input: self.input,
         })
+    }
+}
+
+/// A file of a batch as a query returns it.
+#[derive(sqlx::FromRow)]
+pub(super) struct BatchFileRow {
+    first_row: i64,
+    name: String,
+    form: String,
+    size_bytes: i64,
+    sha256: String,
+    object: Option<String>,
+}
+
+impl BatchFileRow {
+    pub fn batch_file(self) -> BatchFile {
+        let BatchFileRow { first_row, name, form, size_bytes, sha256, object } = self;
+        BatchFile { first_row: small(first_row), name, form, size_bytes: count(size_bytes), sha256, object }
     }
 }
 

@@ -17,8 +17,8 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::model::{
-    App, Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, ClaimedWork, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile,
-    PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
+    App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
+    NewRow, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
 };
 
 pub use events::StoreEvent;
@@ -166,6 +166,20 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `NotFound`; `WrongStatus` unless it is in `wait`.
     async fn discard_batch(&self, id: BatchId) -> Result<(), StoreError>;
+
+    /// Records a file that rows of a held batch came from, and with it the context that was made from the file, if one was. A batch has one file that begins with a
+    /// row: another takes its place.
+    ///
+    /// # Errors
+    /// `NotFound`; `WrongStatus` unless it is in `wait`; `Invalid` for a file that begins with a row 0.
+    async fn record_batch_file(&self, id: BatchId, file: &BatchFile, context: Option<&JsonText>) -> Result<(), StoreError>;
+
+    /// The files that a batch's rows came from, by their first rows, at most `limit`, from behind the file that begins with `after_row` (0 for all). The end is an
+    /// empty page.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn list_batch_files(&self, id: BatchId, after_row: u32, limit: u32) -> Result<Vec<BatchFile>, StoreError>;
 
     /// A batch as it is now.
     ///

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::model::{App, BatchId, NAME_BYTES_MAX, NewBatch, NewRow, Piece, Policy, ProcessorKind, Rate, RowResult, RowStatus, Verdict};
+use crate::model::{App, BatchFile, BatchId, NAME_BYTES_MAX, NewBatch, NewRow, Piece, Policy, ProcessorKind, Rate, RowResult, RowStatus, Verdict};
 use crate::store::StoreError;
 
 /// How much the newest measurement counts in the time per row: 1 in this many.
@@ -111,6 +111,13 @@ pub(super) fn count_rows(old_count: i64, old_last: i64, rows: &[NewRow], rows_ma
     let lines = std::iter::once(old_last).chain(rows.iter().map(|row| i64::from(row.line)));
     let ascend = lines.clone().zip(lines.clone().skip(1)).all(|(before, after)| before < after);
     Ok((total, lines.last().unwrap_or(old_last), ascend))
+}
+
+pub(super) fn check_batch_file(file: &BatchFile) -> Result<(), StoreError> {
+    if file.first_row == 0 {
+        return Err(StoreError::Invalid(format!("rows are numbered from 1 on, but the file {:?} was to begin with row 0", file.name)));
+    }
+    Ok(())
 }
 
 pub(super) fn check_app(app: &App) -> Result<(), StoreError> {

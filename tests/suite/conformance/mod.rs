@@ -10,6 +10,7 @@ mod stages;
 
 mod abort;
 mod apps;
+mod batch_files;
 mod claim;
 mod due;
 mod files;
@@ -75,6 +76,14 @@ macro_rules! conformance {
                 releasing_a_queued_batch_changes_nothing
                 an_empty_batch_cannot_be_released
                 a_discarded_batch_is_gone_with_its_rows
+            }
+            batch_files {
+                the_files_of_a_batch_are_listed_by_their_first_rows
+                a_file_is_recorded_only_while_its_batch_is_held
+                the_context_of_a_file_takes_the_place_of_that_of_its_batch
+                another_file_that_begins_with_a_row_takes_its_place
+                a_discarded_batch_is_gone_with_its_files
+                the_name_of_a_file_may_be_any_text
             }
             claim {
                 a_claim_takes_the_next_rows_in_order

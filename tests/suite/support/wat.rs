@@ -6,8 +6,8 @@ use std::path::Path;
 use wit_component::{ComponentEncoder, StringEncoding};
 use wit_parser::Resolve;
 
-/// The functions of both worlds: interface, name, parameters and result of the core function.
-const FUNCTIONS: [(&str, &str, &str); 7] = [
+/// The functions of all worlds: interface, name, parameters and result of the core function.
+const FUNCTIONS: [(&str, &str, &str); 10] = [
     ("lifecycle", "init", "(param $app i32) (param $app_len i32) (param $op i32) (param $op_len i32) (param $version i32) (result i32)"),
     ("lifecycle", "close", ""),
     ("batch", "begin", "(param $id i32) (param $id_len i32) (param $context i32) (param $context_len i32) (result i32)"),
@@ -19,6 +19,9 @@ const FUNCTIONS: [(&str, &str, &str); 7] = [
         "(param $id i32) (param $id_len i32) (param $context i32) (param $context_len i32) (param $input i32) (param $input_len i32) (param $attempt i32) (result i32)",
     ),
     ("slow-query", "mark-done", "(param i32 i32 i32 i32 i32 i64 i64 i64 i64 i32 i32) (result i32)"),
+    ("file-check", "begin", "(param i32 i32 i64 i32 i32 i32 i32 i32 i32 i32 i32) (result i32)"),
+    ("file-check", "check-records", "(param $records i32) (param $records_len i32) (result i32)"),
+    ("file-check", "end", "(result i32)"),
 ];
 
 /// Where functions return what they return. Memory is zero there unless a body writes to it, and zeros are a success: `ok`, status success, output "" (which
@@ -60,6 +63,10 @@ impl Wat {
         Wat::new(&["lifecycle", "slow-query"], "include rowmill:jobs/slow-query-processor@0.1.0;")
     }
 
+    pub fn file_check() -> Wat {
+        Wat::new(&["lifecycle", "file-check"], "include rowmill:jobs/file-checker@0.1.0;")
+    }
+
     /// What may not be.
     pub fn both() -> Wat {
         let world = "include rowmill:jobs/batch-processor@0.1.0; include rowmill:jobs/slow-query-processor@0.1.0;";
@@ -81,7 +88,7 @@ impl Wat {
         }
     }
 
-    /// What a function of the contract does: `init`, `begin`, `process-row`, `run`, `mark-done` or `close`; and `realloc`, which then must return an
+    /// What a function of the contract does: `init`, `begin`, `process-row`, `run`, `mark-done`, `check-records`, `end` or `close`; and `realloc`, which then must return an
     /// address, in place of the allocator.
     pub fn body(mut self, function: &'static str, body: &str) -> Wat {
         self.bodies.insert(function, body.to_owned());

@@ -101,6 +101,10 @@ impl RunArgs {
     pub(super) fn out_directory(&self) -> PathBuf {
         let stem = match (&self.out, &self.input) {
             (Some(out), _) => return out.clone(),
+            // transactions.csv.gz leaves what transactions.csv leaves.
+            (None, Some(input)) if input.extension().is_some_and(|end| end.eq_ignore_ascii_case("gz")) => {
+                input.file_stem().and_then(|name| Path::new(name).file_stem())
+            }
             (None, Some(input)) if input != Path::new("-") => input.file_stem(),
             _ => self.processor.file_stem(),
         };

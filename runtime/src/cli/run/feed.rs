@@ -7,9 +7,9 @@ use anyhow::Context;
 use super::args::{RunArgs, Source};
 use super::directory::{Manifest, RunDirectory};
 use super::{APP, VERSION};
-use crate::cli::feed::{InputFile, Place, append_all};
+use crate::cli::feed::{InputFile, append_all, open_rows};
 use crate::cli::signals::Stop;
-use crate::intake::{Format, RowReader};
+use crate::intake::{Format, InflateLimits, Place, RowReader};
 use crate::model::{BatchId, NewBatch, NewRow, ProcessorKind, Terms};
 use crate::sandbox::Processor;
 use crate::store::{SqliteStore, Store};
@@ -26,10 +26,10 @@ pub(super) async fn submit(
     stop: &Stop,
 ) -> anyhow::Result<Option<(Arc<SqliteStore>, Manifest)>> {
     let (rows, format, header) = match source {
-        Source::File(InputFile { name, format, reader }) => {
-            let reader = RowReader::open(format, reader).with_context(|| format!("cannot take {name}"))?;
+        Source::File(InputFile { name, form, reader, .. }) => {
+            let reader = open_rows(form, InflateLimits::default(), reader, &name)?;
             let header = reader.header().to_vec();
-            (Rows::File { name, reader: Box::new(reader) }, format, header)
+            (Rows::File { name, reader: Box::new(reader) }, form.format, header)
         }
         Source::Query(input) => (Rows::Query(NewRow { line: 0, input, rejected: None }), Format::Ndjson, Vec::new()),
     };
@@ -80,10 +80,7 @@ async fn submit_rows(
         Rows::Query(row) => store.submit_batch(batch, vec![row]).await?,
         Rows::File { name, reader } => {
             store.submit_batch(batch, Vec::new()).await?;
-            if !append_all(reader, &*store, manifest.batch, Place { lines_before: 0, skipped: 0 }, stop)
-                .await
-                .with_context(|| format!("cannot take {name}"))?
-            {
+            if !append_all(*reader, &*store, manifest.batch, Place::default(), stop).await.with_context(|| format!("cannot take {name}"))? {
                 store.close().await;
                 return Ok(None);
             }

@@ -4,6 +4,7 @@
 //! (migrations/postgres/0002_functions.sql says why). Time is the database's, but in tests.
 
 mod apps;
+mod batch_files;
 mod claim;
 mod connect;
 mod finish;
@@ -32,8 +33,8 @@ pub use sqlx::PgConnection;
 
 use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchId, ClaimRequest, ClaimedWork, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, PartialTerms,
-    Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
+    OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -109,6 +110,14 @@ impl Store for PgStore {
 
     async fn discard_batch(&self, id: BatchId) -> Result<(), StoreError> {
         submit::discard_batch(self, id).await
+    }
+
+    async fn record_batch_file(&self, id: BatchId, file: &BatchFile, context: Option<&JsonText>) -> Result<(), StoreError> {
+        batch_files::record_batch_file(self, id, file, context).await
+    }
+
+    async fn list_batch_files(&self, id: BatchId, after_row: u32, limit: u32) -> Result<Vec<BatchFile>, StoreError> {
+        batch_files::list_batch_files(self, id, after_row, limit).await
     }
 
     async fn read_batch(&self, id: BatchId) -> Result<Batch, StoreError> {

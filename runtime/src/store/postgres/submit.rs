@@ -192,6 +192,7 @@ pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), St
     for delete in [
         "DELETE FROM rowmill.rows WHERE batch_key = $1",
         "DELETE FROM rowmill.line_order WHERE batch_key = $1",
+        "DELETE FROM rowmill.batch_files WHERE batch_key = $1",
         "DELETE FROM rowmill.batches WHERE batch_key = $1",
     ] {
         sqlx::query(delete).persistent(store.named()).bind(place.key).execute(&mut *db).await.map_err(failed("discard a batch"))?;
@@ -200,15 +201,15 @@ pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), St
 }
 
 /// Where further rows of a batch go.
-struct Place {
-    key: i64,
+pub(super) struct Place {
+    pub(super) key: i64,
     row_count: i64,
     line_last: i64,
     lines_ascend: bool,
 }
 
 /// Locks a batch, so that others who change it wait.
-async fn lock_place(db: &mut PgConnection, named: bool, id: BatchId) -> Result<(Place, BatchStatus), StoreError> {
+pub(super) async fn lock_place(db: &mut PgConnection, named: bool, id: BatchId) -> Result<(Place, BatchStatus), StoreError> {
     let found: Option<(i64, String, i32, i64, bool)> =
         sqlx::query_as("SELECT batch_key, status, row_count, line_last, lines_ascend FROM rowmill.batches WHERE batch_id = $1 FOR NO KEY UPDATE")
             .persistent(named)

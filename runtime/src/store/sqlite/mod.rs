@@ -1,6 +1,7 @@
 //! The embedded store: one SQLite file, one process. One connection writes, a few read beside it.
 
 mod apps;
+mod batch_files;
 mod candidates;
 mod claim;
 mod finish;
@@ -28,8 +29,8 @@ use super::columns::{failed, status_of};
 use super::events::Events;
 use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchId, BatchStatus, ClaimRequest, Clock, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, PartialTerms,
-    Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, Timestamp, WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
+    OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -179,6 +180,14 @@ impl Store for SqliteStore {
 
     async fn discard_batch(&self, id: BatchId) -> Result<(), StoreError> {
         submit::discard_batch(self, id).await
+    }
+
+    async fn record_batch_file(&self, id: BatchId, file: &BatchFile, context: Option<&JsonText>) -> Result<(), StoreError> {
+        batch_files::record_batch_file(self, id, file, context).await
+    }
+
+    async fn list_batch_files(&self, id: BatchId, after_row: u32, limit: u32) -> Result<Vec<BatchFile>, StoreError> {
+        batch_files::list_batch_files(self, id, after_row, limit).await
     }
 
     async fn read_batch(&self, id: BatchId) -> Result<Batch, StoreError> {

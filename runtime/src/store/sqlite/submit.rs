@@ -113,7 +113,12 @@ pub(super) async fn discard_batch(store: &SqliteStore, id: BatchId) -> Result<()
     if status != BatchStatus::Wait {
         return Err(StoreError::WrongStatus { id, status, wanted: "only a held batch can be discarded" });
     }
-    for delete in ["DELETE FROM rows WHERE batch_key = ?", "DELETE FROM line_order WHERE batch_key = ?", "DELETE FROM batches WHERE batch_key = ?"] {
+    for delete in [
+        "DELETE FROM rows WHERE batch_key = ?",
+        "DELETE FROM line_order WHERE batch_key = ?",
+        "DELETE FROM batch_files WHERE batch_key = ?",
+        "DELETE FROM batches WHERE batch_key = ?",
+    ] {
         sqlx::query(delete).bind(key).execute(&mut *db).await.map_err(failed("discard a batch"))?;
     }
     db.commit().await.map_err(failed("commit a discard"))

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rowmill::model::{
-    App, Batch, BatchId, BatchStatus, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile, PartialTerms, Policy,
-    ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, RowStatus, Verdict, WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile,
+    PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, RowStatus, Verdict, WorkerInfo, WorkerRecord,
 };
 use rowmill::store::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
@@ -148,6 +148,14 @@ impl Store for Faulty {
 
     async fn discard_batch(&self, id: BatchId) -> Result<(), StoreError> {
         self.store.discard_batch(id).await
+    }
+
+    async fn record_batch_file(&self, id: BatchId, file: &BatchFile, context: Option<&JsonText>) -> Result<(), StoreError> {
+        self.store.record_batch_file(id, file, context).await
+    }
+
+    async fn list_batch_files(&self, id: BatchId, after_row: u32, limit: u32) -> Result<Vec<BatchFile>, StoreError> {
+        self.store.list_batch_files(id, after_row, limit).await
     }
 
     async fn read_batch(&self, id: BatchId) -> Result<Batch, StoreError> {

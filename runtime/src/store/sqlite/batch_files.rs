@@ -1,0 +1,52 @@
+//! The files that rows of batches came from.
+
+use super::{SqliteStore, find_batch};
+use crate::model::{BatchFile, BatchId, BatchStatus, JsonText};
+use crate::store::StoreError;
+use crate::store::columns::{BatchFileRow, failed, signed};
+use crate::store::rules::check_batch_file;
+
+pub(super) async fn record_batch_file(store: &SqliteStore, id: BatchId, file: &BatchFile, context: Option<&JsonText>) -> Result<(), StoreError> {
+    check_batch_file(file)?;
+    let mut db = store.begin().await?;
+    let (key, status) = find_batch(&mut db, id).await?;
+    if status != BatchStatus::Wait {
+        return Err(StoreError::WrongStatus { id, status, wanted: "a file can be recorded only while it is held" });
+    }
+    sqlx::query("INSERT OR REPLACE INTO batch_files (batch_key, first_row, name, form, size_bytes, sha256, object) VALUES (?, ?, ?, ?, ?, ?, ?)")
+        .bind(key)
+        .bind(i64::from(file.first_row))
+        .bind(&file.name)
+        .bind(&file.form)
+        .bind(signed(file.size_bytes))
+        .bind(&file.sha256)
+        .bind(&file.object)
+        .execute(&mut *db)
+        .await
+        .map_err(failed("record a file"))?;
+    if let Some(context) = context {
+        sqlx::query("UPDATE batches SET context = ? WHERE batch_key = ?")
+            .bind(context.as_str())
+            .bind(key)
+            .execute(&mut *db)
+            .await
+            .map_err(failed("record the context of a file"))?;
+    }
+    db.commit().await.map_err(failed("commit a file"))
+}
+
+pub(super) async fn list_batch_files(store: &SqliteStore, id: BatchId, after_row: u32, limit: u32) -> Result<Vec<BatchFile>, StoreError> {
+    let reading = failed("read the files of a batch");
+    let mut db = store.readers.begin().await.map_err(reading)?;
+    let (key, _) = find_batch(&mut db, id).await?;
+    let files: Vec<BatchFileRow> = sqlx::query_as(
+        "SELECT first_row, name, form, size_bytes, sha256, object FROM batch_files WHERE batch_key = ? AND first_row > ? ORDER BY first_row LIMIT ?",
+    )
+    .bind(key)
+    .bind(i64::from(after_row))
+    .bind(i64::from(limit))
+    .fetch_all(&mut *db)
+    .await
+    .map_err(reading)?;
+    Ok(files.into_iter().map(BatchFileRow::batch_file).collect())
+}

@@ -1,0 +1,101 @@
+//! What is refused: files, and configurations.
+
+use std::fs;
+
+use serde_json::Value;
+
+use super::{Site, gzip, names};
+use crate::service::{Installation, transactions};
+use crate::support::guests;
+
+fn refused_files_stand_in_failed(site: Installation) {
+    let site = Site::new(site, "50ms");
+    let header = "id,date,type,account,to_account,amount,currency,memo\n";
+    let trailer = |amount: &str| format!("{header}1,2026-01-31,deposit,A,,1.50,EUR,\n2,2026-01-31,deposit,A,,2.00,EUR,\n2,,total,,,{amount},,\n");
+    let compressed = gzip(&transactions(1, 1_000));
+    site.put("unknown.csv", transactions(1, 2));
+    site.put("odd-1.txt", transactions(1, 2));
+    site.put("nobody-1.csv", transactions(1, 2));
+    site.put("t-binary.csv", "id,amount\n1,\0\n");
+    site.put("t-cut.csv.gz", &compressed[..compressed.len() / 2]);
+    site.put("t-plain.csv.gz", transactions(1, 2));
+    site.put("t-late.csv", [transactions(1, 30_000).as_bytes(), b"\xff\n"].concat());
+    site.put("checked-1.csv", trailer("3.60"));
+    site.put("checked-2.csv", header);
+    let reports = site.once();
+    let reason = |name: &str| {
+        let report = reports.iter().find(|report| report["file"] == name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!((&report["outcome"], &report["batch"]), (&"failed".into(), &Value::Null), "{report}");
+        let beside: Value = serde_json::from_slice(&fs::read(site.place("failed").join(format!("{name}.reasons.json"))).unwrap()).unwrap();
+        assert_eq!((&beside["file"], &beside["reasons"]), (&name.into(), &report["reasons"]));
+        assert!(site.place("failed").join(name).is_file());
+        (report["reasons"][0]["code"].as_str().unwrap().to_owned(), report["reasons"][0]["text"].as_str().unwrap().to_owned())
+    };
+    for (name, code, text) in [
+        ("unknown.csv", "unknown_file", "no type of this directory has a pattern for its name"),
+        ("odd-1.txt", "unknown_file", "its name does not tell how it holds its rows"),
+        ("nobody-1.csv", "not_submitted", "app \"nobody\" has no processor for the operation \"validate\""),
+        ("t-binary.csv", "bad_file", "it is not text: byte 13 is NUL"),
+        ("t-cut.csv.gz", "bad_file", "its compressed data ends too early: it was cut off"),
+        ("t-plain.csv.gz", "bad_file", "it is not compressed with gzip, though it is called so"),
+        ("t-late.csv", "bad_file", "it is not UTF-8: line 30002"),
+        ("checked-1.csv", "total-differs", "total-differs (amount): 3.60, 3.50"),
+        ("checked-2.csv", "bad_file", "it has a header and no record"),
+    ] {
+        let (found_code, found_text) = reason(name);
+        assert!(found_code == code && found_text.contains(text), "{name}: {found_code}: {found_text}");
+    }
+    assert_eq!(reports.len(), 9);
+    assert_eq!((names(&site.place("incoming")), names(&site.place("done")), names(&site.place(".work"))), (vec![], vec![], vec![]));
+    if site.site.database.is_some() {
+        assert_eq!(site.count("SELECT count(*) FROM rowmill.batches"), 0);
+        assert_eq!(site.count("SELECT count(*) FROM rowmill.rows"), 0);
+        assert_eq!(site.count("SELECT count(*) FROM rowmill.batch_files"), 0);
+    } else {
+        let kept = site.site.directory.path().join("rowmill-objects/files");
+        assert!(!kept.exists() || names(&kept).is_empty(), "what was refused is kept");
+    }
+
+    // Corrected, it is taken.
+    site.put("checked-1.csv", trailer("3.5"));
+    let report = site.once().remove(0);
+    assert_eq!((&report["outcome"], &report["rows"]), (&"submitted".into(), &2.into()), "{report}");
+}
+
+#[test]
+fn refused_files_stand_in_failed_with_their_reasons_over_postgresql() {
+    refused_files_stand_in_failed(Installation::shared());
+}
+
+#[test]
+fn refused_files_stand_in_failed_with_their_reasons_over_sqlite() {
+    refused_files_stand_in_failed(Installation::embedded());
+}
+
+#[test]
+fn what_cannot_be_watched_gets_a_sentence_and_status_2() {
+    let site = Installation::embedded();
+    let file = |text: &str| fs::write(site.directory.path().join("watch.toml"), text).unwrap();
+    let refused = |sentence: &str| {
+        let (status, out, err) = site.run(&["watch", "--types", "watch.toml", "--once"]);
+        assert!(status == 2 && out.is_empty() && err.contains(sentence), "{sentence}: {status} {out} {err}");
+    };
+    let (status, _, err) = site.run(&["watch"]);
+    assert!(status == 2 && err.contains("give --types FILE, or set watch.file"), "{err}");
+    refused("cannot read the configuration file watch.toml");
+    let watch = |more: &str| format!("[[watch]]\ndirectory = \"box\"\n[[watch.type]]\npattern = \"*\"\napp = \"a\"\nop = \"o\"\n{more}\n");
+    file(&watch("formt = \"csv\""));
+    refused("watch[0].type[0].formt: unknown field");
+    file(&watch("format = \"xml\""));
+    refused("format is csv, csv.gz, ndjson or ndjson.gz, not \"xml\"");
+    file(&watch("context = { x = \"{nam}\" }"));
+    refused("\"{nam}\" is nothing that a context can name");
+    file(&watch("check = \"none.wasm\""));
+    refused("cannot read the checker none.wasm");
+    file(&watch(&format!("check = {:?}", guests::path("bank-transactions").to_str().unwrap())));
+    refused("this component is no checker of files");
+    file(&watch("").replace("\"*\"", "\"a[\""));
+    refused("\"a[\" is no pattern");
+    file(&format!("{0}\n{0}", watch("")));
+    refused("is watched twice");
+}
