@@ -371,6 +371,6 @@ BEGIN
         WHERE p.rate_micros IS NOT NULL AND NOT p.paused AND t.tokens < t.wanted
         UNION ALL
         SELECT rowmill.next_finish(p_kind)) d;
-    RETURN greatest(next - at, 0);
+    RETURN CASE WHEN next IS NOT NULL THEN greatest(next - at, 0) END;
 END
 $$;

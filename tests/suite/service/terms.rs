@@ -15,16 +15,19 @@ fn a_batch_starts_at_its_time_and_is_aborted_at_its_deadline() {
     let file = site.file("some.csv", &transactions(1, 40));
     let _worker = site.worker("one", 2);
     let started = site.said(&["submit", "bank", "validate", &file, "--start-at", "700ms"]);
-    let never = site.said(&["submit", "bank", "validate", &file, "--start-at", "2h", "--deadline", "900ms"]);
+    let never = site.said(&["submit", "bank", "validate", &file, "--start-at", "2h", "--deadline", "3h"]);
+    let held = site.said(&["submit", "bank", "validate", &file, "--hold", "--deadline", "3s"]);
     assert!(site.run(&["submit", "bank", "validate", &file, "--start-at", "2h", "--deadline", "1h"]).2.contains("cannot start after its deadline"));
     assert!(site.run(&["submit", "bank", "validate", &file, "--start-at", "1h", "--key", "k"]).2.contains("write the moment itself"));
     assert_eq!(site.status(&started)["status"], "queued");
-    assert!(site.said(&["status", &never]).contains("starts at 20"));
+    let shown = site.said(&["status", &never]);
+    assert!(shown.contains("starts at 20") && shown.contains("ends at 20"), "{shown}");
+    site.said(&["abort", &never]);
     assert_eq!(site.run(&["status", &started, "--watch"]).0, 0);
     let ended = site.status(&started);
     assert!(ended["started_at"].as_i64() >= ended["start_at"].as_i64(), "{ended}");
-    assert_eq!(site.run(&["status", &never, "--watch"]).0, 1);
-    let ended = site.status(&never);
+    assert_eq!(site.run(&["status", &held, "--watch"]).0, 1);
+    let ended = site.status(&held);
     assert_eq!((ended["status"].as_str(), ended["aborted"].as_u64()), (Some("aborted"), Some(40)));
     assert_eq!(ended["abort_reason"], "its deadline has passed");
 }
