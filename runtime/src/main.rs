@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use rowmill::cli::{Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, migrate, query, results, run, status, submit, work, workers};
+use rowmill::cli::{
+    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, migrate, query, results, run, schedules, status, submit, work, workers,
+};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         Command::Abort(args) => status::abort(&args),
         Command::Query(args) => query::query(&args),
         Command::Answer(args) => query::answer(&args),
+        Command::Schedules(args) => schedules::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     ended.unwrap_or_else(|error| {

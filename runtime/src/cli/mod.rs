@@ -18,6 +18,7 @@ mod progress;
 pub mod query;
 pub mod results;
 pub mod run;
+pub mod schedules;
 mod signals;
 pub mod status;
 pub mod submit;
@@ -65,6 +66,7 @@ pub enum Command {
     Abort(status::AbortCommand),
     Query(query::QueryCommand),
     Answer(query::AnswerCommand),
+    Schedules(schedules::SchedulesCommand),
     Bench(bench::BenchCommand),
 }
 

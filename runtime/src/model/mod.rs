@@ -10,6 +10,7 @@ mod limits;
 mod outcome;
 mod pooler;
 mod processor;
+mod schedule;
 mod text;
 mod worker;
 
@@ -23,5 +24,8 @@ pub use limits::Limits;
 pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict};
 pub use pooler::Pooler;
 pub use processor::ProcessorVersion;
+pub use schedule::{
+    ComingTicks, Missed, NewSchedule, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, ScheduleKey, TickAction, TickEnd, TickKey,
+};
 pub use text::{hex, without_controls};
 pub use worker::{RunningLeases, WorkerInfo, WorkerRecord};
