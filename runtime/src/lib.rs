@@ -11,6 +11,7 @@ pub mod jobs;
 pub mod model;
 pub mod registry;
 pub mod sandbox;
+pub mod schedule;
 pub mod status;
 pub mod store;
 pub mod watch;

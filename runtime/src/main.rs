@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rowmill::cli::{
-    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, migrate, policies, query, results, run, status, submit, terms, watch, work, workers,
+    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, migrate, policies, query, results, run, schedules, status, submit, terms, watch,
+    work, workers,
 };
 
 fn main() -> ExitCode {
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
         Command::Resume(args) => policies::resume(&args),
         Command::Query(args) => query::query(&args),
         Command::Answer(args) => query::answer(&args),
+        Command::Schedules(args) => schedules::run(&args),
         Command::Bench(args) => bench::run(&args),
     };
     ended.unwrap_or_else(|error| {

@@ -2,6 +2,7 @@
 
 mod batches;
 mod queries;
+mod schedules;
 mod workers;
 
 use std::sync::Arc;

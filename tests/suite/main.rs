@@ -10,6 +10,7 @@ mod readme;
 mod rooms;
 mod run;
 mod sandbox;
+mod schedules;
 mod servers;
 mod service;
 mod status;

@@ -31,6 +31,7 @@ const RULES: &[Rule] = &[
     CrateOnlyIn("object_store", "blobs"),
     CrateOnlyIn("redis", "status"),
     CrateOnlyIn("figment", "config"),
+    CrateOnlyIn("croner", "schedule"),
     KnowsOnly("model", &[]),
     KnowsOnly("config", &["model"]),
     KnowsOnly("sandbox", &["model"]),
@@ -40,7 +41,9 @@ const RULES: &[Rule] = &[
     KnowsOnly("status", &["model"]),
     // The worker is claim, run, record and summarise. It does not know who asked for the work,
     KnowsOnly("worker", &["blobs", "model", "registry", "sandbox", "status", "store"]),
-    KnowsOnly("jobs", &["blobs", "model", "registry", "sandbox", "status", "store", "worker"]),
+    // Who ticks only submits.
+    KnowsOnly("schedule", &["model", "store"]),
+    KnowsOnly("jobs", &["blobs", "model", "registry", "sandbox", "schedule", "status", "store", "worker"]),
     NeverKnows("jobs", "worker::claim"),
     KnowsOnly("watch", &["intake", "jobs", "model", "sandbox", "store"]),
     // and who asks reads through the store, never through the worker. (The command line starts one.)

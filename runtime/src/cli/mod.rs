@@ -19,6 +19,7 @@ mod progress;
 pub mod query;
 pub mod results;
 pub mod run;
+pub mod schedules;
 mod signals;
 mod source;
 pub mod status;
@@ -74,6 +75,7 @@ pub enum Command {
     Resume(policies::ResumeCommand),
     Query(query::QueryCommand),
     Answer(query::AnswerCommand),
+    Schedules(schedules::SchedulesCommand),
     Bench(bench::BenchCommand),
 }
 

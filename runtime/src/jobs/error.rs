@@ -1,6 +1,7 @@
 use crate::blobs::BlobError;
 use crate::model::{BatchId, BatchStatus, ProcessorKind};
 use crate::sandbox::LoadError;
+use crate::schedule::ScheduleError;
 use crate::store::StoreError;
 use crate::worker::WorkerError;
 
@@ -32,6 +33,13 @@ pub enum JobError {
     NotFinal { id: BatchId, status: BatchStatus },
     #[error("slow query {id} has ended already, as {}", status.as_str())]
     AlreadyFinal { id: BatchId, status: BatchStatus },
+    /// There is no such schedule, or it is another app's.
+    #[error("app {app:?} has no schedule {name:?}")]
+    NoSchedule { app: String, name: String },
+    #[error("what a schedule submits is neither held nor has a key, a start or a deadline")]
+    ScheduledOtherwise,
+    #[error(transparent)]
+    Schedule(#[from] ScheduleError),
     #[error("this is no processor that can be used")]
     Unusable(#[source] LoadError),
     /// What the store refused; the batch is not one of these cases.

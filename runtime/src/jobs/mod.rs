@@ -47,6 +47,7 @@ mod key;
 mod policies;
 mod queries;
 mod request;
+mod schedules;
 mod wait;
 
 use std::sync::Arc;
@@ -58,11 +59,13 @@ pub use self::files::{KeepError, KeptFile};
 pub use self::key::KEY_BYTES_MAX;
 pub use self::queries::{QueryResult, QueryState};
 pub use self::request::{BatchRequest, QueryRequest};
+pub use self::schedules::{ScheduleRequest, Scheduled};
 
 use crate::blobs::Blobs;
 use crate::model::{Batch, BatchId};
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
+use crate::schedule::Ticker;
 use crate::status::StatusBoard;
 use crate::store::{Store, StoreError};
 use crate::worker::{Worker, WorkerError, WorkerSettings};
@@ -100,14 +103,14 @@ impl JobManager {
         JobManager { shared: Arc::clone(&self.shared), only_app: Some(app.into()) }
     }
 
-    /// Claims and runs what was submitted, here or elsewhere, until [`JobManager::shutdown`]. Rows that run then come to their end, for the settings'
+    /// Claims and runs what was submitted, here or elsewhere, and submits what schedules ask for, until [`JobManager::shutdown`]. Rows that run then come to their end, for the settings'
     /// `drain_grace`; the others are given back.
     ///
     /// # Errors
     /// When the store or the object store failed, unless the settings say that it `outlasts_failures`.
     pub async fn run(&self) -> Result<(), WorkerError> {
-        let Shared { store, blobs, status, registry, worker, shutdown } = &*self.shared;
-        let worker = Worker::new(Arc::clone(store), blobs.clone(), Arc::clone(registry), Arc::clone(status), worker.clone());
+        let Shared { store, blobs, status, registry, worker: settings, shutdown } = &*self.shared;
+        let worker = Worker::new(Arc::clone(store), blobs.clone(), Arc::clone(registry), Arc::clone(status), settings.clone());
         let draining = {
             let (worker, shutdown) = (Arc::clone(&worker), shutdown.clone());
             tokio::spawn(async move {
@@ -115,9 +118,28 @@ impl JobManager {
                 worker.drain();
             })
         };
-        let ended = worker.run().await;
+        let ticker = Ticker::new(Arc::clone(store), settings.outlasts_failures);
+        if settings.ends_when_idle {
+            // What is due when it begins is run, too. It does not wait for later ticks.
+            ticker.run_due().await?;
+        }
+        let stopped = shutdown.child_token();
+        let working = async {
+            let ended = worker.run().await;
+            stopped.cancel();
+            ended
+        };
+        let ticking = async {
+            let ticked = ticker.run(&stopped).await;
+            if ticked.is_err() {
+                worker.drain();
+            }
+            ticked
+        };
+        let (ended, ticked) = tokio::join!(working, ticking);
         draining.abort();
-        ended
+        ended?;
+        Ok(ticked?)
     }
 
     /// Lets [`JobManager::run`] end in good order, in all clones. It does not run again.

@@ -11,6 +11,7 @@ mod outcome;
 mod policy;
 mod pooler;
 mod processor;
+mod schedule;
 mod terms;
 mod text;
 mod worker;
@@ -26,6 +27,9 @@ pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict
 pub use policy::{NoRate, PartialTerms, Policy, Rate};
 pub use pooler::Pooler;
 pub use processor::ProcessorVersion;
+pub use schedule::{
+    ComingTicks, Missed, NewSchedule, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, ScheduleKey, TickAction, TickEnd, TickKey,
+};
 pub use terms::{FailureLimit, NoFailureLimit, RetryRule, Terms};
 pub use text::{hex, without_controls};
 pub use worker::{RunningLeases, WorkerInfo, WorkerRecord};

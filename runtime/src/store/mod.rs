@@ -8,6 +8,7 @@ mod columns;
 mod events;
 mod postgres;
 mod rules;
+mod scheduled;
 mod sizing;
 mod sqlite;
 
@@ -17,8 +18,9 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::model::{
-    App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
+    App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, FinishLease, JsonText, Lease, LeaseKey,
+    LeasedRow, NewBatch, NewRow, NewSchedule, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult,
+    Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 pub use events::StoreEvent;
@@ -330,6 +332,42 @@ pub trait Store: Send + Sync + 'static {
 
     /// The workers that were seen and have not ended, with what they run now, by name.
     async fn list_workers(&self) -> Result<Vec<WorkerRecord>, StoreError>;
+
+    /// What time it is by the store's clock.
+    async fn read_clock(&self) -> Result<Timestamp, StoreError>;
+
+    /// Registers a schedule, or changes it: the whole request is replaced. What its ticks did stays, and whether it is paused. With the cron line and zone that it
+    /// had it keeps its next tick, which may be overdue.
+    ///
+    /// # Errors
+    /// `Invalid`: an empty name; more than [`crate::model::SCHEDULE_ROWS_MAX`] rows or [`crate::model::SCHEDULE_BYTES_MAX`] bytes of inputs; a rejected row; and
+    /// whatever [`Store::submit_batch`] would refuse.
+    async fn put_schedule(&self, schedule: &NewSchedule, rows: &[NewRow]) -> Result<Schedule, StoreError>;
+
+    /// A schedule; none that was never registered, or was removed.
+    async fn read_schedule(&self, key: &ScheduleKey) -> Result<Option<Schedule>, StoreError>;
+
+    /// Schedules by app and name, of one app or of all, at most `limit`, after `after`. The end is an empty page.
+    async fn list_schedules(&self, app: Option<&str>, after: Option<&ScheduleKey>, limit: u32) -> Result<Vec<Schedule>, StoreError>;
+
+    /// Lets a schedule have no ticks until it is resumed. False when there is none.
+    async fn pause_schedule(&self, key: &ScheduleKey) -> Result<bool, StoreError>;
+
+    /// Lets a schedule that is paused have ticks again, this one first; one that is not is left as it is. False when there is none.
+    async fn resume_schedule(&self, key: &ScheduleKey, next_at: Timestamp) -> Result<bool, StoreError>;
+
+    /// Removes a schedule. What it submitted stays. False when there is none.
+    async fn remove_schedule(&self, key: &ScheduleKey) -> Result<bool, StoreError>;
+
+    /// The schedules whose ticks come first, due or not, at most `limit`. None when nothing is scheduled, or all of it is paused.
+    async fn coming_ticks(&self, limit: u32) -> Result<Option<ComingTicks>, StoreError>;
+
+    /// Takes up a tick: its batch is submitted, and the schedule moves on to its next tick. Of all who take up the same tick one does so, and the others find it gone. A
+    /// batch whose id is there was submitted for this tick before.
+    ///
+    /// # Errors
+    /// `Invalid` when the next tick would not come after this one.
+    async fn run_tick(&self, tick: &TickKey, action: &TickAction) -> Result<TickEnd, StoreError>;
 
     /// What happens from now on, in this process and, where the store has several, in others. Events may be missing or come twice: they save waiting, and nothing
     /// rests on them.

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use super::audit;
 use super::plan::{APPS, BATCH_OP, QUERY_OP};
+use crate::built::Built;
 use crate::servers::{Postgres, PostgresOptions, Redis, S3, WorkerProcess};
 
 /// Between two signs of life of a worker. A lease lives for five thirds of it.
@@ -24,40 +25,6 @@ const STARTED: &str = "slots for batches";
 /// Of a worker.
 const SLOTS: u32 = 4;
 const QUERY_SLOTS: u32 = 2;
-
-/// Where programs and guests were built.
-#[derive(Clone, Debug)]
-pub struct Built {
-    target: PathBuf,
-}
-
-impl Built {
-    /// This program is somewhere in the directory of everything that was built.
-    ///
-    /// # Errors
-    /// When `rowmill` is not there.
-    pub fn find() -> anyhow::Result<Built> {
-        let program = std::env::current_exe().context("this program has no path")?;
-        let release = program.ancestors().find(|directory| directory.join("rowmill").is_file());
-        let release = release.context("`rowmill` is missing: run `cargo build --release --workspace --bins`")?;
-        Ok(Built { target: release.parent().context("it is built in a directory")?.to_owned() })
-    }
-
-    pub fn program(&self) -> PathBuf {
-        self.target.join("release/rowmill")
-    }
-
-    /// Compiled guests, which all tests share.
-    pub fn cache(&self) -> PathBuf {
-        self.target.join("tmp/compiled-guests")
-    }
-
-    fn guest(&self, name: &str) -> anyhow::Result<PathBuf> {
-        let path = self.target.join("guests").join(name).with_extension("wasm");
-        ensure!(path.is_file(), "{} is missing: run `make guests`", path.display());
-        Ok(path)
-    }
-}
 
 /// Servers, and workers by their place: each place has one worker at a time.
 pub struct Stage {

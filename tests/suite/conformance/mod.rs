@@ -27,6 +27,8 @@ mod submit;
 mod takeover;
 mod terms;
 mod texts;
+mod ticker;
+mod ticks;
 mod workers;
 
 mod postgres;
@@ -280,6 +282,38 @@ macro_rules! conformance {
                 a_takeover_and_a_late_record_at_the_same_moment_record_once
                 of_many_claims_at_the_same_moment_one_finishes_each_step
                 many_workers_record_each_row_once_and_finish_each_batch_once
+            }
+            ticks {
+                a_schedule_comes_back_as_it_was_registered
+                a_schedule_that_is_changed_keeps_what_its_ticks_did
+                a_tick_of_a_cron_line_that_stays_is_not_lost_by_a_change
+                a_schedule_that_cannot_be_is_refused_and_nothing_is_stored
+                schedules_are_listed_by_app_and_name_in_pages
+                ticks_come_in_their_order_and_not_while_paused
+                a_tick_submits_the_batch_with_its_rows_and_moves_on
+                a_tick_submits_a_slow_query_too
+                a_tick_that_is_not_the_next_one_does_nothing
+                a_tick_of_a_schedule_that_was_changed_does_nothing
+                a_removed_schedule_leaves_its_batches_and_has_no_ticks
+                a_schedule_made_again_is_another_one
+                ticks_go_forward_only
+                a_tick_that_fails_says_why_until_the_next
+                a_missed_tick_moves_on_without_a_batch
+                a_tick_that_nobody_can_follow_pauses_its_schedule
+                a_tick_is_skipped_while_the_batch_before_it_runs
+                a_tick_whose_batch_is_there_moves_on
+                of_many_who_take_up_a_tick_at_the_same_moment_one_does
+                a_change_and_a_tick_at_the_same_moment_do_not_mix
+                a_tick_that_is_dropped_in_the_middle_does_all_or_nothing
+                what_a_tick_did_is_there_after_a_crash
+            }
+            ticker {
+                what_is_due_is_submitted_with_the_newest_processor
+                missed_ticks_are_skipped_submitted_once_or_each
+                of_more_missed_ticks_than_a_hundred_the_last_are_submitted
+                a_tick_without_a_processor_says_so_and_the_next_is_submitted
+                a_schedule_whose_zone_is_gone_is_paused_and_stops_no_other
+                many_tickers_submit_each_tick_once
             }
             schedules {
                 random_schedules_keep_every_promise

@@ -14,9 +14,11 @@ mod log;
 mod policies;
 mod read;
 mod record;
+mod schedules;
 mod schema;
 mod submit;
 mod text;
+mod ticks;
 mod workers;
 
 use std::sync::Arc;
@@ -33,8 +35,9 @@ pub use sqlx::PgConnection;
 
 use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
-    OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
+    NewRow, NewSchedule, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, Schedule, ScheduleKey,
+    TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -71,7 +74,7 @@ impl PgStore {
     /// # Errors
     /// As [`Store::submit_batch`]. An error of the database leaves the transaction as PostgreSQL does: it can only be rolled back.
     pub async fn submit_batch_in(&self, transaction: &mut PgConnection, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
-        submit::submit_batch_in(transaction, self.now(), batch, rows).await
+        submit::submit_batch_in(transaction, false, self.now(), batch, rows).await
     }
 
     /// The same store with a clock that tests move.
@@ -240,6 +243,42 @@ impl Store for PgStore {
 
     async fn list_workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
         workers::list_workers(self).await
+    }
+
+    async fn read_clock(&self) -> Result<Timestamp, StoreError> {
+        schedules::read_clock(self).await
+    }
+
+    async fn put_schedule(&self, schedule: &NewSchedule, rows: &[NewRow]) -> Result<Schedule, StoreError> {
+        schedules::put_schedule(self, schedule, rows).await
+    }
+
+    async fn read_schedule(&self, key: &ScheduleKey) -> Result<Option<Schedule>, StoreError> {
+        schedules::read_schedule(self, key).await
+    }
+
+    async fn list_schedules(&self, app: Option<&str>, after: Option<&ScheduleKey>, limit: u32) -> Result<Vec<Schedule>, StoreError> {
+        schedules::list_schedules(self, app, after, limit).await
+    }
+
+    async fn pause_schedule(&self, key: &ScheduleKey) -> Result<bool, StoreError> {
+        schedules::pause_schedule(self, key).await
+    }
+
+    async fn resume_schedule(&self, key: &ScheduleKey, next_at: Timestamp) -> Result<bool, StoreError> {
+        schedules::resume_schedule(self, key, next_at).await
+    }
+
+    async fn remove_schedule(&self, key: &ScheduleKey) -> Result<bool, StoreError> {
+        schedules::remove_schedule(self, key).await
+    }
+
+    async fn coming_ticks(&self, limit: u32) -> Result<Option<ComingTicks>, StoreError> {
+        schedules::coming_ticks(self, limit).await
+    }
+
+    async fn run_tick(&self, tick: &TickKey, action: &TickAction) -> Result<TickEnd, StoreError> {
+        ticks::run_tick(self, tick, action).await
     }
 
     fn events(&self) -> broadcast::Receiver<StoreEvent> {

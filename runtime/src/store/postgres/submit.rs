@@ -30,9 +30,20 @@ pub(super) async fn submit_batch(store: &PgStore, batch: NewBatch, rows: Vec<New
     db.commit().await.map_err(failed("commit a submitted batch"))
 }
 
-/// In a transaction of the caller's own. Its connection may be a pooler's.
-pub(super) async fn submit_batch_in(db: &mut PgConnection, now: Option<i64>, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
-    New::check(&batch, &rows)?.write(db, false, now).await
+/// In a transaction that is there already. Statements have names only where the connection is known to keep them: a caller's own may be a pooler's.
+pub(super) async fn submit_batch_in(
+    db: &mut PgConnection,
+    named: bool,
+    now: Option<i64>,
+    batch: NewBatch,
+    rows: Vec<NewRow>,
+) -> Result<(), StoreError> {
+    New::check(&batch, &rows)?.write(db, named, now).await
+}
+
+/// Whether these could be submitted.
+pub(super) fn check(batch: &NewBatch, rows: &[NewRow]) -> Result<(), StoreError> {
+    New::check(batch, rows).map(drop)
 }
 
 /// A batch that comes in.

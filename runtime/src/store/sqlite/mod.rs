@@ -9,7 +9,9 @@ mod leases;
 mod policies;
 mod read;
 mod record;
+mod schedules;
 mod submit;
+mod ticks;
 mod workers;
 
 use std::fs::File;
@@ -29,8 +31,9 @@ use super::columns::{failed, status_of};
 use super::events::Events;
 use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
-    OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, Timestamp, WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
+    NewRow, NewSchedule, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, Schedule, ScheduleKey,
+    TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -306,6 +309,42 @@ impl Store for SqliteStore {
 
     async fn list_workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
         workers::list_workers(self).await
+    }
+
+    async fn read_clock(&self) -> Result<Timestamp, StoreError> {
+        Ok(self.now())
+    }
+
+    async fn put_schedule(&self, schedule: &NewSchedule, rows: &[NewRow]) -> Result<Schedule, StoreError> {
+        schedules::put_schedule(self, schedule, rows).await
+    }
+
+    async fn read_schedule(&self, key: &ScheduleKey) -> Result<Option<Schedule>, StoreError> {
+        schedules::read_schedule(self, key).await
+    }
+
+    async fn list_schedules(&self, app: Option<&str>, after: Option<&ScheduleKey>, limit: u32) -> Result<Vec<Schedule>, StoreError> {
+        schedules::list_schedules(self, app, after, limit).await
+    }
+
+    async fn pause_schedule(&self, key: &ScheduleKey) -> Result<bool, StoreError> {
+        schedules::pause_schedule(self, key).await
+    }
+
+    async fn resume_schedule(&self, key: &ScheduleKey, next_at: Timestamp) -> Result<bool, StoreError> {
+        schedules::resume_schedule(self, key, next_at).await
+    }
+
+    async fn remove_schedule(&self, key: &ScheduleKey) -> Result<bool, StoreError> {
+        schedules::remove_schedule(self, key).await
+    }
+
+    async fn coming_ticks(&self, limit: u32) -> Result<Option<ComingTicks>, StoreError> {
+        schedules::coming_ticks(self, limit).await
+    }
+
+    async fn run_tick(&self, tick: &TickKey, action: &TickAction) -> Result<TickEnd, StoreError> {
+        ticks::run_tick(self, tick, action).await
     }
 
     fn events(&self) -> broadcast::Receiver<StoreEvent> {

@@ -5,16 +5,28 @@ use std::sync::{Arc, LazyLock};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
-use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
+use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp};
 use crate::store::columns::{count, failed, failure_limit, retry_json};
 use crate::store::rules::{NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, was_submitted};
 use crate::store::{StoreError, StoreEvent};
 
 pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
     check_submit(&batch, &rows)?;
-    let (failures_max, failures_percent) = failure_limit(&batch.terms);
     let queued = (!batch.hold).then(|| StoreEvent::Submitted { app: batch.app.clone(), kind: batch.kind });
     let mut db = store.begin().await?;
+    if !insert_batch(&mut db, store.now(), batch, rows).await? {
+        return Ok(());
+    }
+    db.commit().await.map_err(failed("commit a submitted batch"))?;
+    if let Some(event) = queued {
+        store.events.tell(event);
+    }
+    Ok(())
+}
+
+/// A batch and its first rows. False when it was submitted before.
+pub(super) async fn insert_batch(db: &mut SqliteConnection, now: Timestamp, batch: NewBatch, rows: Vec<NewRow>) -> Result<bool, StoreError> {
+    let (failures_max, failures_percent) = failure_limit(&batch.terms);
     let inserted = sqlx::query(
         "INSERT INTO batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at,
             request_digest, retry_rule, start_at, deferred, deadline_at, failures_max, failures_percent, row_micros)
@@ -31,7 +43,7 @@ pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec
     .bind(batch.context.into_string())
     .bind(i64::from(batch.terms.attempts_max))
     .bind(if batch.hold { BatchStatus::Wait } else { BatchStatus::Queued }.as_str())
-    .bind(store.now().0)
+    .bind(now.0)
     .bind(batch.request_digest.as_deref())
     .bind(retry_json(&batch.terms))
     .bind(batch.terms.start_at.map(|at| at.0))
@@ -47,14 +59,10 @@ pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec
             .fetch_one(&mut *db)
             .await
             .map_err(failed("look up a batch"))?;
-        return was_submitted(batch.id, known.as_deref(), batch.request_digest.as_deref());
+        return was_submitted(batch.id, known.as_deref(), batch.request_digest.as_deref()).map(|()| false);
     }
-    insert_rows(&mut db, inserted.last_insert_rowid(), rows).await?;
-    db.commit().await.map_err(failed("commit a submitted batch"))?;
-    if let Some(event) = queued {
-        store.events.tell(event);
-    }
-    Ok(())
+    insert_rows(db, inserted.last_insert_rowid(), rows).await?;
+    Ok(true)
 }
 
 pub(super) async fn append_rows(store: &SqliteStore, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {

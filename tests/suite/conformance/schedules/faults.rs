@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rowmill::model::{
-    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, OutputFile,
-    PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, RowStatus, Verdict, WorkerInfo, WorkerRecord,
+    self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
+    NewRow, NewSchedule, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, RowStatus, ScheduleKey,
+    TickAction, TickEnd, TickKey, Timestamp, Verdict, WorkerInfo, WorkerRecord,
 };
 use rowmill::store::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
@@ -338,6 +339,42 @@ impl Store for Faulty {
 
     async fn list_workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
         self.store.list_workers().await
+    }
+
+    async fn read_clock(&self) -> Result<Timestamp, StoreError> {
+        self.store.read_clock().await
+    }
+
+    async fn put_schedule(&self, schedule: &NewSchedule, rows: &[NewRow]) -> Result<model::Schedule, StoreError> {
+        self.store.put_schedule(schedule, rows).await
+    }
+
+    async fn read_schedule(&self, key: &ScheduleKey) -> Result<Option<model::Schedule>, StoreError> {
+        self.store.read_schedule(key).await
+    }
+
+    async fn list_schedules(&self, app: Option<&str>, after: Option<&ScheduleKey>, limit: u32) -> Result<Vec<model::Schedule>, StoreError> {
+        self.store.list_schedules(app, after, limit).await
+    }
+
+    async fn pause_schedule(&self, key: &ScheduleKey) -> Result<bool, StoreError> {
+        self.store.pause_schedule(key).await
+    }
+
+    async fn resume_schedule(&self, key: &ScheduleKey, next_at: Timestamp) -> Result<bool, StoreError> {
+        self.store.resume_schedule(key, next_at).await
+    }
+
+    async fn remove_schedule(&self, key: &ScheduleKey) -> Result<bool, StoreError> {
+        self.store.remove_schedule(key).await
+    }
+
+    async fn coming_ticks(&self, limit: u32) -> Result<Option<ComingTicks>, StoreError> {
+        self.store.coming_ticks(limit).await
+    }
+
+    async fn run_tick(&self, tick: &TickKey, action: &TickAction) -> Result<TickEnd, StoreError> {
+        self.store.run_tick(tick, action).await
     }
 
     fn events(&self) -> broadcast::Receiver<StoreEvent> {

@@ -1,0 +1,119 @@
+//! `rowmill schedules set`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{Args, ValueEnum};
+
+use crate::cli::feed::{FormatArg, InputFile, open_file, open_rows};
+use crate::cli::terms::PartialTermsArgs;
+use crate::intake::InflateLimits;
+use crate::jobs::{BatchRequest, JobManager, QueryRequest, ScheduleRequest};
+use crate::model::{JsonText, Missed, NewRow, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule};
+
+/// Register a schedule, or replace the one of this name; it stays paused when it is.
+///
+/// The rows of a batch (--input), or the input of a slow query (--query), are stored with it, and submitted at each tick with the processor that is the newest then.
+///
+/// The cron line has 5 fields (minute, hour, day of month, month, day of week), or 6 with the second before them; or it is @hourly, @daily, @weekly, @monthly or @yearly.
+/// Where clocks are changed, a time of day comes once, also when the clock shows it never or twice; what comes every so often (* and /) goes on in real time.
+#[derive(Debug, Args)]
+pub struct SchedulesSet {
+    pub app: String,
+    /// The schedule's name, one of its app's.
+    pub name: String,
+    /// The operation; case does not matter.
+    pub op: String,
+    /// When, as in '0 7 * * MON-FRI'.
+    #[arg(long, value_name = "LINE")]
+    pub cron: String,
+    /// The time zone of the line, such as Europe/Berlin.
+    #[arg(long, default_value = "UTC")]
+    pub zone: String,
+    /// The file with the rows of each batch, at most 1,000 rows and 1 MiB; - reads stdin.
+    #[arg(long, value_name = "FILE", required_unless_present = "query", conflicts_with = "query")]
+    pub input: Option<PathBuf>,
+    /// How the file holds its rows; by its name when this is not given.
+    #[arg(long, requires = "input")]
+    pub format: Option<FormatArg>,
+    /// The input of a slow query, as JSON.
+    #[arg(long, value_name = "JSON")]
+    pub query: Option<String>,
+    /// What the processor is told beside it, as JSON.
+    #[arg(long, value_name = "JSON", default_value = "{}")]
+    pub context: String,
+    #[command(flatten)]
+    pub terms: PartialTermsArgs,
+    /// What becomes of ticks that passed while no worker was there.
+    #[arg(long, default_value = "skip")]
+    pub missed: MissedArg,
+    /// What becomes of a tick while the batch of the one before has not ended.
+    #[arg(long, default_value = "allow")]
+    pub overlap: OverlapArg,
+}
+
+/// [`Missed`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum MissedArg {
+    /// Only the next tick counts.
+    Skip,
+    /// One submission for all of them.
+    Once,
+    /// One for each of the last 100.
+    All,
+}
+
+/// [`Overlap`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum OverlapArg {
+    /// It is submitted all the same.
+    Allow,
+    /// Nothing is submitted.
+    Skip,
+}
+
+pub(super) async fn set(jobs: &JobManager, args: &SchedulesSet) -> anyhow::Result<Schedule> {
+    let context = JsonText::check(args.context.as_str()).context("--context")?;
+    let terms = args.terms.terms();
+    let request = if let Some(query) = &args.query {
+        let input = JsonText::check(query.as_str()).context("--query")?;
+        let query = QueryRequest { context, terms, ..QueryRequest::new(&args.app, &args.op, input) };
+        ScheduleRequest::query(&args.name, &args.cron, query)
+    } else {
+        let rows = args.input.as_deref().map(|file| read_rows(file, args.format)).transpose()?.unwrap_or_default();
+        let batch = BatchRequest { context, rows, terms, ..BatchRequest::new(&args.app, &args.op) };
+        ScheduleRequest::batch(&args.name, &args.cron, batch)
+    };
+    let missed = match args.missed {
+        MissedArg::Skip => Missed::Skip,
+        MissedArg::Once => Missed::Once,
+        MissedArg::All => Missed::All,
+    };
+    let overlap = match args.overlap {
+        OverlapArg::Allow => Overlap::Allow,
+        OverlapArg::Skip => Overlap::Skip,
+    };
+    let schedule = jobs.put_schedule(ScheduleRequest { missed, overlap, ..request.in_zone(&args.zone) }).await?;
+    if jobs.store().find_op(&schedule.app, &schedule.op).await?.is_none() {
+        say!("app {} has no processor for {} yet: ticks cannot be submitted until one is deployed (rowmill deploy)", schedule.app, schedule.op);
+    }
+    Ok(schedule)
+}
+
+/// All rows of a file, which are few.
+fn read_rows(file: &Path, format: Option<FormatArg>) -> anyhow::Result<Vec<NewRow>> {
+    let InputFile { name, form, reader, .. } = open_file(file, format)?;
+    let taking = || format!("cannot take {name}");
+    let mut reader = open_rows(form, InflateLimits::default(), reader, &name)?;
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = reader.next_row().with_context(taking)? {
+        bytes += row.input.as_str().len();
+        if rows.len() == SCHEDULE_ROWS_MAX || bytes > SCHEDULE_BYTES_MAX {
+            bail!(
+                "{name} is too large for a schedule, which has at most {SCHEDULE_ROWS_MAX} rows with {SCHEDULE_BYTES_MAX} bytes of inputs together"
+            );
+        }
+        rows.push(row);
+    }
+    Ok(rows)
+}

@@ -1,0 +1,154 @@
+use super::*;
+
+const NOW: Timestamp = Timestamp(1_764_028_800_000); // 2025-11-25T00:00:00Z
+
+fn error(line: &str, zone: &str) -> String {
+    CronLine::parse(line, zone, NOW).unwrap_err().to_string()
+}
+
+/// The next ticks, as a clock in the zone shows them, as many as are wanted.
+#[track_caller]
+fn come(line: &str, zone: &str, after: &str, wanted: &[&str]) {
+    let line = CronLine::parse(line, zone, NOW).unwrap();
+    let after = Timestamp(after.parse::<jiff::Timestamp>().unwrap().as_millisecond());
+    let ticks = std::iter::successors(line.next_after(after), |tick| line.next_after(*tick));
+    let shown: Vec<String> = ticks.take(wanted.len()).map(|tick| line.show(tick)).collect();
+    assert_eq!(shown, wanted);
+}
+
+#[test]
+fn a_line_has_five_fields_or_six_with_seconds_first() {
+    let after = "2026-01-01T00:00:00Z";
+    come("30 7 * * *", "UTC", after, &["2026-01-01T07:30:00+00:00", "2026-01-02T07:30:00+00:00"]);
+    come("15 30 7 * * *", "UTC", after, &["2026-01-01T07:30:15+00:00", "2026-01-02T07:30:15+00:00"]);
+    come("* * * * * *", "UTC", after, &["2026-01-01T00:00:01+00:00", "2026-01-01T00:00:02+00:00"]);
+    // A tick comes after a moment, not at it; a part of a second is none.
+    come("* * * * *", "UTC", "2026-01-01T00:00:59.999Z", &["2026-01-01T00:01:00+00:00"]);
+    come("* * * * *", "UTC", "2026-01-01T00:01:00Z", &["2026-01-01T00:02:00+00:00"]);
+}
+
+#[test]
+fn a_line_has_names_lists_ranges_and_steps() {
+    let after = "2026-01-01T00:00:00Z";
+    come("0 7 * * MON-FRI", "UTC", after, &["2026-01-01T07:00:00+00:00", "2026-01-02T07:00:00+00:00", "2026-01-05T07:00:00+00:00"]);
+    come("0 0 1 mar,Sep *", "UTC", after, &["2026-03-01T00:00:00+00:00", "2026-09-01T00:00:00+00:00"]);
+    come("10-20/5 3 * * *", "UTC", after, &["2026-01-01T03:10:00+00:00", "2026-01-01T03:15:00+00:00", "2026-01-01T03:20:00+00:00"]);
+    come("0 0 L * *", "UTC", after, &["2026-01-31T00:00:00+00:00", "2026-02-28T00:00:00+00:00"]);
+    come("0 0 * * 7", "UTC", after, &["2026-01-04T00:00:00+00:00"]);
+    // A day of the month or a day of the week, as cron has it.
+    come("0 0 3 * SUN", "UTC", after, &["2026-01-03T00:00:00+00:00", "2026-01-04T00:00:00+00:00"]);
+    come("@hourly", "UTC", after, &["2026-01-01T01:00:00+00:00"]);
+    come("@weekly", "UTC", after, &["2026-01-04T00:00:00+00:00"]);
+    come("@Midnight", "Asia/Kolkata", after, &["2026-01-02T00:00:00+05:30"]);
+    come("0 0 29 2 *", "UTC", after, &["2028-02-29T00:00:00+00:00", "2032-02-29T00:00:00+00:00"]);
+}
+
+#[test]
+fn what_is_wrong_with_a_line_is_said_in_a_sentence() {
+    for (line, part) in [
+        ("", "but \"\" has 0"),
+        ("* * * *", "but \"* * * *\" has 4"),
+        ("* * * * * * *", "has 7"),
+        ("60 * * * *", "\"60\" is no minute; minutes are 0 to 59"),
+        ("0 24 * * *", "\"24\" is no hour; hours are 0 to 23"),
+        ("0 0 0 * *", "\"0\" is no day of month; days are 1 to 31"),
+        ("0 0 * 13 *", "\"13\" is no month; months are 1 to 12, or JAN to DEC"),
+        ("0 0 * * 8", "\"8\" is no day of week"),
+        ("99 0 0 * * *", "\"99\" is no second"),
+        ("0 0 * MON *", "\"MON\" is no month"),
+        ("JAN 0 * * *", "\"JAN\" is no minute"),
+        ("0 0 * * MOND", "\"MOND\" is no day of week"),
+        ("0 0 ä * *", "\"ä\" is no day of month"),
+        ("5-1 * * * *", "\"5-1\" is no minute"),
+        ("*/0 * * * *", "\"*/0\" is no minute"),
+        ("1,,2 * * * *", "\"1,,2\" is no minute"),
+        ("@reboot", "the names are @hourly"),
+        ("0 0 30 2 *", "never comes: there is no such day in any year"),
+        ("0 0 31 4,6,9,11 *", "never comes"),
+    ] {
+        let said = error(line, "UTC");
+        assert!(said.contains(part), "{line}: {said}");
+    }
+    for zone in ["", "Berlin", "Europe/Nowhere", "Etc/Unknown", "+01:00"] {
+        assert!(error("* * * * *", zone).starts_with(&format!("there is no time zone {zone:?}")), "{zone}");
+    }
+}
+
+/// The hour from two to three is left out.
+#[test]
+fn in_spring_a_time_that_is_left_out_comes_at_the_end_of_the_gap() {
+    for (zone, before, gap, then, next) in [
+        ("Europe/Berlin", "2026-03-28T12:00:00Z", "2026-03-29T03:00:00+02:00", "2026-03-29T03:30:00+02:00", "2026-03-30T02:30:00+02:00"),
+        ("America/New_York", "2026-03-07T12:00:00Z", "2026-03-08T03:00:00-04:00", "2026-03-08T03:30:00-04:00", "2026-03-09T02:30:00-04:00"),
+    ] {
+        come("30 2 * * *", zone, before, &[gap, next]);
+        // All that is left out comes there once, also what has a time of its own at that moment.
+        come("0,30 2-3 * * *", zone, before, &[gap, then]);
+        come("0 3 * * *", zone, before, &[gap]);
+    }
+}
+
+#[test]
+fn in_spring_what_comes_every_so_often_goes_on_in_real_time() {
+    let berlin = ["2026-03-29T01:30:00+01:00", "2026-03-29T03:00:00+02:00", "2026-03-29T03:30:00+02:00"];
+    come("*/30 * * * *", "Europe/Berlin", "2026-03-29T00:00:00Z", &berlin);
+    let new_york = ["2026-03-08T01:00:00-05:00", "2026-03-08T03:00:00-04:00", "2026-03-08T04:00:00-04:00"];
+    come("@hourly", "America/New_York", "2026-03-08T05:59:00Z", &new_york);
+    // Of a gap that is no whole hour too.
+    let lord_howe = ["2026-10-04T01:50:00+10:30", "2026-10-04T02:30:00+11:00", "2026-10-04T02:40:00+11:00"];
+    come("*/10 * * * *", "Australia/Lord_Howe", "2026-10-03T15:10:00Z", &lord_howe);
+    come("15 2 * * *", "Australia/Lord_Howe", "2026-10-03T15:10:00Z", &["2026-10-04T02:30:00+11:00", "2026-10-05T02:15:00+11:00"]);
+}
+
+/// The hour from two to three (in New York from one to two) comes twice.
+#[test]
+fn in_autumn_a_time_that_comes_twice_is_one_tick() {
+    come("30 2 * * *", "Europe/Berlin", "2026-10-24T12:00:00Z", &["2026-10-25T02:30:00+02:00", "2026-10-26T02:30:00+01:00"]);
+    come("30 1 * * *", "America/New_York", "2026-10-31T12:00:00Z", &["2026-11-01T01:30:00-04:00", "2026-11-02T01:30:00-05:00"]);
+    let list = ["2026-10-25T01:30:00+02:00", "2026-10-25T02:30:00+02:00", "2026-10-25T03:30:00+01:00"];
+    come("30 1-3 * * *", "Europe/Berlin", "2026-10-24T23:00:00Z", &list);
+    // From within the second of the two hours.
+    come("30 2 * * *", "Europe/Berlin", "2026-10-25T01:15:00Z", &["2026-10-26T02:30:00+01:00"]);
+}
+
+#[test]
+fn in_autumn_what_comes_every_so_often_goes_on_in_real_time() {
+    let berlin = [
+        "2026-10-25T02:00:00+02:00",
+        "2026-10-25T02:30:00+02:00",
+        "2026-10-25T02:00:00+01:00",
+        "2026-10-25T02:30:00+01:00",
+        "2026-10-25T03:00:00+01:00",
+    ];
+    come("*/30 * * * *", "Europe/Berlin", "2026-10-24T23:30:00Z", &berlin);
+    let new_york = ["2026-11-01T01:00:00-04:00", "2026-11-01T01:00:00-05:00", "2026-11-01T02:00:00-05:00"];
+    come("0 * * * *", "America/New_York", "2026-11-01T04:30:00Z", &new_york);
+    come("* * * * * *", "Europe/Berlin", "2026-10-25T00:59:59Z", &["2026-10-25T02:00:00+01:00", "2026-10-25T02:00:01+01:00"]);
+}
+
+/// Where nothing else is promised: over the days around a change each tick is later than the one before, and the clock on the wall shows what the line says.
+#[test]
+fn ticks_go_forward_over_every_change() {
+    for zone in ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Africa/Casablanca", "America/Havana", "Asia/Beirut"] {
+        for line in ["*/7 * * * *", "13 */2 * * *", "0 0 * * *", "59 23 * * *", "5,35 0-3 * * *", "30 2 * * SUN"] {
+            let line = CronLine::parse(line, zone, NOW).unwrap();
+            let (mut at, end) = (NOW, Timestamp(NOW.0 + 370 * 86_400_000));
+            while at < end {
+                let next = line.next_after(at).unwrap();
+                assert!(next > at && next.0 % 1_000 == 0);
+                // What is asked from anywhere between the two finds the same.
+                assert_eq!(line.next_after(Timestamp(next.0 - 1)), Some(next));
+                assert_eq!(line.next_after(Timestamp(at.0.midpoint(next.0))), Some(next));
+                at = next;
+            }
+        }
+    }
+}
+
+#[test]
+fn zones_are_there_on_a_machine_without_any() {
+    let bundled = jiff::tz::TimeZoneDatabase::bundled();
+    for zone in ["Europe/Berlin", "America/New_York", "UTC", "Asia/Kolkata"] {
+        assert!(bundled.get(zone).is_ok(), "{zone}");
+    }
+}
