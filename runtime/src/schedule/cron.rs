@@ -164,12 +164,13 @@ fn read(line: &str, fields: &[&str]) -> Result<Cron, ScheduleError> {
 }
 
 impl Field {
-    /// What reads lines takes the names of months and days for numbers wherever they stand.
+    /// What reads lines takes the names of months and days for numbers wherever they stand, and passes over what is missing between two commas.
     fn may_hold(&self, value: &str) -> bool {
         let upper = value.to_ascii_uppercase();
         let sign = |c: char| "*,-/".contains(c) || self.signs.contains(c);
         let mut words = upper.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty());
-        upper.chars().all(|c| c.is_ascii_alphanumeric() || sign(c)) && words.all(|word| self.words.contains(&word))
+        let lists_nothing = value.split(',').any(str::is_empty);
+        !lists_nothing && upper.chars().all(|c| c.is_ascii_alphanumeric() || sign(c)) && words.all(|word| self.words.contains(&word))
     }
 }
 
