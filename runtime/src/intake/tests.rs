@@ -45,6 +45,13 @@ fn what_is_compressed_is_read_like_what_is_not() {
 }
 
 #[test]
+fn a_byte_order_mark_is_no_part_of_the_first_column() {
+    for (form, file) in [(CSV, b"\xef\xbb\xbfa,b\n1,2\n".to_vec()), (CSV_GZ, gzip(b"\xef\xbb\xbfa,b\n1,2\n"))] {
+        assert_eq!(read(form, file).unwrap(), [r#"{"a":"1","b":"2"}"#]);
+    }
+}
+
+#[test]
 fn a_file_that_is_not_what_it_is_called_is_refused() {
     assert_eq!(refused(CSV_GZ, "a,b\n1,2\n"), "it is not compressed with gzip, though it is called so");
     assert!(refused(CSV, gzip(b"a\n1\n")).starts_with("it is compressed with gzip, and not called so"));

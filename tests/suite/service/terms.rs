@@ -19,9 +19,9 @@ fn a_batch_starts_at_its_time_and_is_aborted_at_its_deadline() {
     let held = site.said(&["submit", "bank", "validate", &file, "--hold", "--deadline", "3s"]);
     assert!(site.run(&["submit", "bank", "validate", &file, "--start-at", "2h", "--deadline", "1h"]).2.contains("cannot start after its deadline"));
     assert!(site.run(&["submit", "bank", "validate", &file, "--start-at", "1h", "--key", "k"]).2.contains("write the moment itself"));
-    assert_eq!(site.status(&started)["status"], "queued");
     let shown = site.said(&["status", &never]);
     assert!(shown.contains("starts at 20") && shown.contains("ends at 20"), "{shown}");
+    assert_eq!(site.status(&never)["status"], "queued");
     site.said(&["abort", &never]);
     assert_eq!(site.run(&["status", &started, "--watch"]).0, 0);
     let ended = site.status(&started);
