@@ -93,6 +93,19 @@ impl TermsRow {
     }
 }
 
+/// The newest version for an operation as a query returns it, with the terms of the policies of the operation and of its app: version, kind, digest, created_at,
+/// terms, terms.
+pub(super) type OpRow = (i64, String, String, i64, Option<String>, Option<String>);
+
+pub(super) fn op_of(
+    app: &str,
+    op: &str,
+    (version, kind, digest, created_at, of_op, of_app): OpRow,
+) -> Result<(ProcessorVersion, PartialTerms), StoreError> {
+    let version = processor_of((app.to_owned(), op.to_lowercase(), version, kind, digest, created_at));
+    Ok((version, partial_terms_of(of_op)?.or(partial_terms_of(of_app)?)))
+}
+
 /// A policy as a query returns it: app, op, paused, rate_micros, burst, terms.
 pub(super) type PolicyRow = (String, String, bool, Option<i64>, Option<i64>, Option<String>);
 

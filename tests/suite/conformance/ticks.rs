@@ -471,8 +471,8 @@ pub async fn a_tick_that_is_dropped_in_the_middle_does_all_or_nothing(kit: Kit) 
         dropped += usize::from(first.is_none());
         // Whatever was done of it, the next who takes it up finds all or nothing.
         let second = kit.run(&tick, &action).await;
-        if first.is_some() {
-            assert_eq!((first.unwrap().unwrap(), second), (TickEnd::Submitted, TickEnd::Gone));
+        if let Some(first) = first {
+            assert_eq!((first.unwrap(), second), (TickEnd::Submitted, TickEnd::Gone));
         }
         ticks += 1;
         assert_eq!(kit.schedule("a").await.last_batch, Some(batch));

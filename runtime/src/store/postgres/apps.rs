@@ -4,7 +4,7 @@ use super::connect::PgStore;
 use super::text::{decode, encode};
 use crate::model::{App, PartialTerms, ProcessorKind, ProcessorVersion};
 use crate::store::StoreError;
-use crate::store::columns::{AppRow, ProcessorRow, app_of, failed, limits_json, partial_terms_of, processor_of};
+use crate::store::columns::{AppRow, OpRow, ProcessorRow, app_of, failed, limits_json, op_of, processor_of};
 use crate::store::rules::{check_app, check_name};
 
 pub(super) fn decoded(app: App) -> App {
@@ -92,7 +92,7 @@ pub(super) async fn put_processor(store: &PgStore, app: &str, op: &str, kind: Pr
 
 pub(super) async fn find_op(store: &PgStore, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
     let mut db = store.unit().await?;
-    let found: Option<(i64, String, String, i64, Option<String>, Option<String>)> = sqlx::query_as(
+    let found: Option<OpRow> = sqlx::query_as(
         "SELECT p.version::bigint, p.kind, p.digest, p.created_at,
             (SELECT o.terms FROM rowmill.policies o WHERE o.app = $1 AND o.op = $2), (SELECT a.terms FROM rowmill.policies a WHERE a.app = $1 AND a.op = '')
          FROM rowmill.processors p WHERE p.app = $1 AND p.op = $2 ORDER BY p.version DESC LIMIT 1",
@@ -104,9 +104,8 @@ pub(super) async fn find_op(store: &PgStore, app: &str, op: &str) -> Result<Opti
     .await
     .map_err(failed("look up a processor"))?;
     db.done().await?;
-    let Some((version, kind, digest, created_at, of_op, of_app)) = found else { return Ok(None) };
-    let version = processor_of((app.to_owned(), op.to_lowercase(), version, kind, decode(digest), created_at));
-    Ok(Some((version, partial_terms_of(of_op)?.or(partial_terms_of(of_app)?))))
+    let found = found.map(|row| op_of(app, op, row)).transpose()?;
+    Ok(found.map(|(version, terms)| (ProcessorVersion { digest: decode(version.digest), ..version }, terms)))
 }
 
 pub(super) async fn list_processors(store: &PgStore, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {

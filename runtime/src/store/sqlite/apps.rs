@@ -3,7 +3,7 @@
 use super::SqliteStore;
 use crate::model::{App, PartialTerms, ProcessorKind, ProcessorVersion};
 use crate::store::StoreError;
-use crate::store::columns::{AppRow, ProcessorRow, app_of, failed, limits_json, partial_terms_of, processor_of};
+use crate::store::columns::{AppRow, OpRow, ProcessorRow, app_of, failed, limits_json, op_of, processor_of};
 use crate::store::rules::{check_app, check_name};
 
 pub(super) async fn put_app(store: &SqliteStore, app: &App) -> Result<(), StoreError> {
@@ -77,7 +77,7 @@ pub(super) async fn put_processor(
 }
 
 pub(super) async fn find_op(store: &SqliteStore, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
-    let found: Option<(i64, String, String, i64, Option<String>, Option<String>)> = sqlx::query_as(
+    let found: Option<OpRow> = sqlx::query_as(
         "SELECT p.version, p.kind, p.digest, p.created_at,
             (SELECT o.terms FROM policies o WHERE o.app = ?1 AND o.op = ?2), (SELECT a.terms FROM policies a WHERE a.app = ?1 AND a.op = '')
          FROM processors p WHERE p.app = ?1 AND p.op = ?2 ORDER BY p.version DESC LIMIT 1",
@@ -87,9 +87,7 @@ pub(super) async fn find_op(store: &SqliteStore, app: &str, op: &str) -> Result<
     .fetch_optional(&store.readers)
     .await
     .map_err(failed("look up a processor"))?;
-    let Some((version, kind, digest, created_at, of_op, of_app)) = found else { return Ok(None) };
-    let version = processor_of((app.to_owned(), op.to_lowercase(), version, kind, digest, created_at));
-    Ok(Some((version, partial_terms_of(of_op)?.or(partial_terms_of(of_app)?))))
+    found.map(|row| op_of(app, op, row)).transpose()
 }
 
 pub(super) async fn list_processors(store: &SqliteStore, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {

@@ -73,9 +73,12 @@ static FIND: LazyLock<Arc<str>> = LazyLock::new(|| {
     .into()
 });
 
+/// Source, work_id, app, op, weight, start, rows_allowed.
+type CandidateRow = (i64, i64, String, String, i64, i64, Option<i64>);
+
 pub(super) async fn find_candidate(db: &mut SqliteConnection, kind: Option<ProcessorKind>, now: Timestamp) -> Result<Option<Candidate>, StoreError> {
     // Made of constants and question marks only.
-    let found: Option<(i64, i64, String, String, i64, i64, Option<i64>)> = sqlx::query_as(AssertSqlSafe(Arc::clone(&FIND)))
+    let found: Option<CandidateRow> = sqlx::query_as(AssertSqlSafe(Arc::clone(&FIND)))
         .bind(now.0)
         .bind(kind.map(ProcessorKind::as_str))
         .bind(i64::try_from(CREDIT.as_micros()).unwrap_or(i64::MAX))
