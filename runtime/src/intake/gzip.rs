@@ -8,8 +8,6 @@ use super::IntakeError;
 use super::source::Refusal;
 
 const MAGIC: [u8; 2] = [0x1f, 0x8b];
-/// Bytes that are looked at. As many as a byte order mark has: what reads CSV leaves one out only where it comes in one piece.
-const BEGINNING_BYTES: u64 = 3;
 /// What is smaller may grow as it likes: a file of one line a million times does no harm.
 const RATIO_FROM_BYTES: u64 = 64 << 20;
 
@@ -34,8 +32,8 @@ pub(super) type Begun<R> = Chain<Cursor<Vec<u8>>, R>;
 /// Looks at the first bytes of a file, which tell whether it is compressed.
 pub(super) fn check_beginning<R: Read>(mut file: R, should_be_gzip: bool) -> Result<Begun<R>, IntakeError> {
     let mut first = Vec::new();
-    file.by_ref().take(BEGINNING_BYTES).read_to_end(&mut first).map_err(IntakeError::Read)?;
-    match (should_be_gzip, first.starts_with(&MAGIC)) {
+    file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut first).map_err(IntakeError::Read)?;
+    match (should_be_gzip, first == MAGIC) {
         _ if first.is_empty() => Err(IntakeError::Empty),
         (true, false) => Err(IntakeError::NotGzip),
         (false, true) => Err(IntakeError::IsGzip),

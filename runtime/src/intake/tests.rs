@@ -44,11 +44,26 @@ fn what_is_compressed_is_read_like_what_is_not() {
     assert_eq!(read(FileForm::compressed(Format::Ndjson), gzip(b"1\n2\n")).unwrap(), ["1", "2"]);
 }
 
+/// Gives a byte at a time.
+struct Slow(std::io::Cursor<Vec<u8>>);
+
+impl Read for Slow {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let length = buffer.len().min(1);
+        self.0.read(&mut buffer[..length])
+    }
+}
+
 #[test]
 fn a_byte_order_mark_is_no_part_of_the_first_column() {
-    for (form, file) in [(CSV, b"\xef\xbb\xbfa,b\n1,2\n".to_vec()), (CSV_GZ, gzip(b"\xef\xbb\xbfa,b\n1,2\n"))] {
-        assert_eq!(read(form, file).unwrap(), [r#"{"a":"1","b":"2"}"#]);
-    }
+    let text = b"\xef\xbb\xbfa,b\n1,2\n".to_vec();
+    let expected = [r#"{"a":"1","b":"2"}"#];
+    assert_eq!(read(CSV, text.clone()).unwrap(), expected);
+    assert_eq!(read(CSV_GZ, gzip(&text)).unwrap(), expected);
+    assert_eq!(read_within(CSV, InflateLimits::default(), Slow(std::io::Cursor::new(text))).unwrap(), expected);
+    assert_eq!(read(NDJSON, "\u{feff}1\n").unwrap(), ["1"]);
+    // Alone it is nothing.
+    assert!(read(CSV, "\u{feff}").is_err());
 }
 
 #[test]
