@@ -37,7 +37,7 @@ BEGIN
     row_count := batch.row_count;
     IF status = 'wait' AND row_count > 0 THEN
         UPDATE rowmill.batches b SET status = 'queued', fresh = NOT b.deferred WHERE b.batch_key = batch.batch_key;
-        PERFORM pg_notify('rowmill', batch.kind || ' ' || batch.app);
+        PERFORM pg_notify('rowmill', CASE WHEN batch.deferred THEN 'work ' || batch.kind ELSE batch.kind || ' ' || batch.app END);
         status := 'queued';
     END IF;
     RETURN NEXT;

@@ -364,11 +364,13 @@ BEGIN
         (SELECT b.start_at FROM rowmill.batches b WHERE b.deferred AND b.status = 'queued' AND (p_kind IS NULL OR b.kind = p_kind)
          ORDER BY b.start_at LIMIT 1)
         UNION ALL
-        -- When there is enough of a rate again.
+        -- When there is enough of a rate again, where something waits for that.
         SELECT at + (t.wanted - t.tokens + p.rate_micros - 1) / p.rate_micros FROM rowmill.policies p
         CROSS JOIN LATERAL (SELECT rowmill.tokens_now(p.rate_micros, p.burst, p.tokens, p.refilled_at, at) AS tokens,
             rowmill.tokens_wanted(p.rate_micros, p.burst) AS wanted) t
-        WHERE p.rate_micros IS NOT NULL AND NOT p.paused AND t.tokens < t.wanted
+        WHERE p.rate_micros IS NOT NULL AND NOT p.paused AND t.tokens < t.wanted AND (
+            EXISTS (SELECT FROM rowmill.ops_with_work(at) w WHERE (p_kind IS NULL OR w.kind = p_kind) AND w.app = p.app AND p.op IN ('', w.op))
+            OR EXISTS (SELECT FROM rowmill.ops_with_retries() r WHERE (p_kind IS NULL OR r.kind = p_kind) AND r.app = p.app AND p.op IN ('', r.op)))
         UNION ALL
         SELECT rowmill.next_finish(p_kind)) d;
     RETURN CASE WHEN next IS NOT NULL THEN greatest(next - at, 0) END;

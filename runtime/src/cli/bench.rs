@@ -182,7 +182,8 @@ async fn measure_queries(args: &BenchCommand, jobs: &JobManager) -> anyhow::Resu
     for number in 1..=args.rows {
         let input = JsonText::trusted(args.input(number));
         let began = Instant::now();
-        jobs.slow_query(QueryRequest::new(APP, OP, input)).await?;
+        let id = jobs.slow_query_submit(QueryRequest::new(APP, OP, input)).await?;
+        jobs.wait_for_query(id).await?;
         took.push(began.elapsed());
         tokio::time::sleep(PAUSE).await;
     }

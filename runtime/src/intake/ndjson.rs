@@ -9,8 +9,6 @@ use super::source::{Budgeted, RecordBudget, Refusal};
 use super::{IntakeError, ROW_BYTES_MAX};
 use crate::model::{JsonText, NewRow};
 
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-
 pub(super) struct NdjsonRows {
     reader: BufReader<Budgeted<Box<dyn Read + Send>>>,
     budget: RecordBudget,
@@ -51,8 +49,7 @@ impl NdjsonRows {
                 };
             }
             self.file_line += 1;
-            let bytes = if self.file_line == 1 { self.bytes.strip_prefix(BYTE_ORDER_MARK).unwrap_or(&self.bytes) } else { &self.bytes };
-            let text = std::str::from_utf8(bytes).map_err(|_| IntakeError::NotUtf8 { line: self.file_line })?.trim();
+            let text = std::str::from_utf8(&self.bytes).map_err(|_| IntakeError::NotUtf8 { line: self.file_line })?.trim();
             if text.is_empty() {
                 continue;
             }
@@ -101,7 +98,7 @@ mod tests {
 
     #[test]
     fn values_are_taken_as_they_are_and_empty_lines_are_not_counted() {
-        let rows = read(b"\xef\xbb\xbf{\"a\": 1}\r\n\n [2]\n\"three\"").unwrap();
+        let rows = read(b"{\"a\": 1}\r\n\n [2]\n\"three\"").unwrap();
         let rows: Vec<(u32, &str)> = rows.iter().map(|row| (row.line, row.input.as_str())).collect();
         assert_eq!(rows, [(1, "{\"a\": 1}"), (2, "[2]"), (3, "\"three\"")]);
     }

@@ -61,7 +61,7 @@ fn a_byte_order_mark_is_no_part_of_the_first_column() {
     assert_eq!(read(CSV, text.clone()).unwrap(), expected);
     assert_eq!(read(CSV_GZ, gzip(&text)).unwrap(), expected);
     assert_eq!(read_within(CSV, InflateLimits::default(), Slow(std::io::Cursor::new(text))).unwrap(), expected);
-    assert_eq!(read(NDJSON, "\u{feff}1\n").unwrap(), ["1"]);
+    assert_eq!(read(NDJSON, "\u{feff}{\"a\": 1}\r\n\n2").unwrap(), [r#"{"a": 1}"#, "2"]);
     // Alone it is nothing.
     assert!(read(CSV, "\u{feff}").is_err());
 }

@@ -3,7 +3,7 @@
 use super::batches::{check_context, check_inputs, new_batch, refused};
 use super::key::{self, digest_of_query};
 use super::{JobError, JobManager, QueryRequest};
-use crate::model::{Batch, BatchId, BatchStatus, Message, NewBatch, NewRow, OutputFile, ProcessorKind, RecordedOutcome};
+use crate::model::{Batch, BatchId, BatchStatus, Message, NewRow, OutputFile, ProcessorKind, RecordedOutcome};
 use crate::status::{QueryAnswer, Snapshot};
 use crate::store::Aborted;
 
@@ -25,19 +25,6 @@ pub struct QueryResult {
     pub files: Vec<OutputFile>,
 }
 
-/// A query that can be submitted.
-pub(super) struct PreparedQuery {
-    batch: NewBatch,
-    rows: Vec<NewRow>,
-    key: Option<String>,
-}
-
-impl PreparedQuery {
-    pub fn id(&self) -> BatchId {
-        self.batch.id
-    }
-}
-
 impl JobManager {
     /// Submits a slow query. It is run with the processor that is the newest now.
     ///
@@ -56,10 +43,6 @@ impl JobManager {
     /// [`JobError::NoProcessor`], [`JobError::OtherKind`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::BadKey`],
     /// [`JobError::KeyReused`], [`JobError::Store`].
     pub async fn slow_query_submit(&self, request: QueryRequest) -> Result<BatchId, JobError> {
-        self.submit_query(self.prepare_query(request).await?).await
-    }
-
-    pub(super) async fn prepare_query(&self, request: QueryRequest) -> Result<PreparedQuery, JobError> {
         let (version, policy) = self.find_op(&request.app, &request.op, ProcessorKind::SlowQuery).await?;
         let named = key::name(&request.app, request.key.as_deref(), || digest_of_query(&request))?;
         let rows = vec![NewRow::new(0, request.input)];
@@ -67,13 +50,8 @@ impl JobManager {
         check_inputs(&rows)?;
         let terms = request.terms.or(policy).complete(request.start_at, request.deadline_at);
         let batch = new_batch(version, named, request.context, terms, false);
-        Ok(PreparedQuery { batch, rows, key: request.key })
-    }
-
-    pub(super) async fn submit_query(&self, prepared: PreparedQuery) -> Result<BatchId, JobError> {
-        let PreparedQuery { batch, rows, key } = prepared;
         let id = batch.id;
-        self.shared.store.submit_batch(batch, rows).await.map_err(|error| refused(key, error))?;
+        self.shared.store.submit_batch(batch, rows).await.map_err(|error| refused(request.key, error))?;
         Ok(id)
     }
 

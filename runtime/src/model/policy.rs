@@ -11,7 +11,7 @@ use super::{FailureLimit, RetryRule, Terms, Timestamp};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Policy {
     pub app: String,
-    /// In lower case; none for all of the app.
+    /// Stored in lower case; none for all of the app.
     pub op: Option<String>,
     /// No row is begun. Rows that run come to their end.
     pub paused: bool,

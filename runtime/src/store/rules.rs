@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::model::{App, BatchFile, BatchId, NAME_BYTES_MAX, NewBatch, NewRow, Piece, Policy, ProcessorKind, Rate, RowResult, RowStatus, Verdict};
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreEvent};
 
 /// How much the newest measurement counts in the time per row: 1 in this many.
 pub(super) const SMOOTHING: i64 = 4;
@@ -70,6 +70,15 @@ pub(super) fn check_policy_names(app: &str, op: Option<&str>) -> Result<(), Stor
         Some("") => Err(StoreError::Invalid("an operation has a name: leave it out to mean all of the app".to_owned())),
         Some(op) => check_name("an operation", op),
         None => Ok(()),
+    }
+}
+
+/// What a submission tells: nothing of what is held. What begins later is no reason for others to make room, but workers look when that is.
+pub(super) fn submission(batch: &NewBatch) -> Option<StoreEvent> {
+    match (batch.hold, batch.terms.start_at) {
+        (true, _) => None,
+        (false, Some(_)) => Some(StoreEvent::Work(batch.kind)),
+        (false, None) => Some(StoreEvent::Submitted { app: batch.app.clone(), kind: batch.kind }),
     }
 }
 

@@ -7,7 +7,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::patience::Pauses;
 use super::{Worker, WorkerError};
-use crate::status::Snapshot;
 
 /// Deadlines may be set elsewhere: they are looked for at least this often.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -39,9 +38,7 @@ impl Worker {
     async fn abort_overdue_once(&self) -> Result<Option<Duration>, WorkerError> {
         let overdue = self.store.abort_overdue().await?;
         for id in overdue.aborted {
-            self.held.cancel_batch(id);
-            self.status.publish(Snapshot::of(&self.store.read_batch(id).await?));
-            self.wake();
+            self.follow_abort(id).await?;
         }
         Ok(overdue.next)
     }

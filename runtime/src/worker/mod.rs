@@ -194,7 +194,7 @@ impl Worker {
             tokio::spawn(Arc::clone(self).finish(finish, Arc::clone(lane), hand));
         }
         if let Some(reason) = ran.abort {
-            self.insist(&held.cancel, "cannot abort a batch", || self.abort(lease.batch, lane.kind, &reason)).await?;
+            self.insist(&held.cancel, "cannot abort a batch", || self.abort(lease.batch, &reason)).await?;
         } else if held.is_lost() && ran.stopped {
             return Err(StoreError::LeaseLost.into());
         } else if ran.stopped {

@@ -20,6 +20,8 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// What is to be recorded for a row.
 pub(super) fn result_of(row: &LeasedRow, run: RowRun, terms: &Terms) -> RowResult {
     let final_verdict = |status, output, messages, pieces| Verdict::Final { status, output, messages, pieces };
+    // A rule for retries cannot bring back the row that kills workers, nor what is no input.
+    let may_be_run = !matches!(run.ending, Ending::Quarantined { .. } | Ending::Rejected { .. });
     let verdict = match run.ending {
         Ending::Succeeded(Answer { output, messages, pieces }) => final_verdict(RowStatus::Success, output, messages, pieces),
         Ending::Failed(Answer { output, messages, pieces }) => final_verdict(RowStatus::Failed, output, messages, pieces),
@@ -28,7 +30,7 @@ pub(super) fn result_of(row: &LeasedRow, run: RowRun, terms: &Terms) -> RowResul
         }
         ending => final_verdict(RowStatus::Failed, None, ending.message().into_iter().collect(), Vec::new()),
     };
-    let verdict = if row.attempt < terms.attempts_max && is_to_be_retried(&terms.retries, &verdict) {
+    let verdict = if may_be_run && row.attempt < terms.attempts_max && is_to_be_retried(&terms.retries, &verdict) {
         Verdict::Retry { after: backoff(&terms.retries, row.attempt, fastrand::f64()).min(RETRY_AFTER_MAX) }
     } else {
         verdict
@@ -93,7 +95,7 @@ impl Worker {
         };
         if recorded.aborted {
             // Its lease is nothing any more: what it has not run is not run.
-            self.follow_abort(lease.batch, held.kind).await?;
+            self.follow_abort(lease.batch).await?;
             return Ok(None);
         }
         self.status.publish_counts(lease.batch, recorded.counts);
@@ -129,17 +131,18 @@ impl Worker {
     }
 
     /// Aborts a batch and stops its guests.
-    pub(super) async fn abort(&self, id: BatchId, kind: ProcessorKind, reason: &str) -> Result<(), StoreError> {
+    pub(super) async fn abort(&self, id: BatchId, reason: &str) -> Result<(), StoreError> {
         self.store.abort_batch(id, Some(reason.to_owned())).await?;
-        self.follow_abort(id, kind).await
+        self.follow_abort(id).await
     }
 
     /// Stops the guests of a batch that was aborted, and lets it be finished.
-    pub(super) async fn follow_abort(&self, id: BatchId, kind: ProcessorKind) -> Result<(), StoreError> {
+    pub(super) async fn follow_abort(&self, id: BatchId) -> Result<(), StoreError> {
         self.held.cancel_batch(id);
+        let batch = self.store.read_batch(id).await?;
         // Counts alone would not say that it is aborted.
-        self.status.publish(Snapshot::of(&self.store.read_batch(id).await?));
-        self.lane(kind).finish_wake.notify_one();
+        self.status.publish(Snapshot::of(&batch));
+        self.lane(batch.kind).finish_wake.notify_one();
         Ok(())
     }
 }
@@ -194,6 +197,15 @@ mod tests {
             assert!(matches!(ended(3, ending, &terms), Verdict::Final { .. }));
         }
         assert!(matches!(ended(1, trap(), &Terms::default()), Verdict::Final { .. }));
+    }
+
+    #[test]
+    fn a_rule_does_not_bring_back_what_is_not_to_be_run() {
+        let codes = ["quarantined", "bad_row"].map(str::to_owned).to_vec();
+        let terms = Terms { attempts_max: 1_000, retries: RetryRule { codes, ..RetryRule::default() }, ..Terms::default() };
+        for ending in [Ending::Quarantined { crashes: 4 }, Ending::Rejected { reason: "no JSON".to_owned() }] {
+            assert!(matches!(ended(5, ending, &terms), Verdict::Final { .. }));
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod policies;
 mod record;
 mod results;
 mod retries;
+mod scheduled;
 mod schedules;
 mod sizing;
 mod submit;
@@ -251,6 +252,7 @@ macro_rules! conformance {
                 no_more_rows_are_leased_than_the_rate_allows
                 rates_of_an_operation_and_of_its_app_hold_both
                 rates_may_be_slower_than_a_row_per_second
+                a_rate_that_nothing_waits_for_is_not_due
                 what_is_beyond_a_rate_is_due_when_there_is_work_of_a_tenth_of_a_second
                 retries_and_takeovers_count_for_the_rate
                 a_lease_that_ended_is_taken_over_in_parts_where_the_rate_allows_no_more
@@ -283,12 +285,14 @@ macro_rules! conformance {
                 of_many_claims_at_the_same_moment_one_finishes_each_step
                 many_workers_record_each_row_once_and_finish_each_batch_once
             }
-            ticks {
+            scheduled {
                 a_schedule_comes_back_as_it_was_registered
                 a_schedule_that_is_changed_keeps_what_its_ticks_did
                 a_tick_of_a_cron_line_that_stays_is_not_lost_by_a_change
                 a_schedule_that_cannot_be_is_refused_and_nothing_is_stored
                 schedules_are_listed_by_app_and_name_in_pages
+            }
+            ticks {
                 ticks_come_in_their_order_and_not_while_paused
                 a_tick_submits_the_batch_with_its_rows_and_moves_on
                 a_tick_submits_a_slow_query_too

@@ -54,6 +54,8 @@ pub async fn a_policy_comes_back_as_it_was_set(kit: Kit) {
     for policy in [&of_op, &of_app, &other] {
         kit.store.put_policy(policy).await.unwrap();
     }
+    let shouted = Policy { op: Some("POST".to_owned()), ..of_op.clone() };
+    kit.store.put_policy(&shouted).await.unwrap();
     assert_eq!(of_op.op.as_deref(), Some("post"));
     assert_eq!(kit.store.list_policies().await.unwrap(), [other, of_app.clone(), of_op.clone()]);
     // Instead of what was said before.
@@ -180,6 +182,24 @@ pub async fn rates_may_be_slower_than_a_row_per_second(kit: Kit) {
     assert_eq!(kit.store.next_due(None).await.unwrap(), Some(MILLISECOND));
     kit.pass(MILLISECOND);
     assert_eq!(lease_all(&kit).await, 1);
+}
+
+/// Nobody waits for it: a worker that is to end when nothing is left to do ends.
+pub async fn a_rate_that_nothing_waits_for_is_not_due(kit: Kit) {
+    limit(&kit, Some("post"), Some(Rate { micros: 277, burst: 1 })).await;
+    submit(&kit, "post", 1).await;
+    let lease = kit.claim_rows(1).await;
+    kit.record_each(&lease, |row| retry(row, SECOND)).await;
+    // An hour from now, whenever the retry is due.
+    let due = kit.store.next_due(None).await.unwrap().unwrap();
+    assert!((SECOND * 3_600..SECOND * 3_620).contains(&due), "{due:?}");
+    kit.pass(due);
+    kit.run_rows().await;
+    kit.finish_all().await;
+    assert_eq!(kit.store.next_due(None).await.unwrap(), None);
+    submit(&kit, "post", 1).await;
+    assert_eq!(kit.store.next_due(None).await.unwrap(), Some(due));
+    assert_eq!(kit.store.next_due(Some(ProcessorKind::SlowQuery)).await.unwrap(), None);
 }
 
 /// Small leases would cost more than they run.

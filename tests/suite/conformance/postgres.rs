@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rowmill::model::{Clock, JsonText, NewBatch, Pooler};
+use rowmill::model::{BatchId, Clock, JsonText, NewBatch, NewSchedule, Pooler, ScheduleKey};
 use rowmill::store::{PgSettings, PgStore, SchemaState, Store, StoreError, StoreEvent};
 use rowmill_tests::servers::{Database, PgBouncer, shared_postgres};
 
 use super::build::{batch, json_of, retry, row_with, rows, success};
 use super::conformance;
 use super::kit::Harness;
+use super::scheduled::{schedule, submit};
 
 /// A database of its own.
 pub struct PgHarness(Database);
@@ -156,6 +157,11 @@ async fn other_processes_hear_of_what_happens() {
     until(&mut events, StoreEvent::Work(rowmill::model::ProcessorKind::SlowQuery)).await;
     here.submit_batch(batch(), rows(1)).await.unwrap();
     until(&mut events, StoreEvent::Submitted { app, kind }).await;
+
+    let scheduled = NewSchedule { key: ScheduleKey::new("scheduled", "a"), ..schedule("") };
+    let put = here.put_schedule(&scheduled, &rows(1)).await.unwrap();
+    here.run_tick(&put.next_tick(), &submit(&put, BatchId::generate())).await.unwrap();
+    until(&mut events, StoreEvent::Submitted { app: "scheduled".to_owned(), kind }).await;
 }
 
 #[tokio::test]

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rowmill::model::{ClaimRequest, Clock};
-use rowmill::store::{SqliteStore, Store, StoreError};
+use rowmill::model::{BatchId, ClaimRequest, Clock, ProcessorKind};
+use rowmill::store::{SqliteStore, Store, StoreError, StoreEvent};
 
-use super::build::{TTL, failure, request, retry, success};
+use super::build::{TTL, failure, request, retry, rows, success};
 use super::conformance;
 use super::kit::{Harness, Kit, is_lost};
+use super::scheduled::{schedule, submit};
 
 /// A file in a directory of its own.
 pub struct SqliteHarness(tempfile::TempDir);
@@ -87,4 +88,13 @@ async fn a_batch_that_a_dead_process_was_finishing_can_be_claimed_at_once() {
     assert_eq!((new.batch, new.step, new.attempt), (old.batch, old.step, 2));
     kit.finish_all().await;
     kit.store.record_files(&new, &[]).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_waits_for_work_hears_of_a_tick() {
+    let kit = Kit::fresh::<SqliteHarness>().await;
+    let mut events = kit.store.events();
+    let put = kit.store.put_schedule(&schedule("a"), &rows(1)).await.unwrap();
+    kit.store.run_tick(&put.next_tick(), &submit(&put, BatchId::generate())).await.unwrap();
+    assert_eq!(events.try_recv().unwrap(), StoreEvent::Submitted { app: "bank".to_owned(), kind: ProcessorKind::Batch });
 }

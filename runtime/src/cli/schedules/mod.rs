@@ -25,7 +25,6 @@ const PAGE: u32 = 500;
 /// A schedule submits a stored request at each tick of a cron line, whichever worker is there: once per tick, however many there are. Times are shown as a clock in the
 /// schedule's zone shows them.
 #[derive(Debug, Args)]
-#[command(subcommand_negates_reqs = true)]
 pub struct SchedulesCommand {
     #[command(flatten)]
     pub config: ConfigArgs,

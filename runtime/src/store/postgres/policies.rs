@@ -22,7 +22,7 @@ pub(super) async fn put_policy(store: &PgStore, policy: &Policy) -> Result<(), S
     )
     .persistent(store.named())
     .bind(encode(&policy.app))
-    .bind(encode(policy.op.as_deref().unwrap_or_default()))
+    .bind(encode(&policy.op.as_deref().unwrap_or_default().to_lowercase()))
     .bind(policy.paused)
     .bind(policy.rate.map(|rate| signed(rate.micros)))
     .bind(policy.rate.map(|rate| i64::from(rate.burst)))

@@ -9,9 +9,9 @@ use super::connect::{PgStore, refuse};
 use super::listen::{CHANNEL, write};
 use super::text::{INPUT_END, encode};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
+use crate::store::StoreError;
 use crate::store::columns::{count, failed, failure_limit, retry_json, status_of};
-use crate::store::rules::{NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, was_submitted};
-use crate::store::{StoreError, StoreEvent};
+use crate::store::rules::{NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
 
 /// Rows of one statement, at most, and their bytes. Arrays need no protocol of their own, as COPY does.
 const ROWS_PER_INSERT: usize = 10_000;
@@ -81,7 +81,7 @@ impl<'a> New<'a> {
         let NewBatch { id, app, op, kind, terms, processor_version, processor_digest, context, hold, request_digest } = self.batch;
         let (failures_max, failures_percent) = failure_limit(terms);
         let columns = Columns::of(self.first);
-        let event = (!hold).then(|| write(&StoreEvent::Submitted { app: app.clone(), kind: *kind }));
+        let event = submission(self.batch).as_ref().map(write);
         let written: Vec<(i64,)> = sqlx::query_as(
             "WITH batch AS (
                 INSERT INTO rowmill.batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, fresh,

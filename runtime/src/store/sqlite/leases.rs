@@ -80,6 +80,7 @@ pub(super) async fn give_back_lease(store: &SqliteStore, lease: LeaseKey) -> Res
 pub(super) async fn next_due(store: &SqliteStore, kind: Option<ProcessorKind>) -> Result<Option<Duration>, StoreError> {
     // What is beyond a rate is due when there is enough of it again.
     static NEXT: LazyLock<Arc<str>> = LazyLock::new(|| {
+        let waits = "b.app = p.app AND p.op IN ('', b.op) AND b.kind = coalesce(?2, b.kind)";
         let open = format!("(w.app NOT IN (SELECT app FROM full_apps) AND {} IS NOT 0)", rows_allowed());
         format!(
             "WITH full_apps AS (
@@ -92,7 +93,11 @@ pub(super) async fn next_due(store: &SqliteStore, kind: Option<ProcessorKind>) -
                     WHERE (l.expires_at > ?1 OR {open}) AND w.kind = coalesce(?2, w.kind)
                 UNION ALL SELECT min(start_at) FROM batches WHERE deferred = 1 AND status = 'queued' AND kind = coalesce(?2, kind)
                 UNION ALL SELECT min(?1 + ({TOKENS_WANTED} - {TOKENS_NOW} + p.rate_micros - 1) / p.rate_micros) FROM policies p
-                    WHERE p.rate_micros IS NOT NULL AND NOT p.paused AND {TOKENS_NOW} < {TOKENS_WANTED}
+                    WHERE p.rate_micros IS NOT NULL AND NOT p.paused AND {TOKENS_NOW} < {TOKENS_WANTED} AND (
+                        EXISTS (SELECT 1 FROM batches b WHERE b.step = 'rows' AND b.status IN ('queued', 'inprog') AND b.next_row <= b.row_count AND b.deferred = 0
+                            AND b.kind IN ('batch', 'slow_query') AND {waits})
+                        OR EXISTS (SELECT 1 FROM retries r JOIN batches b USING (batch_key) WHERE r.lease_id IS NULL AND {waits})
+                        OR EXISTS (SELECT 1 FROM leases l JOIN batches b USING (batch_key) WHERE l.expires_at <= ?1 AND {waits}))
                 UNION ALL SELECT min(coalesce(finish_expires_at, 0)) FROM batches WHERE step IN ('join', 'mark') AND kind = coalesce(?2, kind))"
         )
         .replace("NOW", "?1")

@@ -19,7 +19,7 @@ pub(super) async fn put_policy(store: &SqliteStore, policy: &Policy) -> Result<(
     // Made of constants and question marks only.
     sqlx::query(sqlx::AssertSqlSafe(put))
         .bind(&policy.app)
-        .bind(policy.op.as_deref().unwrap_or_default())
+        .bind(policy.op.as_deref().unwrap_or_default().to_lowercase())
         .bind(policy.paused)
         .bind(policy.rate.map(|rate| signed(rate.micros)))
         .bind(policy.rate.map(|rate| i64::from(rate.burst)))

@@ -7,18 +7,18 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp};
 use crate::store::columns::{count, failed, failure_limit, retry_json};
-use crate::store::rules::{NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, was_submitted};
+use crate::store::rules::{NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
 use crate::store::{StoreError, StoreEvent};
 
 pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
     check_submit(&batch, &rows)?;
-    let queued = (!batch.hold).then(|| StoreEvent::Submitted { app: batch.app.clone(), kind: batch.kind });
+    let told = submission(&batch);
     let mut db = store.begin().await?;
     if !insert_batch(&mut db, store.now(), batch, rows).await? {
         return Ok(());
     }
     db.commit().await.map_err(failed("commit a submitted batch"))?;
-    if let Some(event) = queued {
+    if let Some(event) = told {
         store.events.tell(event);
     }
     Ok(())
@@ -80,8 +80,11 @@ pub(super) async fn append_rows(store: &SqliteStore, id: BatchId, rows: Vec<NewR
 pub(super) async fn release_batch(store: &SqliteStore, id: BatchId) -> Result<u64, StoreError> {
     let mut db = store.begin().await?;
     let (key, status) = find_batch(&mut db, id).await?;
-    let (app, rows): (String, i64) =
-        sqlx::query_as("SELECT app, row_count FROM batches WHERE batch_key = ?").bind(key).fetch_one(&mut *db).await.map_err(failed("count rows"))?;
+    let (app, rows, deferred): (String, i64, bool) = sqlx::query_as("SELECT app, row_count, deferred FROM batches WHERE batch_key = ?")
+        .bind(key)
+        .fetch_one(&mut *db)
+        .await
+        .map_err(failed("count rows"))?;
     match status {
         BatchStatus::Queued => return Ok(count(rows)),
         BatchStatus::Wait => {}
@@ -96,7 +99,8 @@ pub(super) async fn release_batch(store: &SqliteStore, id: BatchId) -> Result<u6
         .await
         .map_err(failed("release a batch"))?;
     db.commit().await.map_err(failed("commit a release"))?;
-    store.events.tell(StoreEvent::Submitted { app, kind: ProcessorKind::Batch });
+    let kind = ProcessorKind::Batch;
+    store.events.tell(if deferred { StoreEvent::Work(kind) } else { StoreEvent::Submitted { app, kind } });
     Ok(count(rows))
 }
 

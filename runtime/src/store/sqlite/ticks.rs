@@ -3,9 +3,10 @@
 use super::submit::insert_batch;
 use super::{SqliteStore, new_token};
 use crate::model::{TickAction, TickEnd, TickKey};
+use crate::store::StoreError;
 use crate::store::columns::failed;
+use crate::store::rules::submission;
 use crate::store::scheduled::{Request, next_of, rows_of};
-use crate::store::{StoreError, StoreEvent};
 
 pub(super) async fn run_tick(store: &SqliteStore, tick: &TickKey, action: &TickAction) -> Result<TickEnd, StoreError> {
     let next_at = next_of(tick, action)?;
@@ -39,7 +40,7 @@ pub(super) async fn run_tick(store: &SqliteStore, tick: &TickKey, action: &TickA
                     .await
                     .map_err(taking)?;
                 let new = request.batch(&key.app, *batch, (*processor_version, processor_digest), terms.clone());
-                submitted = Some(StoreEvent::Submitted { app: new.app.clone(), kind: new.kind });
+                submitted = submission(&new);
                 insert_batch(&mut db, store.now(), new, rows_of(rows)).await?;
                 last_batch = Some(batch.to_string());
                 TickEnd::Submitted
