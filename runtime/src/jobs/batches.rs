@@ -4,8 +4,8 @@ use futures_util::TryStreamExt;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::key::{self, Named, digest_of_batch};
-use super::{BatchRequest, INPUT_BYTES_MAX, JobError, JobManager};
-use crate::model::{Batch, BatchId, JsonText, NewBatch, NewRow, ProcessorKind, ProcessorVersion, RecordedOutcome, Terms};
+use super::{BatchRequest, JobError, JobManager};
+use crate::model::{Batch, BatchId, INPUT_BYTES_MAX, JsonText, NewBatch, NewRow, ProcessorKind, ProcessorVersion, RecordedOutcome, Terms};
 use crate::status::Snapshot;
 use crate::store::{Aborted, PgConnection, PgStore, ResultCursor, StoreError};
 

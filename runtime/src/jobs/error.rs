@@ -17,12 +17,14 @@ pub enum JobError {
     OtherKind { app: String, op: String, found: ProcessorKind, wanted: ProcessorKind },
     #[error("only what belongs to app {allowed:?} can be used here, and this is of app {app:?}")]
     OtherApp { app: String, allowed: String },
+    #[error("files in the object store are not one app's: they cannot be used where only what belongs to app {allowed:?} can be")]
+    FilesOfAllApps { allowed: String },
     /// The batch is a slow query, or the other way round.
     #[error("{id} is of the kind {}, and this is for {}", found.as_str(), wanted.as_str())]
     BatchOfOtherKind { id: BatchId, found: ProcessorKind, wanted: ProcessorKind },
-    #[error("the input of line {line} has {bytes} bytes, and may have {} at most", super::INPUT_BYTES_MAX)]
+    #[error("the input of line {line} has {bytes} bytes, and may have {} at most", crate::model::INPUT_BYTES_MAX)]
     InputTooLarge { line: u32, bytes: usize },
-    #[error("the context has {bytes} bytes, and may have {} at most", super::INPUT_BYTES_MAX)]
+    #[error("the context has {bytes} bytes, and may have {} at most", crate::model::INPUT_BYTES_MAX)]
     ContextTooLarge { bytes: usize },
     #[error("a key has 1 to {} bytes, and this one has {bytes}", super::KEY_BYTES_MAX)]
     BadKey { bytes: usize },

@@ -49,12 +49,16 @@ impl JobManager {
     /// # Errors
     /// [`KeepError`]; nothing is kept then.
     pub async fn keep_file(&self, id: &str, file: impl Read + Send + 'static) -> Result<KeptFile, KeepError> {
-        self.write_object(self.shared.blobs.begin_named(JobManager::kept_file_name(id)), file).await
+        self.check_all_apps()?;
+        self.write_object(self.shared.blobs.begin_named(kept_file_name(id)), file).await
     }
 
-    /// The object of a file that is kept as `id`.
-    pub fn kept_file_name(id: &str) -> String {
-        format!("files/{id}")
+    /// Names of objects say nothing of apps.
+    fn check_all_apps(&self) -> Result<(), JobError> {
+        match &self.only_app {
+            Some(allowed) => Err(JobError::FilesOfAllApps { allowed: allowed.clone() }),
+            None => Ok(()),
+        }
     }
 
     async fn write_object(&self, mut writer: BlobWriter, mut file: impl Read + Send + 'static) -> Result<KeptFile, KeepError> {
@@ -79,12 +83,13 @@ impl JobManager {
         Ok(KeptFile { object, size_bytes, sha256: hex(&digest.finalize()) })
     }
 
-    /// Removes a file that was kept, and that no batch has.
+    /// Removes a file that is kept as `id`, and that no batch has.
     ///
     /// # Errors
-    /// [`JobError::Blobs`].
-    pub async fn remove_kept_file(&self, object: &str) -> Result<(), JobError> {
-        Ok(self.shared.blobs.delete(object).await?)
+    /// [`JobError::FilesOfAllApps`], [`JobError::Blobs`].
+    pub async fn remove_kept_file(&self, id: &str) -> Result<(), JobError> {
+        self.check_all_apps()?;
+        Ok(self.shared.blobs.delete(&kept_file_name(id)).await?)
     }
 
     /// Checks and compiles a checker of files.
@@ -98,8 +103,9 @@ impl JobManager {
     /// What one call of a guest may use for an app.
     ///
     /// # Errors
-    /// [`JobError::Store`].
+    /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn limits_of(&self, app: &str) -> Result<Limits, JobError> {
+        self.check_app(app)?;
         let app = self.shared.store.read_app(app).await?;
         Ok(app.and_then(|app| app.limits).unwrap_or_else(|| self.shared.worker.limits.clone()))
     }
@@ -107,9 +113,10 @@ impl JobManager {
     /// An object of the object store as a file, which a thread of its own can read. It is read in parts.
     ///
     /// # Errors
-    /// [`JobError::Blobs`].
+    /// [`JobError::FilesOfAllApps`], [`JobError::Blobs`].
     pub async fn open_object(&self, object: &str) -> Result<impl Read + Send + 'static, JobError> {
         use futures_util::TryStreamExt;
+        self.check_all_apps()?;
         let parts = self.shared.blobs.read(object).await?.map_err(std::io::Error::other);
         Ok(SyncIoBridge::new(StreamReader::new(parts)))
     }
@@ -143,4 +150,9 @@ impl JobManager {
         self.check_batch(id).await?;
         Ok(self.shared.store.list_batch_files(id, after_row, limit).await?)
     }
+}
+
+/// The object of a file that is kept as `id`.
+fn kept_file_name(id: &str) -> String {
+    format!("files/{id}")
 }

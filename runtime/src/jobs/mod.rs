@@ -70,9 +70,6 @@ use crate::status::StatusBoard;
 use crate::store::{Store, StoreError};
 use crate::worker::{Worker, WorkerError, WorkerSettings};
 
-/// Bytes of one input, or of a context, at most.
-pub const INPUT_BYTES_MAX: usize = 1 << 20;
-
 /// Every operation. Cheap to clone: clones share everything.
 #[derive(Clone)]
 pub struct JobManager {

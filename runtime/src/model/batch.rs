@@ -136,6 +136,9 @@ pub struct NewBatch {
     pub request_digest: Option<String>,
 }
 
+/// Bytes of one input, or of a context, at most.
+pub const INPUT_BYTES_MAX: usize = 1 << 20;
+
 /// A row to submit.
 #[derive(Clone, Debug)]
 pub struct NewRow {

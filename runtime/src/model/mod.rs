@@ -17,7 +17,7 @@ mod text;
 mod worker;
 
 pub use app::{App, NAME_BYTES_MAX};
-pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, NewBatch, NewRow, OutputFile, ProcessorKind};
+pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, INPUT_BYTES_MAX, NewBatch, NewRow, OutputFile, ProcessorKind};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use ending::{Answer, Ending, RowRun};
 pub use json::{JsonText, NotJson};

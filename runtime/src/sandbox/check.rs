@@ -13,13 +13,11 @@ use super::ending::ending_of_init;
 use super::guest::{GuestState, make_store};
 use super::load::{check_imports, compile, exports_of, list};
 use super::session::{Allowance, Guarded, arm, guard, started, stopped_ending, within_fuel};
-use crate::model::{Ending, JsonText, Limits, Message, NewRow};
+use crate::model::{Ending, INPUT_BYTES_MAX, JsonText, Limits, Message, NewRow};
 
 const FILE_CHECK: &str = "rowmill:jobs/file-check@0.1.0";
 /// Reasons of one refusal that are kept.
 const FINDINGS_MAX: usize = 100;
-/// An input that a checker makes has so many bytes at most, as one that is submitted.
-const INPUT_BYTES_MAX: usize = 1 << 20;
 
 /// A checker of files that can be instantiated.
 #[derive(Clone)]

@@ -58,6 +58,7 @@ impl From<JobError> for TakeError {
             JobError::NoProcessor { .. }
             | JobError::OtherKind { .. }
             | JobError::OtherApp { .. }
+            | JobError::FilesOfAllApps { .. }
             | JobError::ContextTooLarge { .. }
             | JobError::InputTooLarge { .. }
             | JobError::Store(StoreError::Invalid(_)) => TakeError::refused("not_submitted", error.to_string()),

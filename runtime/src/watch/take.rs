@@ -208,7 +208,7 @@ impl Taking<'_> {
         if let Some(id) = claim.batch().map_err(TakeError::Place)? {
             self.discard(id).await?;
         }
-        Ok(self.jobs.remove_kept_file(&JobManager::kept_file_name(&claim.id.to_string())).await?)
+        Ok(self.jobs.remove_kept_file(&claim.id.to_string()).await?)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Batches: Alya's operations one by one, and what is refused.
 
 use futures_util::TryStreamExt;
-use rowmill::jobs::{BatchRequest, INPUT_BYTES_MAX, JobError};
-use rowmill::model::{App, BatchId, BatchStatus, ClaimRequest, Limits, RowStatus};
+use rowmill::jobs::{BatchRequest, JobError, KeepError};
+use rowmill::model::{App, BatchId, BatchStatus, ClaimRequest, INPUT_BYTES_MAX, Limits, RowStatus};
 use rowmill::store::ResultCursor;
 use sqlx::Connection;
 
@@ -178,6 +178,13 @@ async fn an_app_sees_its_own_batches_only(site: Site) {
     assert_eq!(shop.list_workers().await.unwrap()[0].runs, []);
     refused!(shop.batch_submit(BatchRequest::new("bank", "validate").with_rows(vec![transaction(1)])).await, JobError::OtherApp { .. });
     assert_eq!(site.store.read_batch(id).await.unwrap().counts.rows, 1, "nothing was changed");
+    // Files in the object store are not one app's.
+    let kept = site.jobs.keep_file("id", std::io::Cursor::new("rows")).await.unwrap();
+    assert!(matches!(shop.keep_file("id", std::io::empty()).await, Err(KeepError::Jobs(JobError::FilesOfAllApps { .. }))));
+    assert!(matches!(shop.open_object(&kept.object).await.map(drop), Err(JobError::FilesOfAllApps { .. })));
+    refused!(shop.remove_kept_file("id").await, JobError::FilesOfAllApps { .. });
+    refused!(shop.limits_of("bank").await, JobError::OtherApp { .. });
+    assert_eq!(site.blobs.get(&kept.object).await.unwrap(), "rows");
     let unknown = BatchId::generate();
     assert_eq!(refused!(bank.batch_status(unknown).await, JobError::NoBatch { .. }), format!("there is no batch {unknown} of app \"bank\""));
     assert_eq!(refused!(site.jobs.batch_done(unknown).await, JobError::NoBatch { .. }), format!("there is no batch {unknown}"));
