@@ -38,7 +38,7 @@ const SUCCESS: &str = "WITH b AS (
 const ABORTED: &str = "WITH r AS (
         SELECT r.* FROM rowmill.rows r JOIN rowmill.batches b USING (batch_key)
         WHERE b.status = 'aborted' AND b.step = 'done' AND b.mark_error IS NOT NULL AND r.row_no > 50
-            AND r.input::json->>'do' = 'succeed' AND r.input::json->>'pieces' = '[]'
+            AND r.input::json->>'do' = 'succeed' AND r.input::json->>'pieces' = '[]' AND (r.input::json->>'until_attempt')::int <= 1
             AND NOT EXISTS (SELECT FROM rowmill.outcomes o WHERE o.batch_key = r.batch_key AND o.row_no = r.row_no) ORDER BY batch_key, row_no LIMIT 1),
     b AS (SELECT b.* FROM rowmill.batches b JOIN r USING (batch_key))";
 
