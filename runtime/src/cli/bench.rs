@@ -20,6 +20,8 @@ use crate::store::LogPosition;
 /// What rows are submitted for.
 const APP: &str = "rowmill-bench";
 const OP: &str = "bench";
+/// Whose rows wait meanwhile.
+const OTHER_APP: &str = "rowmill-bench-other";
 /// Rows of one append.
 const CHUNK_ROWS: u32 = 10_000;
 /// Workers of their own need so long to start, at most.
@@ -27,6 +29,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Between two looks at a batch that runs.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// Between two batches beside those of another app: seldom enough that each is a surprise.
+const PAUSE_BESIDE: Duration = Duration::from_millis(300);
 /// Between two queries, so that each finds an idle system: what follows an answer is over by then.
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -58,6 +62,9 @@ pub struct BenchCommand {
     /// Worker processes beside this one; with 0 this process works itself. PostgreSQL only.
     #[arg(long, value_name = "N", default_value_t = 0, value_parser = RangedU64ValueParser::<u32>::new().range(0..=100))]
     pub processes: u32,
+    /// Measure fairness instead: how long each of the batches takes from its submission to its end, alone, and while so many rows of another app wait.
+    #[arg(long, value_name = "ROWS", value_parser = RangedU64ValueParser::<u32>::new().range(1..=100_000_000))]
+    pub beside: Option<u32>,
 }
 
 /// What was measured.
@@ -78,6 +85,7 @@ struct Report {
 enum Measured {
     Batch { submit: Phase, process: Phase },
     Queries { milliseconds: Percentiles },
+    Beside { alone_milliseconds: Percentiles, beside_milliseconds: Percentiles, times_alone: f64 },
 }
 
 /// One of the two ways of a batch.
@@ -112,9 +120,13 @@ pub fn run(args: &BenchCommand) -> anyhow::Result<ExitCode> {
         if args.processes > 0 && !parts.store_is_shared {
             bail!("over SQLite there is one process: leave --processes out");
         }
-        let version = parts.jobs.register_processor(APP, OP, wasm).await?;
+        let version = parts.jobs.register_processor(APP, OP, wasm.clone()).await?;
+        if args.beside.is_some() {
+            parts.jobs.register_processor(OTHER_APP, OP, wasm).await?;
+        }
         let workers = Workers::start(args, &config, &parts.jobs).await?;
         let measured = match version.kind {
+            ProcessorKind::Batch if args.beside.is_some() => measure_beside(args, &parts.jobs).await,
             ProcessorKind::Batch => measure_batch(args, &config, &parts.jobs).await,
             ProcessorKind::SlowQuery => measure_queries(args, &parts.jobs).await,
         };
@@ -182,14 +194,59 @@ async fn measure_queries(args: &BenchCommand, jobs: &JobManager) -> anyhow::Resu
     for number in 1..=args.rows {
         let input = JsonText::trusted(args.input(number));
         let began = Instant::now();
-        let id = jobs.slow_query_submit(QueryRequest::new(APP, OP, input)).await?;
-        jobs.wait_for_query(id).await?;
+        jobs.slow_query(QueryRequest::new(APP, OP, input)).await?;
         took.push(began.elapsed());
         tokio::time::sleep(PAUSE).await;
     }
-    took.sort_unstable();
-    let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)].as_secs_f64() * 1_000.0;
-    Ok(Measured::Queries { milliseconds: Percentiles { p50: at(50), p90: at(90), p99: at(99), max: at(100) } })
+    Ok(Measured::Queries { milliseconds: Percentiles::of(took) })
+}
+
+/// One batch after the other, first alone and then beside another app's rows.
+async fn measure_beside(args: &BenchCommand, jobs: &JobManager) -> anyhow::Result<Measured> {
+    let rows = || (1..=args.rows).map(|number| NewRow::new(number, JsonText::trusted(args.input(number)))).collect::<Vec<_>>();
+    let one = async || {
+        let (rows, began) = (rows(), Instant::now());
+        let id = jobs.batch_submit(BatchRequest::new(APP, OP).with_rows(rows)).await?;
+        jobs.wait(id).await?;
+        let took = began.elapsed();
+        tokio::time::sleep(PAUSE_BESIDE).await;
+        anyhow::Ok(took)
+    };
+    // The first finds nothing prepared.
+    one().await?;
+    let (mut alone, mut beside) = (Vec::new(), Vec::new());
+    for _ in 0..args.batches {
+        alone.push(one().await?);
+    }
+    let others = jobs.batch_submit(BatchRequest::new(OTHER_APP, OP).held()).await?;
+    let waiting = args.beside.unwrap_or_default();
+    let mut first = 1;
+    while first <= waiting {
+        let last = waiting.min(first.saturating_add(CHUNK_ROWS - 1));
+        jobs.store().append_rows(others, (first..=last).map(|number| NewRow::new(number, JsonText::trusted(args.input(number)))).collect()).await?;
+        first = last.saturating_add(1);
+    }
+    jobs.release(others).await?;
+    while jobs.store().read_batch(others).await?.counts.success == 0 {
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+    for _ in 0..args.batches {
+        beside.push(one().await?);
+    }
+    if !jobs.batch_abort(others, Some("what was to be measured beside it has been")).await?.changed {
+        bail!("the {waiting} rows of the other app had ended before everything was measured: let more wait, or measure fewer batches");
+    }
+    jobs.wait(others).await?;
+    let (alone, beside) = (Percentiles::of(alone), Percentiles::of(beside));
+    Ok(Measured::Beside { times_alone: beside.p50 / alone.p50, alone_milliseconds: alone, beside_milliseconds: beside })
+}
+
+impl Percentiles {
+    fn of(mut took: Vec<Duration>) -> Percentiles {
+        took.sort_unstable();
+        let at = |percent: usize| took[(took.len() * percent / 100).min(took.len() - 1)].as_secs_f64() * 1_000.0;
+        Percentiles { p50: at(50), p90: at(90), p99: at(99), max: at(100) }
+    }
 }
 
 impl Phase {

@@ -3,7 +3,7 @@
 use super::batches::{check_context, check_inputs, new_batch, refused};
 use super::key::{self, digest_of_query};
 use super::{JobError, JobManager, QueryRequest};
-use crate::model::{Batch, BatchId, BatchStatus, Message, NewRow, OutputFile, ProcessorKind, RecordedOutcome};
+use crate::model::{Batch, BatchId, BatchStatus, Message, NewBatch, NewRow, OutputFile, ProcessorKind, RecordedOutcome};
 use crate::status::{QueryAnswer, Snapshot};
 use crate::store::Aborted;
 
@@ -43,16 +43,50 @@ impl JobManager {
     /// [`JobError::NoProcessor`], [`JobError::OtherKind`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::BadKey`],
     /// [`JobError::KeyReused`], [`JobError::Store`].
     pub async fn slow_query_submit(&self, request: QueryRequest) -> Result<BatchId, JobError> {
+        let key = request.key.clone();
+        let (batch, rows) = self.new_query(request).await?;
+        let id = batch.id;
+        self.shared.store.submit_batch(batch, rows).await.map_err(|error| refused(key, error))?;
+        Ok(id)
+    }
+
+    /// Submits a slow query and waits for what it returns: the shortest way to an answer, since the store is not asked in between.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager) -> anyhow::Result<()> {
+    /// use rowmill::jobs::QueryRequest;
+    /// use rowmill::model::JsonText;
+    ///
+    /// let input = JsonText::check(r#"{"account":"DE01","from":"2026-01-01","to":"2026-01-31"}"#)?;
+    /// let (id, result) = jobs.slow_query(QueryRequest::new("bank", "statement", input)).await?;
+    /// println!("{id}: {:?} {:?}", result.output, result.messages);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`JobManager::slow_query_submit`].
+    pub async fn slow_query(&self, request: QueryRequest) -> Result<(BatchId, QueryResult), JobError> {
+        if request.key.is_some() {
+            // It may have been submitted, and have ended, before.
+            let id = self.slow_query_submit(request).await?;
+            return Ok((id, self.wait_for_query(id).await?));
+        }
+        let (batch, rows) = self.new_query(request).await?;
+        let id = batch.id;
+        let mut waiting = self.wait_for_answer(id);
+        self.shared.store.submit_batch(batch, rows).await?;
+        Ok((id, waiting.end(self).await?))
+    }
+
+    async fn new_query(&self, request: QueryRequest) -> Result<(NewBatch, Vec<NewRow>), JobError> {
         let (version, policy) = self.find_op(&request.app, &request.op, ProcessorKind::SlowQuery).await?;
         let named = key::name(&request.app, request.key.as_deref(), || digest_of_query(&request))?;
         let rows = vec![NewRow::new(0, request.input)];
         check_context(&request.context)?;
         check_inputs(&rows)?;
         let terms = request.terms.or(policy).complete(request.start_at, request.deadline_at);
-        let batch = new_batch(version, named, request.context, terms, false);
-        let id = batch.id;
-        self.shared.store.submit_batch(batch, rows).await.map_err(|error| refused(request.key, error))?;
-        Ok(id)
+        Ok((new_batch(version, named, request.context, terms, false), rows))
     }
 
     /// What a slow query returned, or how far it is. Asked of the status cache first.

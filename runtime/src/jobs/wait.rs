@@ -4,9 +4,11 @@ use std::time::Duration;
 
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::watch;
 
 use super::{JobError, JobManager, QueryResult, QueryState};
 use crate::model::{Batch, BatchId, BatchStatus};
+use crate::status::Progress;
 use crate::store::StoreEvent;
 
 /// Events may be missing: the store is asked at least so often.
@@ -42,18 +44,38 @@ impl JobManager {
     /// # Errors
     /// As for [`JobManager::slow_query_done`].
     pub async fn wait_for_query(&self, id: BatchId) -> Result<QueryResult, JobError> {
-        let mut events = self.shared.store.events();
-        let mut progress = self.shared.status.watch(id);
-        let mut watched = true;
+        let mut waiting = self.wait_for_answer(id);
+        // After the subscription: an end between the two is not missed.
+        if let QueryState::Done(result) = self.read_answer(&self.read_batch(id).await?).await? {
+            return Ok(result);
+        }
+        waiting.end(self).await
+    }
+
+    /// Hears of the end of a slow query from now on.
+    pub(super) fn wait_for_answer(&self, id: BatchId) -> Waiting {
+        Waiting { id, events: self.shared.store.events(), progress: self.shared.status.watch(id), watched: true }
+    }
+}
+
+/// For the answer of a slow query.
+pub(super) struct Waiting {
+    id: BatchId,
+    events: Receiver<StoreEvent>,
+    progress: watch::Receiver<Progress>,
+    /// Until the status board has told of the end.
+    watched: bool,
+}
+
+impl Waiting {
+    /// Waits for an end that was not there before. The store is asked only where nobody tells of it.
+    pub async fn end(&mut self, jobs: &JobManager) -> Result<QueryResult, JobError> {
         loop {
-            if let QueryState::Done(result) = self.read_answer(&self.read_batch(id).await?).await? {
-                return Ok(result);
-            }
             let ended = tokio::select! {
-                ended = end_of(id, &mut events) => ended,
-                _ = progress.wait_for(|progress| progress.status.is_some_and(BatchStatus::is_final)), if watched => {
-                    watched = false;
-                    if let Some(result) = self.find_answer(id).await {
+                ended = end_of(self.id, &mut self.events) => ended,
+                _ = self.progress.wait_for(|progress| progress.status.is_some_and(BatchStatus::is_final)), if self.watched => {
+                    self.watched = false;
+                    if let Some(result) = jobs.find_answer(self.id).await {
                         return Ok(result);
                     }
                     false
@@ -61,8 +83,11 @@ impl JobManager {
             };
             if ended {
                 // So the two may be read in any order.
-                let (batch, rows) = tokio::join!(self.read_batch(id), self.shared.store.read_results(id, None, 1));
-                return Ok(self.answer(&batch?, rows?));
+                let (batch, rows) = tokio::join!(jobs.read_batch(self.id), jobs.shared.store.read_results(self.id, None, 1));
+                return Ok(jobs.answer(&batch?, rows?));
+            }
+            if let QueryState::Done(result) = jobs.read_answer(&jobs.read_batch(self.id).await?).await? {
+                return Ok(result);
             }
         }
     }

@@ -59,7 +59,10 @@ impl Worker {
         let woken = lane.wake.notified();
         let Some(first) = self.take(&lane.slots).await else { return Ok(()) };
         let mut slots = vec![first];
-        while let Ok(slot) = Arc::clone(&lane.slots).try_acquire_owned() {
+        let calm = lane.calm();
+        while calm.is_none()
+            && let Ok(slot) = Arc::clone(&lane.slots).try_acquire_owned()
+        {
             slots.push(slot);
         }
         let work = self.store.claim_work(&self.claim_request(lane, slots.len())).await?;
@@ -81,10 +84,18 @@ impl Worker {
         }
         lane.set_idle(false);
         let found_all = work.len() < slots.len();
+        let mut last = None;
         for (claimed, slot) in work.into_iter().zip(slots) {
-            tokio::spawn(Arc::clone(self).work(claimed, Arc::clone(lane), slot));
+            last = Some(tokio::spawn(Arc::clone(self).work(claimed, Arc::clone(lane), slot)));
         }
-        if found_all {
+        if let (Some(left), Some(working)) = (calm, last) {
+            let through = async {
+                // It only ends; what went wrong is told elsewhere.
+                let _ = working.await;
+                lane.until_finished().await;
+            };
+            self.idle(through, left).await;
+        } else if found_all {
             // But for what was being recorded at that moment. A look at once would be in the way of what was found.
             self.idle(woken, POLL_BESIDE).await;
         }

@@ -67,15 +67,20 @@ impl HeldLeases {
         self.lock().held.values().filter(|held| held.batch == id).for_each(|held| held.cancel.cancel());
     }
 
-    /// Leases of other apps than this one end after the row that they run, and give the rest back. Asked again too soon, they do not.
-    pub(super) fn ask_to_yield(&self, other_than: &str) {
+    /// Leases of other apps than this one end after the row that they run, and give the rest back. Asked again too soon, they do not. Whether any does.
+    pub(super) fn ask_to_yield(&self, other_than: &str) -> bool {
         let (now, mut leases) = (Instant::now(), self.lock());
         if leases.yielded_at.is_some_and(|at| now - at < YIELD_EVERY) {
-            return;
+            return false;
         }
         leases.yielded_at = Some(now);
         let yields = |held: &&Held| held.app.as_ref().is_some_and(|app| app != other_than) && now - held.since > YIELD_AFTER;
-        leases.held.values().filter(yields).for_each(|held| held.yields.cancel());
+        let mut any = false;
+        for held in leases.held.values().filter(yields) {
+            held.yields.cancel();
+            any = true;
+        }
+        any
     }
 
     /// Stops all guests.

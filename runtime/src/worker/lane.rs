@@ -1,11 +1,15 @@
 //! Slots for one kind of work: slow queries have slots that batches cannot take.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, Semaphore};
 
 use crate::model::ProcessorKind;
+
+/// What leases yielded for has the machine to itself for so long at most: a small batch is through by then, and they yield seldom.
+const CALM: Duration = Duration::from_millis(30);
 
 /// The slots of one kind, and what wakes their claims.
 pub(super) struct Lane {
@@ -24,6 +28,7 @@ pub(super) struct Lane {
     /// A batch may be ready to be finished.
     pub finish_wake: Notify,
     idle: AtomicBool,
+    calm_until: Mutex<Option<Instant>>,
 }
 
 impl Lane {
@@ -40,6 +45,7 @@ impl Lane {
             wake: Notify::new(),
             finish_wake: Notify::new(),
             idle: AtomicBool::new(false),
+            calm_until: Mutex::new(None),
         }
     }
 
@@ -67,6 +73,23 @@ impl Lane {
     /// The last claim found nothing, and nothing runs.
     pub fn is_idle(&self) -> bool {
         self.idle.load(Ordering::Acquire)
+    }
+
+    /// Leases have yielded: what they yielded for is not to share the cores with what would be claimed behind it.
+    pub fn calm_down(&self) {
+        *self.calm_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + CALM);
+    }
+
+    /// How long one lease at a time is enough.
+    pub fn calm(&self) -> Option<Duration> {
+        let left = self.calm_until.lock().unwrap_or_else(PoisonError::into_inner).map(|until| until.saturating_duration_since(Instant::now()));
+        left.filter(|left| !left.is_zero())
+    }
+
+    /// Waits until no batch is being finished.
+    pub async fn until_finished(&self) {
+        // A closed semaphore has no places: then nothing is finished either.
+        let _ = self.finishing.acquire_many(self.count).await;
     }
 
     /// Waits until nothing runs, and nothing is being recorded or finished. Nothing can begin afterwards.

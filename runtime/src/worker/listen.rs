@@ -38,8 +38,8 @@ impl Worker {
 
     /// When all slots are taken, other apps give back what they have not run: the next claim decides who has the slots. Within an app it would decide as before.
     fn make_room(&self, app: &str, kind: ProcessorKind) {
-        if kind == ProcessorKind::Batch && self.batches.slots.available_permits() == 0 {
-            self.held.ask_to_yield(app);
+        if kind == ProcessorKind::Batch && self.batches.slots.available_permits() == 0 && self.held.ask_to_yield(app) {
+            self.batches.calm_down();
         }
     }
 
