@@ -71,16 +71,16 @@ impl Waiting {
     /// Waits for an end that was not there before. The store is asked only where nobody tells of it.
     pub async fn end(&mut self, jobs: &JobManager) -> Result<QueryResult, JobError> {
         loop {
-            let ended = tokio::select! {
-                ended = end_of(self.id, &mut self.events) => ended,
-                _ = self.progress.wait_for(|progress| progress.status.is_some_and(BatchStatus::is_final)), if self.watched => {
-                    self.watched = false;
-                    if let Some(result) = jobs.find_answer(self.id).await {
-                        return Ok(result);
-                    }
-                    false
-                }
+            let (ended, told) = tokio::select! {
+                ended = end_of(self.id, &mut self.events) => (ended, false),
+                () = told_of_end(&mut self.progress), if self.watched => (false, true),
             };
+            if told {
+                self.watched = false;
+                if let Some(result) = jobs.find_answer(self.id).await {
+                    return Ok(result);
+                }
+            }
             if ended {
                 // So the two may be read in any order.
                 let (batch, rows) = tokio::join!(jobs.read_batch(self.id), jobs.shared.store.read_results(self.id, None, 1));
@@ -91,6 +91,12 @@ impl Waiting {
             }
         }
     }
+}
+
+/// Until the status board knows of the end, or can know nothing more.
+async fn told_of_end(progress: &mut watch::Receiver<Progress>) {
+    // What it holds is a lock, which nobody may keep while he waits.
+    drop(progress.wait_for(|progress| progress.status.is_some_and(BatchStatus::is_final)).await);
 }
 
 /// Until a batch has ended, or may have; whether it is known to have.

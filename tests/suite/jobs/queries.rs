@@ -11,6 +11,7 @@ on_each_store! {
     batches_do_not_take_the_slots_of_queries
     a_batch_is_no_query
     a_query_with_a_key_is_asked_once
+    a_query_is_answered_by_who_asks_it
 }
 
 const QUESTION: &str = r#"{"account":"DE0123456789","from":"2026-01-01","to":"2026-01-31","opening_cents":500,"transactions":[]}"#;
@@ -49,6 +50,24 @@ async fn a_query_with_a_key_is_asked_once(site: Site) {
     // A batch has no key that a query has.
     let batch = rowmill::jobs::BatchRequest::new("bank", "validate").with_rows(vec![transaction(1)]).with_key("mine");
     refused!(site.jobs.batch_submit(batch).await, JobError::KeyReused { .. });
+}
+
+async fn a_query_is_answered_by_who_asks_it(mut site: Site) {
+    site.begin_work();
+    let ask = |key: Option<&str>| {
+        let request = QueryRequest::new("bank", "statement", JsonText::check(QUESTION).unwrap());
+        let (jobs, request) = (site.jobs.clone(), QueryRequest { key: key.map(str::to_owned), ..request });
+        // As a service would, which answers many at a time.
+        tokio::spawn(async move { tokio::time::timeout(SOON, jobs.slow_query(request)).await.unwrap().unwrap() })
+    };
+    let (one, other) = (ask(None).await.unwrap(), ask(None).await.unwrap());
+    assert!(one.0 != other.0 && one.1.output == other.1.output && one.1.status == BatchStatus::Success, "{one:?} {other:?}");
+    let QueryState::Done(read) = site.jobs.slow_query_done(one.0).await.unwrap() else { panic!() };
+    assert_eq!(read, one.1);
+    // With a key it is the same query, also when it has ended.
+    let (one, again) = (ask(Some("mine")).await.unwrap(), ask(Some("mine")).await.unwrap());
+    assert_eq!(one, again);
+    site.end_work().await;
 }
 
 async fn a_query_that_runs_can_be_aborted_and_one_that_ended_cannot(mut site: Site) {

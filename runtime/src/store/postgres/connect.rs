@@ -9,6 +9,7 @@ use std::time::Duration;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::listen;
 use super::schema::{self, SchemaState};
@@ -26,6 +27,9 @@ const SET_LOCAL: &str = "SET LOCAL idle_in_transaction_session_timeout = '10s'; 
 /// A connection that was used so short a time ago is not tried out first.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How many connections lead: see [`PgStore::unit`].
+const LEADING: u32 = 1;
 
 /// How to reach a database.
 #[derive(Clone)]
@@ -61,6 +65,10 @@ impl PgSettings {
 /// A [`super::Store`] in the schema `rowmill` of a PostgreSQL database, version 13 or later.
 pub struct PgStore {
     pool: PgPool,
+    /// The connection that statements take first.
+    lead: PgPool,
+    /// Whoever has it has the lead: nobody waits for it.
+    lead_free: Arc<Semaphore>,
     pooler: Pooler,
     pub(super) events: Events,
     pub(super) clock: Option<Arc<dyn Clock>>,
@@ -74,22 +82,20 @@ impl PgStore {
     /// `Invalid` for a URL that is none, and for a schema that is missing, older or newer, with what to do about it; `Failed` when it cannot be reached.
     pub async fn connect(settings: &PgSettings) -> Result<PgStore, StoreError> {
         let options = settings.options()?;
-        let pool = PgPoolOptions::new()
-            .max_connections(settings.connections.max(1))
-            .acquire_timeout(CONNECT_TIMEOUT)
-            .test_before_acquire(false)
-            .before_acquire(|connection, meta| {
-                Box::pin(async move {
-                    if meta.idle_for > TRUSTED_FOR {
-                        connection.ping().await?;
-                    }
-                    Ok(true)
-                })
-            })
-            .connect_with(options)
+        let pool = of_at_most(settings.connections.saturating_sub(LEADING).max(1))
+            .connect_with(options.clone())
             .await
             .map_err(failed("connect to its database"))?;
-        let mut store = PgStore { pool, pooler: settings.pooler, events: Events::new(), clock: None, listening: None };
+        let lead = of_at_most(LEADING).connect_lazy_with(options);
+        let mut store = PgStore {
+            pool,
+            lead,
+            lead_free: Arc::new(Semaphore::new(1)),
+            pooler: settings.pooler,
+            events: Events::new(),
+            clock: None,
+            listening: None,
+        };
         let state = schema::read_state(&mut *store.unit().await?).await?;
         if state != SchemaState::Current {
             return Err(StoreError::Invalid(state.to_string()));
@@ -121,15 +127,20 @@ impl PgStore {
         if let Some(listening) = &self.listening {
             listening.abort();
         }
-        self.pool.close().await;
+        tokio::join!(self.pool.close(), self.lead.close());
     }
 
-    /// A connection for one statement, which is a transaction of its own.
+    /// A connection for one statement, which is a transaction of its own. While little is to be done it is always the same one: the pool hands its connections out in turn, and a
+    /// server process that has not worked for a while is slow, since what it has prepared is out of the processor's caches.
     pub(super) async fn unit(&self) -> Result<Unit, StoreError> {
-        Ok(match self.pooler {
-            Pooler::None => Unit::Statement(self.pool.acquire().await.map_err(failed("get a connection to its database"))?),
-            Pooler::Transaction => Unit::Transaction(self.begin().await?),
-        })
+        let connecting = failed("get a connection to its database");
+        match self.pooler {
+            Pooler::None => Ok(match Arc::clone(&self.lead_free).try_acquire_owned() {
+                Ok(lead) => Unit::Statement { connection: self.lead.acquire().await.map_err(connecting)?, _lead: Some(lead) },
+                Err(_) => Unit::Statement { connection: self.pool.acquire().await.map_err(connecting)?, _lead: None },
+            }),
+            Pooler::Transaction => Ok(Unit::Transaction(self.begin().await?)),
+        }
     }
 
     /// Whether statements get a name, under which a connection keeps them prepared. Through a pooler the next transaction may meet another connection.
@@ -156,6 +167,19 @@ impl Drop for PgStore {
     }
 }
 
+fn of_at_most(connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new().max_connections(connections).acquire_timeout(CONNECT_TIMEOUT).test_before_acquire(false).before_acquire(
+        |connection, meta| {
+            Box::pin(async move {
+                if meta.idle_for > TRUSTED_FOR {
+                    connection.ping().await?;
+                }
+                Ok(true)
+            })
+        },
+    )
+}
+
 /// Ends a transaction that found something wrong: at once, since it holds locks.
 pub(super) async fn refuse<T>(db: Transaction<'static, Postgres>, error: StoreError) -> Result<T, StoreError> {
     // When the connection is lost the locks go with it.
@@ -167,14 +191,18 @@ pub(super) async fn refuse<T>(db: Transaction<'static, Postgres>, error: StoreEr
 /// `fetch_optional` have returned already. Through a pooler the statement needs a transaction around it: it is prepared and run in two steps, which could otherwise go
 /// to two connections.
 pub(super) enum Unit {
-    Statement(PoolConnection<Postgres>),
+    Statement {
+        connection: PoolConnection<Postgres>,
+        /// Given back with the connection, where that has the lead.
+        _lead: Option<OwnedSemaphorePermit>,
+    },
     Transaction(Transaction<'static, Postgres>),
 }
 
 impl Unit {
     pub(super) async fn done(self) -> Result<(), StoreError> {
         match self {
-            Unit::Statement(_) => Ok(()),
+            Unit::Statement { .. } => Ok(()),
             Unit::Transaction(transaction) => transaction.commit().await.map_err(failed("commit a statement")),
         }
     }
@@ -183,7 +211,7 @@ impl Unit {
     pub(super) async fn undone(self) {
         // When the connection is lost the locks go with it.
         let _ = match self {
-            Unit::Statement(mut connection) => connection.ping().await,
+            Unit::Statement { mut connection, .. } => connection.ping().await,
             Unit::Transaction(transaction) => transaction.rollback().await,
         };
     }
@@ -194,7 +222,7 @@ impl Deref for Unit {
 
     fn deref(&self) -> &PgConnection {
         match self {
-            Unit::Statement(connection) => connection,
+            Unit::Statement { connection, .. } => connection,
             Unit::Transaction(transaction) => transaction,
         }
     }
@@ -203,7 +231,7 @@ impl Deref for Unit {
 impl DerefMut for Unit {
     fn deref_mut(&mut self) -> &mut PgConnection {
         match self {
-            Unit::Statement(connection) => connection,
+            Unit::Statement { connection, .. } => connection,
             Unit::Transaction(transaction) => transaction,
         }
     }
