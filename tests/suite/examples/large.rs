@@ -1,0 +1,62 @@
+//! batch-large: the balance of 100,000 rows.
+
+use std::path::Path;
+
+use rowmill_tests::servers::Database;
+
+use super::{Shown, assert_lines, example};
+
+/// Its balance in cents, read from the file by the test itself.
+fn balance_of(file: &Path) -> (usize, i64) {
+    let mut reader = csv::Reader::from_path(file).unwrap();
+    let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    let cents = records.iter().map(|record| {
+        let (whole, places) = record[4].split_once('.').unwrap();
+        let cents = whole.parse::<i64>().unwrap() * 100 + places.parse::<i64>().unwrap();
+        match &record[2] {
+            "deposit" => cents,
+            "withdrawal" => -cents,
+            other => panic!("{other}"),
+        }
+    });
+    (records.len(), cents.sum())
+}
+
+fn its_balance_is_that_of_the_file(arguments: &[&str]) {
+    let Shown { out, directory } = example("batch-large", arguments);
+    let (rows, balance) = balance_of(&directory.path().join("transactions.csv"));
+    assert_eq!(rows, 100_000);
+    let mut expected = vec!["submitted: 100000 rows in 10 batches, for 10 workers"];
+    expected.extend(["batch "; 10]);
+    expected.push("100000 rows succeeded in ");
+    let end = format!("balance: {balance} cents in the file, {balance} in the results, {balance} in postings.csv");
+    expected.push(&end);
+    assert_lines(&out, &expected);
+    assert_eq!(out.matches(": success: 10000 rows, 10000 success, 0 failed, 0 aborted").count(), 10, "{out}");
+}
+
+#[test]
+fn batch_large_balances_over_the_embedded_store() {
+    its_balance_is_that_of_the_file(&[]);
+}
+
+#[test]
+fn batch_large_balances_over_postgresql_with_ten_processes() {
+    let database = Database::create().unwrap();
+    // Who ran what is gone with the leases: a trigger writes it down. The schema has to be there for that.
+    crate::support::ended(
+        std::process::Command::new(crate::support::target().join("release/rowmill")).arg("migrate").env("ROWMILL_STORE_URL", database.url()),
+    );
+    database
+        .sql(
+            "CREATE TABLE leased (worker text, rows int);
+             CREATE FUNCTION note_lease() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                INSERT INTO public.leased VALUES (NEW.worker, NEW.last_row - NEW.next_row + 1); RETURN NULL; END $$;
+             CREATE TRIGGER note_lease AFTER INSERT ON rowmill.leases FOR EACH ROW EXECUTE FUNCTION note_lease()",
+        )
+        .unwrap();
+    its_balance_is_that_of_the_file(&["--processes", "--store", &format!("'{}'", database.url())]);
+    let of = |what: &str| database.sql(&format!("SELECT {what} FROM leased")).unwrap().trim().parse::<u64>().unwrap();
+    assert_eq!(of("sum(rows)"), 100_000);
+    assert_eq!(of("count(DISTINCT worker)"), 10, "not every process had a part");
+}
