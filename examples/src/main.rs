@@ -11,6 +11,8 @@ mod slowquery_abort;
 mod slowquery_report;
 mod stage;
 
+use std::process::ExitCode;
+
 use clap::Parser;
 
 use crate::stage::Place;
@@ -35,8 +37,18 @@ enum Example {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
-    match Example::parse() {
+async fn main() -> ExitCode {
+    match run(Example::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(example: Example) -> anyhow::Result<()> {
+    match example {
         Example::BatchAppend(place) => batch_append::run(&place).await,
         Example::BatchAbort(place) => batch_abort::run(&place).await,
         Example::BatchBlobrows(place) => batch_blobrows::run(&place).await,
