@@ -21,7 +21,7 @@ async fn report(stage: &Stage) -> anyhow::Result<()> {
     let question = json!({
         "account": "DE0123456789", "from": "2026-01-01", "to": "2026-01-31", "opening_cents": 1_000_000, "transactions": transactions.collect::<Vec<_>>(),
     });
-    let id = jobs.slow_query_submit(QueryRequest::new("bank", "statement", JsonText::check(&question.to_string())?)).await?;
+    let id = jobs.slow_query_submit(QueryRequest::new("bank", "statement", JsonText::check(question.to_string())?)).await?;
 
     let result = loop {
         match jobs.slow_query_done(id).await? {

@@ -110,9 +110,9 @@ fn root() -> &'static Path {
 /// A row with this line.
 ///
 /// # Errors
-/// When the input is larger or deeper than JSON may be.
+/// When the input is nested too deeply.
 pub fn row(line: u32, input: &serde_json::Value) -> anyhow::Result<NewRow> {
-    Ok(NewRow::new(line, JsonText::check(&input.to_string())?))
+    Ok(NewRow::new(line, JsonText::check(input.to_string())?))
 }
 
 /// A good deposit of so many cents, for the processor `bank-transactions`.

@@ -82,7 +82,7 @@ fn batch_abort_keeps_outcomes_and_stops_the_rest() {
 fn batch_blobrows_joins_pieces_in_line_order() {
     let Shown { out, .. } = example("batch-blobrows", &[]);
     let mut expected = vec!["failed: 10 rows, 5 success, 5 failed, 0 aborted".to_owned(), "postings.csv, ".to_owned()];
-    expected.extend([1, 3, 5, 7, 9].map(|line| format!("{line},T{line},DE9710027535,{}00,EUR", line)));
+    expected.extend([1, 3, 5, 7, 9].map(|line| format!("{line},T{line},DE9710027535,{line}00,EUR")));
     expected.push("rejects.csv, ".to_owned());
     expected.extend([2, 4, 6, 8, 10].map(|line| format!("{line},T{line},amount-not-positive")));
     assert_lines(&out, &expected.iter().map(String::as_str).collect::<Vec<_>>());
