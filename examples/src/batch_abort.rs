@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::stage::{Place, Stage, guest, in_short, row};
 use rowmill::jobs::BatchRequest;
 use serde_json::json;
+
+use crate::stage::{Place, Stage, guest, in_short, row};
 
 const ROWS: u32 = 1_000;
 

@@ -1,7 +1,8 @@
 //! Rows are appended to a batch while it is held; then it is released.
 
-use crate::stage::{Place, Stage, deposit, guest, in_short, row};
 use rowmill::jobs::BatchRequest;
+
+use crate::stage::{Place, Stage, deposit, guest, in_short, row};
 
 pub async fn run(place: &Place) -> anyhow::Result<()> {
     Stage::open(place, "batch-append").await?.run(append).await

@@ -1,8 +1,9 @@
 //! Rows write pieces of output files, which are joined in the order of the lines: here the odd lines are good and write to one file, the even ones are bad and
 //! write to another.
 
-use crate::stage::{Place, Stage, deposit, guest, in_short, row};
 use rowmill::jobs::BatchRequest;
+
+use crate::stage::{Place, Stage, deposit, guest, in_short, row};
 
 const ROWS: u32 = 10;
 

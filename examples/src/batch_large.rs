@@ -9,7 +9,6 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use crate::stage::{Place, Stage, guest, in_short};
 use anyhow::{Context, ensure};
 use clap::Args;
 use futures_util::TryStreamExt;
@@ -19,6 +18,8 @@ use rowmill::model::BatchId;
 use rowmill::worker::WorkerSettings;
 use serde::Deserialize;
 use tokio::process::{Child, Command};
+
+use crate::stage::{Place, Stage, guest, in_short};
 
 const FILE: &str = "transactions.csv";
 

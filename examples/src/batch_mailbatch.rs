@@ -7,8 +7,6 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::journal::{Entry, Journal};
-use crate::stage::{Place, Stage, guest, in_short, row};
 use anyhow::Context;
 use clap::Args;
 use futures_util::TryStreamExt;
@@ -20,6 +18,9 @@ use rowmill::jobs::BatchRequest;
 use rowmill::model::{JsonText, RowStatus};
 use serde::Deserialize;
 use serde_json::json;
+
+use crate::journal::{Entry, Journal};
+use crate::stage::{Place, Stage, guest, in_short, row};
 
 #[derive(Args)]
 pub struct Options {

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::stage::{Place, Stage, guest};
 use rowmill::jobs::{QueryRequest, QueryState};
 use rowmill::model::{App, JsonText, Limits};
 use rowmill::worker::WorkerSettings;
 use serde_json::json;
+
+use crate::stage::{Place, Stage, guest};
 
 pub async fn run(place: &Place) -> anyhow::Result<()> {
     let settings = WorkerSettings { query_slots: 1, ..WorkerSettings::local() };

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use crate::stage::{Place, Stage, guest};
 use anyhow::Context;
 use rowmill::jobs::{QueryRequest, QueryState};
 use rowmill::model::JsonText;
 use serde_json::json;
+
+use crate::stage::{Place, Stage, guest};
 
 pub async fn run(place: &Place) -> anyhow::Result<()> {
     Stage::open(place, "slowquery-report").await?.run(report).await
