@@ -54,6 +54,14 @@ demo: cc ## Validate 100,000 bank transactions with a sandboxed guest, and check
 		$(say) "output: $$file ($$(du -sh "$$file" | cut -f 1))"
 	done
 
+.PHONY: example
+example: cc guests ## Run one of Alya's examples: make example NAME=batch-append (docs/from-alya.md lists them)
+	@cargo build --release --workspace --bins
+	case "$(NAME)" in
+		banktxns|infiled) examples/$(NAME)/run.sh $(ARGS) ;;
+		*) $(target)/release/alya-examples $(NAME) $(ARGS) ;;
+	esac
+
 .PHONY: test
 test: cc nextest guests servers ## Run every test
 	@$(say) "documentation tests"
@@ -123,16 +131,17 @@ nextest:
 		cargo install cargo-nextest --locked
 	fi
 
-# What tests start for themselves: PostgreSQL, PgBouncer, Redis and a server that speaks S3. Debian starts services when it installs them, unless
+# What tests start for themselves: PostgreSQL, PgBouncer, Redis, and servers that speak S3 and SMTP. Debian starts services when it installs them, unless
 # policy-rc.d says no.
 .PHONY: servers
 servers: cc ## Install the servers that tests start
 	@missing=()
 	compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || command -v postgres >/dev/null || missing+=(postgresql)
-	for program in redis-server pgbouncer psql setpriv; do
+	for program in redis-server pgbouncer psql setpriv aiosmtpd; do
 		PATH=$$PATH:/usr/sbin command -v "$$program" >/dev/null || case $$program in
 			psql) missing+=(postgresql-client) ;;
 			setpriv) missing+=(util-linux) ;;
+			aiosmtpd) missing+=(python3-aiosmtpd) ;;
 			*) missing+=("$$program") ;;
 		esac
 	done

@@ -12,6 +12,7 @@ mod postgres;
 mod process;
 mod redis;
 mod s3;
+mod smtp;
 mod spawner;
 mod worker;
 
@@ -20,6 +21,7 @@ pub use pgbouncer::PgBouncer;
 pub use postgres::{Postgres, PostgresOptions};
 pub use redis::Redis;
 pub use s3::S3;
+pub use smtp::Smtp;
 pub use worker::WorkerProcess;
 
 /// Where a test finds the URL of the PostgreSQL server that it shares with others.

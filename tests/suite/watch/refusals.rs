@@ -1,12 +1,26 @@
 //! What is refused: files, and configurations.
 
 use std::fs;
+use std::io::Write;
 
+use flate2::Compression;
+use flate2::write::GzEncoder;
 use serde_json::Value;
 
 use super::{Site, gzip, names};
 use crate::service::{Installation, transactions};
 use crate::support::guests;
+
+/// Some hundred kilobytes that become 80 MiB of good rows.
+fn bomb() -> Vec<u8> {
+    let mut encoder = GzEncoder::new(b"".to_vec(), Compression::best());
+    encoder.write_all(b"id,memo\n").unwrap();
+    let row = format!("1,{}\n", "a".repeat(100 << 10));
+    for _ in 0..800 {
+        encoder.write_all(row.as_bytes()).unwrap();
+    }
+    encoder.finish().unwrap()
+}
 
 fn refused_files_stand_in_failed(site: Installation) {
     let site = Site::new(site, "50ms");
@@ -19,6 +33,7 @@ fn refused_files_stand_in_failed(site: Installation) {
     site.put("t-binary.csv", "id,amount\n1,\0\n");
     site.put("t-cut.csv.gz", &compressed[..compressed.len() / 2]);
     site.put("t-plain.csv.gz", transactions(1, 2));
+    site.put("t-bomb.csv.gz", bomb());
     site.put("t-late.csv", [transactions(1, 30_000).as_bytes(), b"\xff\n"].concat());
     site.put("checked-1.csv", trailer("3.60"));
     site.put("checked-2.csv", header);
@@ -38,6 +53,7 @@ fn refused_files_stand_in_failed(site: Installation) {
         ("t-binary.csv", "bad_file", "it is not text: byte 13 is NUL"),
         ("t-cut.csv.gz", "bad_file", "its compressed data ends too early: it was cut off"),
         ("t-plain.csv.gz", "bad_file", "it is not compressed with gzip, though it is called so"),
+        ("t-bomb.csv.gz", "bad_file", "its compressed data grows to more than 200 times its size"),
         ("t-late.csv", "bad_file", "it is not UTF-8: line 30002"),
         ("checked-1.csv", "total-differs", "total-differs (amount): 3.60, 3.50"),
         ("checked-2.csv", "bad_file", "it has a header and no record"),
@@ -45,7 +61,7 @@ fn refused_files_stand_in_failed(site: Installation) {
         let (found_code, found_text) = reason(name);
         assert!(found_code == code && found_text.contains(text), "{name}: {found_code}: {found_text}");
     }
-    assert_eq!(reports.len(), 9);
+    assert_eq!(reports.len(), 10);
     assert_eq!((names(&site.place("incoming")), names(&site.place("done")), names(&site.place(".work"))), (vec![], vec![], vec![]));
     if site.site.database.is_some() {
         assert_eq!(site.count("SELECT count(*) FROM rowmill.batches"), 0);
