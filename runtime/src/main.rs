@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rowmill::cli::{
-    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, migrate, policies, query, results, run, schedules, status, submit, terms, watch,
+    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, migrate, policies, prune, query, results, run, schedules, status, submit, terms, watch,
     work, workers,
 };
 
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Results(args) => results::results(&args),
         Command::Abort(args) => status::abort(&args),
         Command::Priority(args) => terms::priority(&args),
+        Command::Prune(args) => prune::run(&args),
         Command::Policies(args) => policies::run(&args),
         Command::Pause(args) => policies::pause(&args),
         Command::Resume(args) => policies::resume(&args),

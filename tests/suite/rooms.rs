@@ -43,7 +43,9 @@ const RULES: &[Rule] = &[
     KnowsOnly("worker", &["blobs", "model", "registry", "sandbox", "status", "store"]),
     // Who ticks only submits.
     KnowsOnly("schedule", &["model", "store"]),
-    KnowsOnly("jobs", &["blobs", "model", "registry", "sandbox", "schedule", "status", "store", "worker"]),
+    // Who prunes only removes.
+    KnowsOnly("prune", &["blobs", "model", "store"]),
+    KnowsOnly("jobs", &["blobs", "model", "prune", "registry", "sandbox", "schedule", "status", "store", "worker"]),
     NeverKnows("jobs", "worker::claim"),
     KnowsOnly("watch", &["intake", "jobs", "model", "sandbox", "store"]),
     // and who asks reads through the store, never through the worker. (The command line starts one.)

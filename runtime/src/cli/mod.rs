@@ -16,6 +16,7 @@ mod feed;
 pub mod migrate;
 pub mod policies;
 mod progress;
+pub mod prune;
 pub mod query;
 pub mod results;
 pub mod run;
@@ -70,6 +71,7 @@ pub enum Command {
     Results(results::ResultsCommand),
     Abort(status::AbortCommand),
     Priority(terms::PriorityCommand),
+    Prune(prune::PruneCommand),
     Policies(policies::PoliciesCommand),
     Pause(policies::PauseCommand),
     Resume(policies::ResumeCommand),

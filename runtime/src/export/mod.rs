@@ -7,7 +7,7 @@ mod summary;
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use futures_util::TryStreamExt;
@@ -18,8 +18,8 @@ pub use summary::Summary;
 use self::failed::FailedRows;
 use crate::blobs::Blobs;
 use crate::intake::Format;
-use crate::model::{Batch, RowStatus};
-use crate::store::{ResultCursor, Store};
+use crate::model::{Batch, Part, RowStatus};
+use crate::store::{ResultCursor, Store, StoreError};
 
 /// Names in the directory of a run.
 pub const RESULTS: &str = "results.ndjson";
@@ -82,6 +82,9 @@ async fn export_rows(store: &dyn Store, batch: &Batch, format: Format, header: &
 }
 
 async fn export_files(blobs: &Blobs, batch: &Batch, out: &Dir) -> anyhow::Result<()> {
+    if let Some(at) = batch.pruned.files {
+        bail!(StoreError::Pruned { id: batch.id, part: Part::Files, at });
+    }
     if batch.files.is_empty() {
         return Ok(());
     }

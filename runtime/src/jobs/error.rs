@@ -1,5 +1,6 @@
 use crate::blobs::BlobError;
 use crate::model::{BatchId, BatchStatus, ProcessorKind};
+use crate::prune::PruneError;
 use crate::sandbox::LoadError;
 use crate::schedule::ScheduleError;
 use crate::store::StoreError;
@@ -51,6 +52,15 @@ pub enum JobError {
     Blobs(#[from] BlobError),
     #[error(transparent)]
     Worker(#[from] WorkerError),
+}
+
+impl From<PruneError> for JobError {
+    fn from(error: PruneError) -> JobError {
+        match error {
+            PruneError::Store(error) => error.into(),
+            PruneError::Blobs(error) => error.into(),
+        }
+    }
 }
 
 impl From<StoreError> for JobError {

@@ -43,6 +43,7 @@ mod apps;
 mod batches;
 mod error;
 mod files;
+mod keeping;
 mod key;
 mod policies;
 mod queries;
@@ -63,6 +64,7 @@ pub use self::schedules::{ScheduleRequest, Scheduled};
 
 use crate::blobs::Blobs;
 use crate::model::{Batch, BatchId};
+use crate::prune::Pace;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
 use crate::schedule::Ticker;
@@ -100,7 +102,7 @@ impl JobManager {
         JobManager { shared: Arc::clone(&self.shared), only_app: Some(app.into()) }
     }
 
-    /// Claims and runs what was submitted, here or elsewhere, and submits what schedules ask for, until [`JobManager::shutdown`]. Rows that run then come to their end, for the settings'
+    /// Claims and runs what was submitted, here or elsewhere, submits what schedules ask for, and prunes what is not kept any longer, until [`JobManager::shutdown`]. Rows that run then come to their end, for the settings'
     /// `drain_grace`; the others are given back.
     ///
     /// # Errors
@@ -133,7 +135,8 @@ impl JobManager {
             }
             ticked
         };
-        let (ended, ticked) = tokio::join!(working, ticking);
+        let pruner = self.pruner(Pace::Background);
+        let (ended, ticked, ()) = tokio::join!(working, ticking, pruner.run(&stopped));
         draining.abort();
         ended?;
         Ok(ticked?)

@@ -5,6 +5,7 @@ mod batch;
 mod clock;
 mod ending;
 mod json;
+mod keep;
 mod lease;
 mod limits;
 mod outcome;
@@ -21,6 +22,7 @@ pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, 
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use ending::{Answer, Ending, RowRun};
 pub use json::{JsonText, NotJson};
+pub use keep::{Due, DueCounts, Keep, KeepFor, NoKeepFor, OpKey, Part, PartialKeep, PrunedParts, Pruning};
 pub use lease::{ClaimRequest, ClaimedWork, FinishLease, Lease, LeaseKey, LeasedRow};
 pub use limits::Limits;
 pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict};
