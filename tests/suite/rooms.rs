@@ -44,8 +44,9 @@ const RULES: &[Rule] = &[
     // Who ticks only submits.
     KnowsOnly("schedule", &["model", "store"]),
     // Who prunes only removes.
-    KnowsOnly("prune", &["blobs", "model", "store"]),
-    KnowsOnly("jobs", &["blobs", "model", "prune", "registry", "sandbox", "schedule", "status", "store", "worker"]),
+    KnowsOnly("prune", &["blobs", "model", "status", "store"]),
+    KnowsOnly("export", &["blobs", "intake", "model", "store"]),
+    KnowsOnly("jobs", &["blobs", "export", "model", "prune", "registry", "sandbox", "schedule", "status", "store", "worker"]),
     NeverKnows("jobs", "worker::claim"),
     KnowsOnly("watch", &["intake", "jobs", "model", "sandbox", "store"]),
     // and who asks reads through the store, never through the worker. (The command line starts one.)

@@ -12,6 +12,7 @@ pub mod apps;
 pub mod bench;
 pub mod config;
 pub mod deploy;
+pub mod export;
 mod feed;
 pub mod migrate;
 pub mod policies;
@@ -69,6 +70,7 @@ pub enum Command {
     Status(status::StatusCommand),
     Rows(results::RowsCommand),
     Results(results::ResultsCommand),
+    Export(export::ExportCommand),
     Abort(status::AbortCommand),
     Priority(terms::PriorityCommand),
     Prune(prune::PruneCommand),

@@ -36,6 +36,13 @@ pub enum JobError {
     NotFinal { id: BatchId, status: BatchStatus },
     #[error("slow query {id} has ended already, as {}", status.as_str())]
     AlreadyFinal { id: BatchId, status: BatchStatus },
+    /// Nothing was removed.
+    #[error("batch {id} was not exported")]
+    NotExported {
+        id: BatchId,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// There is no such schedule, or it is another app's.
     #[error("app {app:?} has no schedule {name:?}")]
     NoSchedule { app: String, name: String },

@@ -61,7 +61,7 @@ impl JobManager {
 
     pub(super) fn pruner(&self, pace: Pace) -> Pruner {
         let shared = &self.shared;
-        Pruner::new(shared.store.clone(), shared.blobs.clone(), shared.worker.keep.clone(), pace)
+        Pruner::new(shared.store.clone(), shared.blobs.clone(), shared.status.clone(), shared.worker.keep, pace)
     }
 
     fn app_to_prune<'a>(&'a self, app: Option<&'a str>) -> Result<Option<&'a str>, JobError> {

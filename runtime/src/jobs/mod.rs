@@ -42,6 +42,7 @@
 mod apps;
 mod batches;
 mod error;
+mod export;
 mod files;
 mod keeping;
 mod key;
@@ -56,6 +57,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::JobError;
+pub use self::export::Exported;
 pub use self::files::{KeepError, KeptFile};
 pub use self::key::KEY_BYTES_MAX;
 pub use self::queries::{QueryResult, QueryState};

@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for KeepFor {
 }
 
 /// How long the parts of a batch are kept once it is done, and how long it is kept itself. Its parts go with it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Keep {
     /// Output files.
     pub files: KeepFor,
@@ -94,7 +94,7 @@ impl Keep {
 }
 
 /// The same as far as something is said.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct PartialKeep {
     #[serde(skip_serializing_if = "Option::is_none")]

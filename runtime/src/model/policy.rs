@@ -26,7 +26,14 @@ pub struct Policy {
 impl Policy {
     /// One that says nothing.
     pub fn of(app: impl Into<String>, op: Option<&str>) -> Policy {
-        Policy { app: app.into(), op: op.map(str::to_lowercase), paused: false, rate: None, terms: PartialTerms::default(), keep: PartialKeep::default() }
+        Policy {
+            app: app.into(),
+            op: op.map(str::to_lowercase),
+            paused: false,
+            rate: None,
+            terms: PartialTerms::default(),
+            keep: PartialKeep::default(),
+        }
     }
 }
 

@@ -62,7 +62,9 @@ mod tests {
     #[test]
     fn a_step_has_as_many_rows_as_fit_into_its_time() {
         let mut rows = StepRows::default();
-        for (went_through, millis, next) in [(1_000, 1, 2_000), (2_000, 10, 4_000), (4_000, 20, 4_000), (4_000, 200, 400), (400, 4_000, 100), (3, 1, 100)] {
+        for (went_through, millis, next) in
+            [(1_000, 1, 2_000), (2_000, 10, 4_000), (4_000, 20, 4_000), (4_000, 200, 400), (400, 4_000, 100), (3, 1, 100)]
+        {
             rows.learn(went_through, Duration::from_millis(millis));
             assert_eq!(rows.next(), next);
         }

@@ -10,6 +10,7 @@ use super::Pace;
 use super::pace::StepRows;
 use crate::blobs::{BlobError, Blobs};
 use crate::model::{BatchId, Due, DueCounts, Keep, OpKey, Part, PartialKeep, Policy, Pruning};
+use crate::status::StatusBoard;
 use crate::store::{Store, StoreError};
 
 /// Between two looks for what is due.
@@ -61,14 +62,15 @@ pub struct DueOp {
 pub struct Pruner {
     store: Arc<dyn Store>,
     blobs: Blobs,
+    status: Arc<StatusBoard>,
     /// What holds where no policy says anything.
     defaults: Keep,
     pace: Pace,
 }
 
 impl Pruner {
-    pub fn new(store: Arc<dyn Store>, blobs: Blobs, defaults: Keep, pace: Pace) -> Pruner {
-        Pruner { store, blobs, defaults, pace }
+    pub fn new(store: Arc<dyn Store>, blobs: Blobs, status: Arc<StatusBoard>, defaults: Keep, pace: Pace) -> Pruner {
+        Pruner { store, blobs, status, defaults, pace }
     }
 
     /// Prunes what is due until it is stopped. It outlasts failures: nobody waits for it.
@@ -178,7 +180,7 @@ impl Pruner {
     fn keep_of(&self, key: &OpKey, policies: &[Policy]) -> Keep {
         let said = |op: Option<&str>| {
             let policy = policies.iter().find(|policy| policy.app == key.app && policy.op.as_deref() == op);
-            policy.map(|policy| policy.keep.clone()).unwrap_or_default()
+            policy.map(|policy| policy.keep).unwrap_or_default()
         };
         said(Some(&key.op)).or(said(None)).complete(&self.defaults)
     }
@@ -200,6 +202,8 @@ impl Pruner {
             if !step.left {
                 let pruned = if pruning.whole { &mut report.batches } else { &mut report.parts_of };
                 *pruned += 1;
+                // Who asks from now on is told by the store.
+                self.status.forget(id).await;
                 return Ok(());
             }
             // It went through all rows: somebody else wants more of the batch to go.

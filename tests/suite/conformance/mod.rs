@@ -16,6 +16,7 @@ mod due;
 mod files;
 mod finish;
 mod hold;
+mod keeping;
 mod leases;
 mod policies;
 mod record;
@@ -284,6 +285,22 @@ macro_rules! conformance {
                 a_takeover_and_a_late_record_at_the_same_moment_record_once
                 of_many_claims_at_the_same_moment_one_finishes_each_step
                 many_workers_record_each_row_once_and_finish_each_batch_once
+            }
+            keeping {
+                how_long_batches_are_kept_comes_back_as_it_was_said
+                only_batches_that_are_done_are_pruned
+                the_oldest_batch_that_is_due_goes_first_and_no_other
+                outcomes_that_were_pruned_say_so_and_the_summary_stays
+                inputs_that_were_pruned_leave_the_outcomes
+                files_that_were_pruned_are_named_until_they_are_gone
+                a_batch_goes_with_all_that_is_left_of_it
+                a_key_lasts_as_long_as_its_batch
+                lines_in_any_order_go_too
+                what_is_left_in_the_middle_is_gone_on_with_later
+                those_who_prune_at_the_same_moment_take_up_different_batches
+                an_object_of_several_batches_goes_with_the_last
+                what_is_due_is_counted
+                operations_with_batches_that_are_done_are_listed_in_pages
             }
             scheduled {
                 a_schedule_comes_back_as_it_was_registered

@@ -36,9 +36,9 @@ pub use sqlx::PgConnection;
 
 use super::{Aborted, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, Due, DueCounts, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RowResult, Schedule, ScheduleKey,
-    TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, Due, DueCounts, FinishLease, JsonText, Lease, LeaseKey, LeasedRow,
+    NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RowResult,
+    Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.

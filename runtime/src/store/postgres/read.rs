@@ -87,12 +87,8 @@ impl BatchRow {
 
 async fn open_results(db: &mut PgConnection, named: bool, id: BatchId) -> Result<Opened, StoreError> {
     let select = "SELECT batch_key, status, lines_ascend, inputs_pruned_at IS NULL, outcomes_pruned_at FROM rowmill.batches WHERE batch_id = $1";
-    let found: Option<(i64, String, bool, bool, Option<i64>)> = sqlx::query_as(select)
-        .persistent(named)
-        .bind(id.uuid())
-        .fetch_optional(db)
-        .await
-        .map_err(failed("look up a batch"))?;
+    let found: Option<(i64, String, bool, bool, Option<i64>)> =
+        sqlx::query_as(select).persistent(named).bind(id.uuid()).fetch_optional(db).await.map_err(failed("look up a batch"))?;
     let (key, status, ascend, with_inputs, pruned_at) = found.ok_or(StoreError::NotFound(id))?;
     ensure_outcomes(id, pruned_at)?;
     Ok(Opened { key, status: status_of(&status), ascend, with_inputs })

@@ -32,9 +32,9 @@ use super::columns::{failed, status_of};
 use super::events::Events;
 use super::{Aborted, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, Due, DueCounts, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RowResult, Schedule, ScheduleKey,
-    TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, Due, DueCounts, FinishLease, JsonText, Lease, LeaseKey, LeasedRow,
+    NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RowResult,
+    Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.

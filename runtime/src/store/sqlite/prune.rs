@@ -233,7 +233,9 @@ pub(super) async fn prune_rows(store: &SqliteStore, id: BatchId, rows: u32, ttl:
         steps.push("DELETE FROM outcomes WHERE batch_key = ? AND row_no > ? AND row_no <= ?");
     }
     if whole && !ascend {
-        steps.push("DELETE FROM line_order WHERE (batch_key, line) IN (SELECT batch_key, line FROM rows WHERE batch_key = ? AND row_no > ? AND row_no <= ?)");
+        steps.push(
+            "DELETE FROM line_order WHERE (batch_key, line) IN (SELECT batch_key, line FROM rows WHERE batch_key = ? AND row_no > ? AND row_no <= ?)",
+        );
     }
     if whole {
         steps.push("DELETE FROM rows WHERE batch_key = ? AND row_no > ? AND row_no <= ?");

@@ -81,11 +81,8 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
 async fn open_results(db: &mut SqliteConnection, id: BatchId) -> Result<Opened, StoreError> {
     let (key, status) = find_batch(db, id).await?;
     let select = "SELECT lines_ascend, inputs_pruned_at IS NULL, outcomes_pruned_at FROM batches WHERE batch_key = ?";
-    let (ascend, with_inputs, pruned_at): (bool, bool, Option<i64>) = sqlx::query_as(select)
-        .bind(key)
-        .fetch_one(db)
-        .await
-        .map_err(failed("look up a batch"))?;
+    let (ascend, with_inputs, pruned_at): (bool, bool, Option<i64>) =
+        sqlx::query_as(select).bind(key).fetch_one(db).await.map_err(failed("look up a batch"))?;
     ensure_outcomes(id, pruned_at)?;
     Ok(Opened { key, status, ascend, with_inputs })
 }
