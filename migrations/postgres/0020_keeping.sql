@@ -2,16 +2,16 @@
 ALTER TABLE rowmill.policies ADD COLUMN keep text;
 COMMENT ON COLUMN rowmill.policies.keep IS 'how long batches are kept once they are done, as far as it is said, as JSON';
 
--- Parts are bits: 1 output files, 2 inputs and the files that they came from, 4 outcomes; 16 is the batch itself.
+-- Parts are bits: 1 output files, 2 inputs and the files that they came from, 4 outcomes, 8 events; 16 is the batch itself.
 ALTER TABLE rowmill.batches
-    ADD COLUMN parts smallint NOT NULL DEFAULT 7,
+    ADD COLUMN parts smallint NOT NULL DEFAULT 15,
     ADD COLUMN pruning smallint NOT NULL DEFAULT 0,
     ADD COLUMN pruning_until bigint,
     ADD COLUMN pruned_rows int NOT NULL DEFAULT 0,
     ADD COLUMN files_pruned_at bigint,
     ADD COLUMN inputs_pruned_at bigint,
     ADD COLUMN outcomes_pruned_at bigint,
-    ADD CONSTRAINT only_what_is_done_is_pruned CHECK (step = 'done' OR (parts = 7 AND pruning = 0)),
+    ADD CONSTRAINT only_what_is_done_is_pruned CHECK (step = 'done' OR (parts = 15 AND pruning = 0)),
     ADD CONSTRAINT a_part_is_there_or_pruned CHECK (parts & pruning = 0);
 COMMENT ON COLUMN rowmill.batches.parts IS 'what is there';
 COMMENT ON COLUMN rowmill.batches.pruning IS 'what counts as pruned and is being removed';
@@ -60,7 +60,7 @@ END
 $$;
 
 -- Takes up the oldest batch of an operation of which something was done at these moments or before (NULL for never).
-CREATE FUNCTION rowmill.begin_prune(p_app text, p_op text, p_files bigint, p_inputs bigint, p_outcomes bigint, p_batches bigint, p_ttl bigint, p_now bigint)
+CREATE FUNCTION rowmill.begin_prune(p_app text, p_op text, p_files bigint, p_inputs bigint, p_outcomes bigint, p_events bigint, p_batches bigint, p_ttl bigint, p_now bigint)
 RETURNS TABLE (batch_id uuid, pruning int) LANGUAGE plpgsql VOLATILE
 SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -68,17 +68,17 @@ DECLARE
     at bigint := coalesce(p_now, rowmill.now_ms());
     chosen record;
 BEGIN
-    SELECT d.* INTO chosen FROM generate_series(0, 7) m (parts) CROSS JOIN LATERAL (
+    SELECT d.* INTO chosen FROM generate_series(0, 15) m (parts) CROSS JOIN LATERAL (
         SELECT b.batch_key, b.finished_at, b.parts::int FROM rowmill.batches b
         WHERE b.step = 'done' AND b.pruning = 0 AND b.app = p_app AND b.op = p_op AND b.parts = m.parts::smallint
             AND b.finished_at <= greatest(p_batches, CASE WHEN m.parts & 1 <> 0 THEN p_files END, CASE WHEN m.parts & 2 <> 0 THEN p_inputs END,
-                CASE WHEN m.parts & 4 <> 0 THEN p_outcomes END)
+                CASE WHEN m.parts & 4 <> 0 THEN p_outcomes END, CASE WHEN m.parts & 8 <> 0 THEN p_events END)
         ORDER BY b.finished_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) d
     ORDER BY d.finished_at LIMIT 1;
     IF NOT FOUND THEN RETURN; END IF;
     RETURN QUERY SELECT m.* FROM rowmill.mark_pruned(chosen.batch_key, CASE WHEN chosen.finished_at <= p_batches THEN 16 | chosen.parts
         ELSE chosen.parts & (CASE WHEN chosen.finished_at <= p_files THEN 1 ELSE 0 END | CASE WHEN chosen.finished_at <= p_inputs THEN 2 ELSE 0 END
-            | CASE WHEN chosen.finished_at <= p_outcomes THEN 4 ELSE 0 END) END, at, p_ttl) m;
+            | CASE WHEN chosen.finished_at <= p_outcomes THEN 4 ELSE 0 END | CASE WHEN chosen.finished_at <= p_events THEN 8 ELSE 0 END) END, at, p_ttl) m;
 END
 $$;
 
@@ -151,6 +151,7 @@ DECLARE
     batch record;
     first int;
     last int;
+    events_left boolean := false;
 BEGIN
     went_through := 0;
     is_left := false;
@@ -158,6 +159,11 @@ BEGIN
     IF NOT FOUND THEN RETURN; END IF;
     first := batch.pruned_rows;
     last := CASE WHEN batch.pruning & 22 = 0 THEN batch.row_count ELSE least(first::bigint + p_rows, batch.row_count) END;
+    IF batch.pruning & 24 <> 0 THEN
+        DELETE FROM rowmill.batch_events e WHERE e.batch_key = batch.batch_key AND e.seq IN (
+            SELECT f.seq FROM rowmill.batch_events f WHERE f.batch_key = batch.batch_key ORDER BY f.seq LIMIT p_rows);
+        events_left := EXISTS (SELECT FROM rowmill.batch_events e WHERE e.batch_key = batch.batch_key);
+    END IF;
     IF batch.pruning & 4 <> 0 THEN
         DELETE FROM rowmill.outcomes o WHERE o.batch_key = batch.batch_key AND o.row_no > first AND o.row_no <= last;
     END IF;
@@ -171,7 +177,7 @@ BEGIN
         UPDATE rowmill.rows r SET input = '', rejected = NULL WHERE r.batch_key = batch.batch_key AND r.row_no > first AND r.row_no <= last AND r.input <> '';
     END IF;
     IF batch.pruning & 22 <> 0 THEN went_through := last - first; END IF;
-    is_left := last < batch.row_count OR rowmill.has_pruned_objects(batch.batch_key, batch.pruning::int);
+    is_left := last < batch.row_count OR events_left OR rowmill.has_pruned_objects(batch.batch_key, batch.pruning::int);
     IF is_left THEN
         UPDATE rowmill.batches b SET pruned_rows = last, pruning_until = rowmill.later(at, p_ttl) WHERE b.batch_key = batch.batch_key;
     ELSIF batch.pruning & 16 = 0 THEN

@@ -1,8 +1,8 @@
 -- How long batches are kept, and how they are pruned.
 ALTER TABLE policies ADD COLUMN keep TEXT; -- how long batches are kept once they are done, as far as it is said, as JSON
 
--- Parts are bits: 1 output files, 2 inputs and the files that they came from, 4 outcomes; 16 is the batch itself.
-ALTER TABLE batches ADD COLUMN parts INTEGER NOT NULL DEFAULT 7;   -- what is there
+-- Parts are bits: 1 output files, 2 inputs and the files that they came from, 4 outcomes, 8 events; 16 is the batch itself.
+ALTER TABLE batches ADD COLUMN parts INTEGER NOT NULL DEFAULT 15;   -- what is there
 ALTER TABLE batches ADD COLUMN pruning INTEGER NOT NULL DEFAULT 0; -- what counts as pruned and is being removed
 ALTER TABLE batches ADD COLUMN pruning_until INTEGER;              -- others leave what is being pruned alone until then
 ALTER TABLE batches ADD COLUMN pruned_rows INTEGER NOT NULL DEFAULT 0; -- rows up to this one are pruned already, of what is being pruned

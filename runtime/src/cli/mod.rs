@@ -12,6 +12,7 @@ pub mod apps;
 pub mod bench;
 pub mod config;
 pub mod deploy;
+pub mod events;
 pub mod export;
 mod feed;
 pub mod migrate;
@@ -70,6 +71,7 @@ pub enum Command {
     Status(status::StatusCommand),
     Rows(results::RowsCommand),
     Results(results::ResultsCommand),
+    Events(events::EventsCommand),
     Export(export::ExportCommand),
     Abort(status::AbortCommand),
     Priority(terms::PriorityCommand),

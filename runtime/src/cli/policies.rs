@@ -67,6 +67,9 @@ pub struct KeepArgs {
     /// The same for what became of rows: outputs, messages and logs.
     #[arg(long, value_name = "TIME|forever", value_parser = parse_keep)]
     pub keep_outcomes: Option<SomeKeep>,
+    /// The same for what happened to batches.
+    #[arg(long, value_name = "TIME|forever", value_parser = parse_keep)]
+    pub keep_events: Option<SomeKeep>,
     /// The same for whole batches.
     #[arg(long, value_name = "TIME|forever", value_parser = parse_keep)]
     pub keep_batches: Option<SomeKeep>,
@@ -79,6 +82,7 @@ impl KeepArgs {
             files: said(self.keep_files, keep.files),
             inputs: said(self.keep_inputs, keep.inputs),
             outcomes: said(self.keep_outcomes, keep.outcomes),
+            events: said(self.keep_events, keep.events),
             batches: said(self.keep_batches, keep.batches),
         }
     }
@@ -231,7 +235,7 @@ fn print(policies: &[Policy], json: bool) -> anyhow::Result<()> {
 }
 
 fn show_keep(keep: &PartialKeep) -> String {
-    let parts = [("files", keep.files), ("inputs", keep.inputs), ("outcomes", keep.outcomes), ("batches", keep.batches)];
+    let parts = [("files", keep.files), ("inputs", keep.inputs), ("outcomes", keep.outcomes), ("events", keep.events), ("batches", keep.batches)];
     let said: Vec<String> = parts.into_iter().filter_map(|(part, time)| Some(format!("{part} {}", time?))).collect();
     if said.is_empty() { "by the defaults".to_owned() } else { said.join(", ") }
 }

@@ -175,6 +175,7 @@ impl Config {
                 files: resolved.keep("keep.files"),
                 inputs: resolved.keep("keep.inputs"),
                 outcomes: resolved.keep("keep.outcomes"),
+                events: resolved.keep("keep.events"),
                 batches: resolved.keep("keep.batches"),
             },
             limits: LimitsConfig {

@@ -200,6 +200,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("keep", "files", Keep, Value("forever"), "how long output files are kept once their batch is done, unless a policy says otherwise"),
     setting("keep", "inputs", Keep, Value("forever"), "the same for inputs of rows, and for the files that they came from"),
     setting("keep", "outcomes", Keep, Value("forever"), "the same for what became of rows: outputs, messages and logs"),
+    setting("keep", "events", Keep, Value("7d"), "the same for what happened to batches"),
     setting("keep", "batches", Keep, Value("forever"), "the same for whole batches"),
     setting("intake", "inflated_max", Size(1 << 10, 1 << 40), Value("16GiB"), "how much may come out of a compressed file; one with more is refused"),
     setting(

@@ -42,6 +42,7 @@
 mod apps;
 mod batches;
 mod error;
+mod events;
 mod export;
 mod files;
 mod keeping;
@@ -57,6 +58,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::JobError;
+pub use self::events::EventsFrom;
 pub use self::export::Exported;
 pub use self::files::{KeepError, KeptFile};
 pub use self::key::KEY_BYTES_MAX;

@@ -70,7 +70,7 @@ impl<'de> Deserialize<'de> for KeepFor {
 }
 
 /// How long the parts of a batch are kept once it is done, and how long it is kept itself. Its parts go with it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Keep {
     /// Output files.
     pub files: KeepFor,
@@ -78,7 +78,17 @@ pub struct Keep {
     pub inputs: KeepFor,
     /// What became of rows: outputs, messages and logs.
     pub outcomes: KeepFor,
+    /// What happened to batches.
+    pub events: KeepFor,
     pub batches: KeepFor,
+}
+
+impl Default for Keep {
+    /// Everything for ever, but events for a week.
+    fn default() -> Keep {
+        let events = KeepFor::For(Duration::from_secs(7 * 86_400));
+        Keep { files: KeepFor::Ever, inputs: KeepFor::Ever, outcomes: KeepFor::Ever, events, batches: KeepFor::Ever }
+    }
 }
 
 impl Keep {
@@ -88,6 +98,7 @@ impl Keep {
             files: self.files.due_before(now),
             inputs: self.inputs.due_before(now),
             outcomes: self.outcomes.due_before(now),
+            events: self.events.due_before(now),
             batches: self.batches.due_before(now),
         }
     }
@@ -104,6 +115,8 @@ pub struct PartialKeep {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outcomes: Option<KeepFor>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<KeepFor>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub batches: Option<KeepFor>,
 }
 
@@ -115,6 +128,7 @@ impl PartialKeep {
             files: self.files.or(others.files),
             inputs: self.inputs.or(others.inputs),
             outcomes: self.outcomes.or(others.outcomes),
+            events: self.events.or(others.events),
             batches: self.batches.or(others.batches),
         }
     }
@@ -125,6 +139,7 @@ impl PartialKeep {
             files: self.files.unwrap_or(defaults.files),
             inputs: self.inputs.unwrap_or(defaults.inputs),
             outcomes: self.outcomes.unwrap_or(defaults.outcomes),
+            events: self.events.unwrap_or(defaults.events),
             batches: self.batches.unwrap_or(defaults.batches),
         }
     }
@@ -136,6 +151,7 @@ pub struct Due {
     pub files: Option<Timestamp>,
     pub inputs: Option<Timestamp>,
     pub outcomes: Option<Timestamp>,
+    pub events: Option<Timestamp>,
     pub batches: Option<Timestamp>,
 }
 
@@ -147,7 +163,7 @@ impl Due {
 
     /// No later than this is anything due.
     pub fn last(&self) -> Option<Timestamp> {
-        [self.files, self.inputs, self.outcomes, self.batches].into_iter().flatten().max()
+        [self.files, self.inputs, self.outcomes, self.events, self.batches].into_iter().flatten().max()
     }
 }
 
@@ -158,16 +174,18 @@ pub enum Part {
     Files,
     Inputs,
     Outcomes,
+    Events,
 }
 
 impl Part {
-    pub const ALL: [Part; 3] = [Part::Files, Part::Inputs, Part::Outcomes];
+    pub const ALL: [Part; 4] = [Part::Files, Part::Inputs, Part::Outcomes, Part::Events];
 
     pub fn as_str(self) -> &'static str {
         match self {
             Part::Files => "files",
             Part::Inputs => "inputs",
             Part::Outcomes => "outcomes",
+            Part::Events => "events",
         }
     }
 }
@@ -187,6 +205,8 @@ impl PrunedParts {
     /// When a part was pruned, if it was.
     pub fn at(&self, part: Part) -> Option<Timestamp> {
         match part {
+            // That they are gone shows by their numbers.
+            Part::Events => None,
             Part::Files => self.files,
             Part::Inputs => self.inputs,
             Part::Outcomes => self.outcomes,
@@ -256,9 +276,9 @@ mod tests {
         let of_op = PartialKeep { files: Some(KeepFor::Ever), ..PartialKeep::default() };
         let of_app = PartialKeep { files: Some(day), inputs: Some(day), ..PartialKeep::default() };
         let keep = of_op.or(of_app).complete(&Keep { outcomes: day, ..Keep::default() });
-        assert_eq!(keep, Keep { files: KeepFor::Ever, inputs: day, outcomes: day, batches: KeepFor::Ever });
+        assert_eq!(keep, Keep { files: KeepFor::Ever, inputs: day, outcomes: day, ..Keep::default() });
         let due = keep.due(Timestamp(100_000_000));
-        assert_eq!((due.files, due.inputs, due.last()), (None, Some(Timestamp(13_600_000)), Some(Timestamp(13_600_000))));
-        assert!(Keep::default().due(Timestamp(0)).is_never());
+        assert_eq!((due.files, due.inputs, Due { events: None, ..due }.last()), (None, Some(Timestamp(13_600_000)), Some(Timestamp(13_600_000))));
+        assert!(Keep { events: KeepFor::Ever, ..Keep::default() }.due(Timestamp(0)).is_never());
     }
 }

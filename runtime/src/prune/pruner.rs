@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Pace;
 use super::pace::StepRows;
 use crate::blobs::{BlobError, Blobs};
-use crate::model::{BatchId, Due, DueCounts, Keep, OpKey, Part, PartialKeep, Policy, Pruning};
+use crate::model::{BatchId, Due, DueCounts, Keep, OpKey, Part, PartialKeep, Policy, Pruning, Timestamp};
 use crate::status::StatusBoard;
 use crate::store::{Store, StoreError};
 
@@ -153,7 +153,7 @@ impl Pruner {
     /// Operations with batches that are done and are not kept for ever, with what is due of them now.
     async fn ops_with_due(&self, app: Option<&str>, op: Option<&str>) -> Result<Vec<(OpKey, Due, Keep)>, PruneError> {
         let policies = self.store.list_policies().await?;
-        if self.defaults == Keep::default() && policies.iter().all(|policy| policy.keep == PartialKeep::default()) {
+        if self.defaults.due(Timestamp(0)).is_never() && policies.iter().all(|policy| policy.keep == PartialKeep::default()) {
             return Ok(Vec::new());
         }
         let now = self.store.read_clock().await?;

@@ -6,6 +6,7 @@
 
 mod columns;
 mod events;
+mod history;
 mod postgres;
 mod pruned;
 mod rules;
@@ -19,9 +20,10 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::model::{
-    App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, FinishLease, JsonText, Lease,
-    LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, Part, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Pruning,
-    RecordedOutcome, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition,
+    EventsOf, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, Part, PartialTerms, Policy,
+    ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo,
+    WorkerRecord,
 };
 
 pub use events::StoreEvent;
@@ -409,6 +411,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes what is being pruned of the next rows of a batch, at most so many; behind the last of them the batch itself, if it is to go and has no objects left.
     async fn prune_rows(&self, id: BatchId, rows: u32, ttl: Duration) -> Result<PruneStep, StoreError>;
+
+    /// What happened to a batch, to those of an app, or to all, behind a position, at most `limit` events; of an app fewer. It is written down in the transaction that does it. The end
+    /// is a page whose `next` is the position.
+    ///
+    /// # Errors
+    /// `NotFound` for the events of one batch.
+    async fn read_events(&self, of: &EventsOf, after: EventPosition, limit: u32) -> Result<EventPage, StoreError>;
 
     /// What happens from now on, in this process and, where the store has several, in others. Events may be missing or come twice: they save waiting, and nothing
     /// rests on them.

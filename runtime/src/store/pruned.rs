@@ -12,6 +12,7 @@ pub(super) fn bit(part: Part) -> i64 {
         Part::Files => 1,
         Part::Inputs => 2,
         Part::Outcomes => 4,
+        Part::Events => 8,
     }
 }
 

@@ -223,7 +223,7 @@ pub async fn a_batch_goes_with_all_that_is_left_of_it(kit: Kit) {
     assert_eq!(kit.store.begin_prune(&op(), &due, HOUR).await.unwrap().unwrap().batch, id);
     prune_all(&kit, id).await;
     let pruning = kit.store.begin_removal(id, HOUR).await.unwrap();
-    assert_eq!((pruning.batch, pruning.parts, pruning.whole), (id, vec![Part::Files, Part::Inputs], true));
+    assert_eq!((pruning.batch, pruning.parts, pruning.whole), (id, vec![Part::Files, Part::Inputs, Part::Events], true));
     assert_eq!(kit.batch(id).await.counts.success, 5, "its summary is there to the last");
     let mut objects = prune_all(&kit, id).await;
     objects.sort_unstable();
@@ -329,7 +329,7 @@ pub async fn what_is_due_is_counted(kit: Kit) {
     let second = now(&kit);
     let count = async |due: Due| kit.store.count_due(&op(), &due).await.unwrap();
     assert_eq!(count(Due::default()).await, DueCounts::default());
-    let due = Due { batches: Some(first), files: Some(second), inputs: Some(second), outcomes: Some(second) };
+    let due = Due { batches: Some(first), files: Some(second), inputs: Some(second), outcomes: Some(second), events: None };
     let wanted = DueCounts {
         batches: 1,
         batch_rows: 3,

@@ -13,6 +13,7 @@ mod apps;
 mod batch_files;
 mod claim;
 mod due;
+mod events;
 mod files;
 mod finish;
 mod hold;
@@ -285,6 +286,18 @@ macro_rules! conformance {
                 a_takeover_and_a_late_record_at_the_same_moment_record_once
                 of_many_claims_at_the_same_moment_one_finishes_each_step
                 many_workers_record_each_row_once_and_finish_each_batch_once
+            }
+            events {
+                the_events_of_a_batch_come_in_order
+                a_slow_query_has_its_events
+                an_abort_is_told_with_its_reason
+                failed_rows_are_told_once_a_second_and_the_others_counted
+                more_failures_than_may_be_are_told_before_the_abort
+                a_reader_goes_on_behind_any_position
+                the_events_of_an_app_are_its_own
+                a_batch_that_is_gone_has_no_events
+                what_is_submitted_again_is_told_once
+                events_are_pruned_by_themselves_and_with_their_batch
             }
             keeping {
                 how_long_batches_are_kept_comes_back_as_it_was_said

@@ -1,6 +1,7 @@
 //! PostgreSQL, and PostgreSQL behind a pooler: the suite, and what it promises beyond the trait since it has many processes.
 
 mod plans;
+mod positions;
 mod pruning;
 mod races;
 

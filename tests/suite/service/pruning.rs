@@ -29,7 +29,9 @@ fn seed(site: &Installation) {
         let object = site.objects().join(format!("batches/{id}/{at}"));
         std::fs::create_dir_all(object.parent().unwrap()).unwrap();
         std::fs::write(object, "x").unwrap();
-        let file = format!("INSERT INTO rowmill.output_files SELECT batch_key, 0, 'out', 'batches/{id}/{at}', 1 FROM rowmill.batches WHERE batch_id = '{id}'");
+        let file = format!(
+            "INSERT INTO rowmill.output_files SELECT batch_key, 0, 'out', 'batches/{id}/{at}', 1 FROM rowmill.batches WHERE batch_id = '{id}'"
+        );
         database.sql(&file).unwrap();
     }
 }
@@ -42,7 +44,9 @@ fn ids(site: &Installation) -> Vec<String> {
 /// A record names an object that is there, or says that it is pruned; and no object is there that no record names.
 fn nothing_is_lost(site: &Installation) {
     let database = site.database.as_ref().unwrap();
-    let said = database.sql("SELECT object FROM rowmill.output_files JOIN rowmill.batches USING (batch_key) WHERE object IS NOT NULL AND files_pruned_at IS NULL").unwrap();
+    let said = database
+        .sql("SELECT object FROM rowmill.output_files JOIN rowmill.batches USING (batch_key) WHERE object IS NOT NULL AND files_pruned_at IS NULL")
+        .unwrap();
     for object in said.lines() {
         assert!(site.objects().join(object).is_file(), "{object} is named and gone");
     }

@@ -8,6 +8,7 @@ mod batch_files;
 mod claim;
 mod connect;
 mod finish;
+mod history;
 mod leases;
 mod listen;
 mod log;
@@ -36,9 +37,9 @@ pub use sqlx::PgConnection;
 
 use super::{Aborted, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, Due, DueCounts, FinishLease, JsonText, Lease, LeaseKey, LeasedRow,
-    NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RowResult,
-    Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FinishLease,
+    JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion,
+    Pruning, RecordedOutcome, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -312,6 +313,10 @@ impl Store for PgStore {
 
     async fn prune_rows(&self, id: BatchId, rows: u32, ttl: Duration) -> Result<PruneStep, StoreError> {
         prune::prune_rows(self, id, rows, ttl).await
+    }
+
+    async fn read_events(&self, of: &EventsOf, after: EventPosition, limit: u32) -> Result<EventPage, StoreError> {
+        history::read_events(self, of, after, limit).await
     }
 
     fn events(&self) -> broadcast::Receiver<StoreEvent> {

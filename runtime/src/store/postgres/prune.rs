@@ -62,13 +62,14 @@ pub(super) async fn count_due(store: &PgStore, op: &OpKey, due: &Due) -> Result<
 
 pub(super) async fn begin_prune(store: &PgStore, op: &OpKey, due: &Due, ttl: Duration) -> Result<Option<Pruning>, StoreError> {
     let mut db = store.unit().await?;
-    let begun: Vec<(Uuid, i32)> = sqlx::query_as("SELECT batch_id, pruning FROM rowmill.begin_prune($1, $2, $3, $4, $5, $6, $7, $8)")
+    let begun: Vec<(Uuid, i32)> = sqlx::query_as("SELECT batch_id, pruning FROM rowmill.begin_prune($1, $2, $3, $4, $5, $6, $7, $8, $9)")
         .persistent(store.named())
         .bind(encode(&op.app))
         .bind(encode(&op.op))
         .bind(due.files.map(|at| at.0))
         .bind(due.inputs.map(|at| at.0))
         .bind(due.outcomes.map(|at| at.0))
+        .bind(due.events.map(|at| at.0))
         .bind(due.batches.map(|at| at.0))
         .bind(millis(ttl))
         .bind(store.now())

@@ -5,6 +5,7 @@ mod batch_files;
 mod candidates;
 mod claim;
 mod finish;
+mod history;
 mod leases;
 mod policies;
 mod prune;
@@ -32,9 +33,9 @@ use super::columns::{failed, status_of};
 use super::events::Events;
 use super::{Aborted, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, Due, DueCounts, FinishLease, JsonText, Lease, LeaseKey, LeasedRow,
-    NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RowResult,
-    Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FinishLease,
+    JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion,
+    Pruning, RecordedOutcome, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -378,6 +379,10 @@ impl Store for SqliteStore {
 
     async fn prune_rows(&self, id: BatchId, rows: u32, ttl: Duration) -> Result<PruneStep, StoreError> {
         prune::prune_rows(self, id, rows, ttl).await
+    }
+
+    async fn read_events(&self, of: &EventsOf, after: EventPosition, limit: u32) -> Result<EventPage, StoreError> {
+        history::read_events(self, of, after, limit).await
     }
 
     fn events(&self) -> broadcast::Receiver<StoreEvent> {

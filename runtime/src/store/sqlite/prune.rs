@@ -62,10 +62,13 @@ pub(super) async fn begin_prune(store: &SqliteStore, op: &OpKey, due: &Due, ttl:
     let beginning = failed("take up a batch to prune");
     let mut db = store.begin().await?;
     let mut oldest: Option<(i64, String, i64, i64)> = None;
-    for parts in 0..8_i64 {
+    for parts in 0..16_i64 {
         let of = |part: Part, due: Option<Timestamp>| due.filter(|_| parts & bit(part) != 0);
         let before =
-            [due.batches, of(Part::Files, due.files), of(Part::Inputs, due.inputs), of(Part::Outcomes, due.outcomes)].into_iter().flatten().max();
+            [due.batches, of(Part::Files, due.files), of(Part::Inputs, due.inputs), of(Part::Outcomes, due.outcomes), of(Part::Events, due.events)]
+                .into_iter()
+                .flatten()
+                .max();
         let Some(before) = before else { continue };
         let found: Option<(i64, String, i64, i64)> = sqlx::query_as(
             "SELECT batch_key, batch_id, parts, finished_at FROM batches
@@ -85,7 +88,7 @@ pub(super) async fn begin_prune(store: &SqliteStore, op: &OpKey, due: &Due, ttl:
     let bits = if is_due(due.batches) {
         WHOLE | parts
     } else {
-        let due = [(Part::Files, due.files), (Part::Inputs, due.inputs), (Part::Outcomes, due.outcomes)];
+        let due = [(Part::Files, due.files), (Part::Inputs, due.inputs), (Part::Outcomes, due.outcomes), (Part::Events, due.events)];
         due.into_iter().filter(|(_, due)| is_due(*due)).map(|(part, _)| bit(part)).sum::<i64>() & parts
     };
     let id = id.parse().map_err(failed("read a batch's id"))?;
@@ -245,7 +248,18 @@ pub(super) async fn prune_rows(store: &SqliteStore, id: BatchId, rows: u32, ttl:
     for step in steps {
         sqlx::query(step).bind(key).bind(first).bind(last).execute(&mut *db).await.map_err(pruning)?;
     }
-    let left = last < row_count || has_objects(&mut db, key, bits).await?;
+    let mut events_left = false;
+    if bits & (WHOLE | bit(Part::Events)) != 0 {
+        sqlx::query("DELETE FROM batch_events WHERE event_no IN (SELECT event_no FROM batch_events WHERE batch_key = ? ORDER BY seq LIMIT ?)")
+            .bind(key)
+            .bind(rows)
+            .execute(&mut *db)
+            .await
+            .map_err(pruning)?;
+        let look = "SELECT EXISTS (SELECT 1 FROM batch_events WHERE batch_key = ?)";
+        events_left = sqlx::query_scalar(look).bind(key).fetch_one(&mut *db).await.map_err(pruning)?;
+    }
+    let left = events_left || last < row_count || has_objects(&mut db, key, bits).await?;
     if left {
         sqlx::query("UPDATE batches SET pruned_rows = ?2, pruning_until = ?3 WHERE batch_key = ?1")
             .bind(key)

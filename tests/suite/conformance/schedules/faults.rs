@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rowmill::model::{
-    self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, Due, DueCounts, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RowResult, RowStatus, ScheduleKey,
-    TickAction, TickEnd, TickKey, Timestamp, Verdict, WorkerInfo, WorkerRecord,
+    self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FinishLease,
+    JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion,
+    Pruning, RecordedOutcome, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, Verdict, WorkerInfo, WorkerRecord,
 };
 use rowmill::store::{Aborted, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
@@ -407,6 +407,10 @@ impl Store for Faulty {
 
     async fn prune_rows(&self, id: BatchId, rows: u32, ttl: Duration) -> Result<PruneStep, StoreError> {
         self.store.prune_rows(id, rows, ttl).await
+    }
+
+    async fn read_events(&self, of: &EventsOf, after: EventPosition, limit: u32) -> Result<EventPage, StoreError> {
+        self.store.read_events(of, after, limit).await
     }
 
     fn events(&self) -> broadcast::Receiver<StoreEvent> {
