@@ -273,7 +273,7 @@ struct Archive<'a> {
 }
 
 enum Target<'a> {
-    Directory { out: Dir, files: Option<Dir> },
+    Directory { place: &'a Path, out: Dir, files: Option<Dir> },
     Objects { blobs: &'a Blobs, prefix: &'a str },
 }
 
@@ -284,7 +284,7 @@ impl<'a> Archive<'a> {
                 std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
                 // Everything is written through this handle: no name leads out of the directory.
                 let out = Dir::open_ambient_dir(directory, ambient_authority()).with_context(|| format!("cannot open {}", directory.display()))?;
-                Target::Directory { out, files: None }
+                Target::Directory { place: directory, out, files: None }
             }
             Place::Objects(prefix) => {
                 check_prefix(prefix)?;
@@ -297,7 +297,7 @@ impl<'a> Archive<'a> {
     fn begin(&mut self, path: &str) -> anyhow::Result<ArchiveFile> {
         let sink = match &mut self.target {
             Target::Objects { blobs, prefix } => Sink::Object(Box::new(blobs.begin_named(format!("{prefix}/{path}")))),
-            Target::Directory { out, files } => {
+            Target::Directory { out, files, .. } => {
                 let (directory, name) = match path.split_once('/') {
                     None => (&*out, path),
                     Some((_, name)) => {
@@ -319,10 +319,10 @@ impl<'a> Archive<'a> {
 
     /// Names are as safe as contents.
     fn sync(&self) -> anyhow::Result<()> {
-        if let Target::Directory { out, files } = &self.target {
-            for directory in files.iter().chain([out]) {
-                directory.try_clone()?.into_std_file().sync_all().context("cannot write the directory of the export")?;
-            }
+        let Target::Directory { place, files, .. } = &self.target else { return Ok(()) };
+        for directory in files.iter().map(|_| place.join(FILES)).chain([place.to_path_buf()]) {
+            let synced = std::fs::File::open(&directory).and_then(|open| open.sync_all());
+            synced.with_context(|| format!("cannot write the directory {}", directory.display()))?;
         }
         Ok(())
     }
