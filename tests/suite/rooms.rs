@@ -53,12 +53,10 @@ const RULES: &[Rule] = &[
     // Nobody reads the configuration but the command line: the others are given what they need.
     NeverKnows("api", "config"),
     NeverKnows("dashboard", "config"),
-    NeverKnows("export", "config"),
     NeverKnows("registry", "config"),
     NeverKnows("api", "worker"),
     NeverKnows("dashboard", "worker"),
     NeverKnows("cli", "worker::claim"),
-    NeverKnows("export", "worker"),
 ];
 
 /// Rooms that have rules before they have code.

@@ -167,7 +167,7 @@ async fn watch_locks(url: String, stop: CancellationToken) -> anyhow::Result<Wai
         let (longest, for_pruning): (f64, f64) = sqlx::query_as(
             "SELECT coalesce(max(w.ms), 0), coalesce(max(w.ms) FILTER (WHERE w.for_pruning), 0) FROM (
                 SELECT extract(epoch FROM clock_timestamp() - l.waitstart)::float8 * 1000 AS ms, EXISTS (
-                    SELECT FROM unnest(pg_blocking_pids(l.pid)) p (pid) JOIN pg_stat_activity b ON b.pid = p.pid WHERE b.query LIKE '%prune%') AS for_pruning
+                    SELECT FROM unnest(pg_blocking_pids(l.pid)) p (pid) JOIN pg_stat_activity b ON b.pid = p.pid WHERE b.query ~ 'rowmill.(begin_prune|resume_prune|prune_rows|forget_objects|list_done_ops)') AS for_pruning
                 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.datname = current_database()) w",
         )
         .fetch_one(&mut db)

@@ -4,7 +4,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use super::{Installation, eventually};
+use super::{Installation, eventually, transactions};
 
 /// Rows of each batch that is there before: more than go between two looks.
 const ROWS: u32 = 200_000;
@@ -96,4 +96,38 @@ fn pruning_that_is_killed_leaves_nothing_behind_and_is_gone_on_with() {
     assert_eq!(database.sql(left).unwrap().trim(), "0");
     let (code, _, error) = site.run(&["status", &whole[0]]);
     assert!(code == 2 && error.contains("there is no batch"), "{error}");
+}
+
+#[test]
+fn a_batch_is_followed_exported_and_removed_from_the_shell() {
+    let site = Installation::shared();
+    site.deploy("validate", "bank-transactions");
+    let file = site.file("some.csv", &transactions(1, 100));
+    let batch = site.said(&["submit", "bank", "validate", &file, "--hold"]);
+    let (code, _, error) = site.run(&["export", &batch, "--out", "out", "--remove"]);
+    assert!(code == 2 && error.contains("results can be read once it has ended"), "{error}");
+    let follower = site.command(&["events", &batch, "--follow", "--json"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let _worker = site.worker("one", 2);
+    site.said(&["release", &batch]);
+    let heard = follower.wait_with_output().unwrap();
+    assert!(heard.status.success());
+    let heard: Vec<Value> = std::str::from_utf8(&heard.stdout).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let kinds: Vec<&str> = heard.iter().map(|event| event["kind"].as_str().unwrap()).filter(|kind| *kind != "progress").collect();
+    assert_eq!(kinds, ["submitted", "released", "started", "row-failed", "finished", "summarised"]);
+    let behind = heard[heard.len() - 2]["position"].as_str().unwrap();
+    assert_eq!(site.lines(&["events", &batch, "--after", behind, "--json"]), heard[heard.len() - 1..]);
+    assert!(site.said(&["events", &batch]).contains("bank/validate row-failed: 100 rows"));
+
+    let out: Value = serde_json::from_str(&site.said(&["export", &batch, "--out", "object:exports/1"])).unwrap();
+    assert_eq!((out["exported"]["batch"].as_str(), out["removed"].is_null()), (Some(batch.as_str()), true));
+    let out: Value = serde_json::from_str(&site.said(&["export", &batch, "--out", "out", "--remove"])).unwrap();
+    assert_eq!(out["removed"]["rows"], 100);
+    assert_eq!(std::fs::read_to_string(site.directory.path().join("out/rows.ndjson")).unwrap().lines().count(), 100);
+    assert!(site.run(&["status", &batch]).2.contains("there is no batch"));
+    assert_eq!(site.run(&["export", &batch, "--out", "out", "--remove"]).0, 0, "once more is as once");
+    for wrong in [["policies", "set", "bank", "--keep-files", "1y"], ["events", "--after", "here", "--app", "bank"]] {
+        assert_eq!(site.run(&wrong).0, 2);
+    }
+    site.said(&["policies", "set", "bank", "--keep-files", "7d", "--keep-batches", "forever"]);
+    assert!(site.said(&["policies"]).contains("files 7d, batches forever"));
 }
