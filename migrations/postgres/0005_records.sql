@@ -131,6 +131,7 @@ BEGIN
     -- Last, so that the batch is locked no longer than a commit takes. Whoever records its last outcome finds that out here.
     UPDATE rowmill.batches b SET success = b.success + success_count, failed = b.failed + failed_count, fuel = b.fuel + p_fuel,
         piece_bytes_max = greatest(b.piece_bytes_max, p_piece_bytes_max),
+        failed_row = CASE WHEN failed_count > 0 THEN finals[array_position(p_failed, true)] ELSE b.failed_row END,
         row_micros = CASE WHEN b.success + b.failed = 0 THEN coalesce(mean, b.row_micros)
             ELSE coalesce((b.row_micros * (p_smoothing - 1) + mean) / p_smoothing, mean, b.row_micros) END,
         step = CASE WHEN b.success + b.failed + final_count < b.row_count THEN 'rows' WHEN at_once THEN 'mark' ELSE 'join' END,

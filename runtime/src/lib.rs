@@ -9,6 +9,7 @@ pub mod export;
 pub mod intake;
 pub mod jobs;
 pub mod model;
+pub mod prune;
 pub mod registry;
 pub mod sandbox;
 pub mod schedule;

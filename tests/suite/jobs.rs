@@ -1,6 +1,8 @@
 //! Every operation of `JobManager`, on SQLite and on PostgreSQL, with real guests.
 
 mod batches;
+mod events;
+mod keeping;
 mod queries;
 mod schedules;
 mod workers;

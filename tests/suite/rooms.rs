@@ -43,19 +43,20 @@ const RULES: &[Rule] = &[
     KnowsOnly("worker", &["blobs", "model", "registry", "sandbox", "status", "store"]),
     // Who ticks only submits.
     KnowsOnly("schedule", &["model", "store"]),
-    KnowsOnly("jobs", &["blobs", "model", "registry", "sandbox", "schedule", "status", "store", "worker"]),
+    // Who prunes only removes.
+    KnowsOnly("prune", &["blobs", "model", "status", "store"]),
+    KnowsOnly("export", &["blobs", "intake", "model", "store"]),
+    KnowsOnly("jobs", &["blobs", "export", "model", "prune", "registry", "sandbox", "schedule", "status", "store", "worker"]),
     NeverKnows("jobs", "worker::claim"),
     KnowsOnly("watch", &["intake", "jobs", "model", "sandbox", "store"]),
     // and who asks reads through the store, never through the worker. (The command line starts one.)
     // Nobody reads the configuration but the command line: the others are given what they need.
     NeverKnows("api", "config"),
     NeverKnows("dashboard", "config"),
-    NeverKnows("export", "config"),
     NeverKnows("registry", "config"),
     NeverKnows("api", "worker"),
     NeverKnows("dashboard", "worker"),
     NeverKnows("cli", "worker::claim"),
-    NeverKnows("export", "worker"),
 ];
 
 /// Rooms that have rules before they have code.

@@ -1,5 +1,6 @@
 //! The program as a service: real workers and commands over PostgreSQL, Redis and S3, as processes.
 
+mod pruning;
 mod terms;
 
 use std::path::PathBuf;
@@ -42,6 +43,20 @@ impl Installation {
         let installation = Installation { directory: TempDir::new().unwrap(), environment, database: Some(database), _servers: Some((redis, s3)) };
         assert_eq!(installation.run(&["migrate"]).0, 0);
         installation
+    }
+
+    /// Over PostgreSQL, and objects in a directory.
+    pub fn database_and_directory() -> Installation {
+        let database = Database::create().unwrap();
+        let environment = vec![("ROWMILL_STORE_URL", database.url()), ("ROWMILL_OBJECTS_URL", "file:objects".to_owned())];
+        let installation = Installation { directory: TempDir::new().unwrap(), environment, database: Some(database), _servers: None };
+        assert_eq!(installation.run(&["migrate"]).0, 0);
+        installation
+    }
+
+    /// Where the objects are, when they are in a directory.
+    pub fn objects(&self) -> PathBuf {
+        self.directory.path().join("objects")
     }
 
     /// Without any configuration.

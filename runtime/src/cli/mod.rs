@@ -12,10 +12,13 @@ pub mod apps;
 pub mod bench;
 pub mod config;
 pub mod deploy;
+pub mod events;
+pub mod export;
 mod feed;
 pub mod migrate;
 pub mod policies;
 mod progress;
+pub mod prune;
 pub mod query;
 pub mod results;
 pub mod run;
@@ -68,8 +71,11 @@ pub enum Command {
     Status(status::StatusCommand),
     Rows(results::RowsCommand),
     Results(results::ResultsCommand),
+    Events(events::EventsCommand),
+    Export(export::ExportCommand),
     Abort(status::AbortCommand),
     Priority(terms::PriorityCommand),
+    Prune(prune::PruneCommand),
     Policies(policies::PoliciesCommand),
     Pause(policies::PauseCommand),
     Resume(policies::ResumeCommand),

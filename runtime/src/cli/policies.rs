@@ -12,10 +12,10 @@ use super::terms::PartialTermsArgs;
 use super::wiring::{block_on, open_store};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
 use crate::config::show_time;
-use crate::model::{PartialTerms, Policy, Rate};
+use crate::model::{KeepFor, PartialKeep, PartialTerms, Policy, Rate};
 use crate::store::Store;
 
-/// List what holds for apps and their operations: rates, pauses and the terms of batches. Or change it.
+/// List what holds for apps and their operations: rates, pauses, the terms of batches, and how long these are kept. Or change it.
 #[derive(Debug, Args)]
 pub struct PoliciesCommand {
     #[command(flatten)]
@@ -48,9 +48,55 @@ pub struct PoliciesSet {
     pub burst: Option<u32>,
     #[command(flatten)]
     pub terms: PartialTermsArgs,
+    #[command(flatten)]
+    pub keep: KeepArgs,
     /// Say nothing about terms any more, before what is given here.
     #[arg(long)]
     pub default_terms: bool,
+}
+
+/// How long batches are kept. Each is a time such as 90d, 12h or 30m, `forever`, or `default` to say nothing about it any more.
+#[derive(Debug, Args)]
+pub struct KeepArgs {
+    /// Keep output files so long after their batch is done; `default` for what is said elsewhere.
+    #[arg(long, value_name = "TIME|forever", value_parser = parse_keep)]
+    pub keep_files: Option<SomeKeep>,
+    /// The same for inputs of rows, and for the files that they came from.
+    #[arg(long, value_name = "TIME|forever", value_parser = parse_keep)]
+    pub keep_inputs: Option<SomeKeep>,
+    /// The same for what became of rows: outputs, messages and logs.
+    #[arg(long, value_name = "TIME|forever", value_parser = parse_keep)]
+    pub keep_outcomes: Option<SomeKeep>,
+    /// The same for what happened to batches.
+    #[arg(long, value_name = "TIME|forever", value_parser = parse_keep)]
+    pub keep_events: Option<SomeKeep>,
+    /// The same for whole batches.
+    #[arg(long, value_name = "TIME|forever", value_parser = parse_keep)]
+    pub keep_batches: Option<SomeKeep>,
+}
+
+impl KeepArgs {
+    fn changed(&self, keep: &PartialKeep) -> PartialKeep {
+        let said = |new: Option<SomeKeep>, old: Option<KeepFor>| new.map_or(old, |SomeKeep(new)| new);
+        PartialKeep {
+            files: said(self.keep_files, keep.files),
+            inputs: said(self.keep_inputs, keep.inputs),
+            outcomes: said(self.keep_outcomes, keep.outcomes),
+            events: said(self.keep_events, keep.events),
+            batches: said(self.keep_batches, keep.batches),
+        }
+    }
+}
+
+/// How long something is kept, or that nothing is said of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SomeKeep(Option<KeepFor>);
+
+fn parse_keep(text: &str) -> Result<SomeKeep, String> {
+    if text == "default" {
+        return Ok(SomeKeep(None));
+    }
+    text.parse().map(|keep| SomeKeep(Some(keep))).map_err(|error: crate::model::NoKeepFor| format!("{error}, or default"))
 }
 
 /// Take a policy back, its pause included.
@@ -166,14 +212,15 @@ fn changed(policy: Policy, set: &PoliciesSet) -> anyhow::Result<Policy> {
         (rate, None) => rate,
     };
     let terms = if set.default_terms { PartialTerms::default() } else { policy.terms };
-    Ok(Policy { rate, terms: set.terms.terms().or(terms), ..policy })
+    let keep = set.keep.changed(&policy.keep);
+    Ok(Policy { rate, terms: set.terms.terms().or(terms), keep, ..policy })
 }
 
 fn print(policies: &[Policy], json: bool) -> anyhow::Result<()> {
     if json {
         return print_data(&serde_json::to_string(policies)?);
     }
-    let mut table = Table::new(["APP", "OP", "STATE", "RATE", "TERMS"]);
+    let mut table = Table::new(["APP", "OP", "STATE", "RATE", "TERMS", "KEPT"]);
     for policy in policies {
         table.row([
             policy.app.clone(),
@@ -181,9 +228,16 @@ fn print(policies: &[Policy], json: bool) -> anyhow::Result<()> {
             if policy.paused { "paused" } else { "open" }.to_owned(),
             policy.rate.map_or_else(|| "any".to_owned(), |rate| format!("{rate}, {} at once", rate.burst)),
             show_terms(&policy.terms),
+            show_keep(&policy.keep),
         ]);
     }
     print_data(&table.into_text())
+}
+
+fn show_keep(keep: &PartialKeep) -> String {
+    let parts = [("files", keep.files), ("inputs", keep.inputs), ("outcomes", keep.outcomes), ("events", keep.events), ("batches", keep.batches)];
+    let said: Vec<String> = parts.into_iter().filter_map(|(part, time)| Some(format!("{part} {}", time?))).collect();
+    if said.is_empty() { "by the defaults".to_owned() } else { said.join(", ") }
 }
 
 fn show_terms(terms: &PartialTerms) -> String {

@@ -12,7 +12,8 @@ use super::signals::Stop;
 use super::wiring::{Parts, block_on, open_store};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data, progress};
 use crate::model::{
-    Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, OutputFile, ProcessorKind, RetryRule, Timestamp, without_controls,
+    Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, OutputFile, Part, ProcessorKind, PrunedParts, RetryRule, Timestamp,
+    without_controls,
 };
 use crate::status::Snapshot;
 use crate::store::Store;
@@ -82,6 +83,9 @@ struct BatchView<'a> {
     submitted_at: Timestamp,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
+    /// When parts of it were pruned.
+    #[serde(skip_serializing_if = "PrunedParts::is_whole")]
+    pruned: PrunedParts,
     files: &'a [OutputFile],
     /// Where its rows came from.
     input_files: &'a [BatchFile],
@@ -110,6 +114,7 @@ impl<'a> BatchView<'a> {
             submitted_at: batch.submitted_at,
             started_at: batch.started_at,
             finished_at: batch.finished_at,
+            pruned: batch.pruned,
             files: &batch.files,
             input_files,
         }
@@ -220,6 +225,11 @@ async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Re
     for (what, why) in [("aborted", &batch.abort_reason), ("mark-done failed", &batch.mark_error)] {
         if let Some(why) = why {
             text.push_str(&format!("\n{what}: {why}"));
+        }
+    }
+    for part in Part::ALL {
+        if let Some(at) = batch.pruned.at(part) {
+            text.push_str(&format!("\nits {} were pruned on {at}", part.as_str()));
         }
     }
     for BatchFile { name, form, size_bytes, sha256, object, .. } in &input_files {

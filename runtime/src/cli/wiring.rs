@@ -167,6 +167,7 @@ fn worker_settings(config: &Config) -> WorkerSettings {
         lease_rows_max: worker.lease_rows_max,
         drain_grace: worker.drain_grace,
         limits: config.limits.clone(),
+        keep: config.keep,
         outlasts_failures: true,
         ends_when_idle: false,
     }

@@ -24,7 +24,7 @@ pub use watch::{FileTypeConfig, WatchFile, WatchedDirectory};
 
 use self::resolve::Resolved;
 pub use crate::model::Limits as LimitsConfig;
-use crate::model::Pooler;
+use crate::model::{Keep, Pooler};
 
 /// All settings, checked, and where each came from.
 #[derive(Clone, Debug)]
@@ -36,6 +36,8 @@ pub struct Config {
     pub intake: IntakeConfig,
     pub watch: WatchConfig,
     pub limits: LimitsConfig,
+    /// How long what is done is kept, where no policy says anything.
+    pub keep: Keep,
     in_force: Vec<InForce>,
 }
 
@@ -168,6 +170,13 @@ impl Config {
                 file: resolved.text("watch.file").map(PathBuf::from),
                 files_at_once: resolved.count("watch.files_at_once"),
                 grace: resolved.time("watch.grace"),
+            },
+            keep: Keep {
+                files: resolved.keep("keep.files"),
+                inputs: resolved.keep("keep.inputs"),
+                outcomes: resolved.keep("keep.outcomes"),
+                events: resolved.keep("keep.events"),
+                batches: resolved.keep("keep.batches"),
             },
             limits: LimitsConfig {
                 fuel: resolved.count("limits.fuel"),

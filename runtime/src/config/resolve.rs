@@ -14,6 +14,7 @@ use super::secret::{Secret, read_secret_file};
 use super::settings::{Kind, SETTINGS, Setting, SettingDefault};
 use super::sources::Sources;
 use super::units::{parse_size, parse_time};
+use crate::model::KeepFor;
 
 const DEFAULT: &str = "default";
 
@@ -73,6 +74,10 @@ impl Resolved {
 
     pub(super) fn time(&self, name: &str) -> Duration {
         parse_time(&self.required(name)).expect("it was checked")
+    }
+
+    pub(super) fn keep(&self, name: &str) -> KeepFor {
+        self.required(name).parse().expect("it was checked")
     }
 
     pub(super) fn size<T: TryFrom<u64>>(&self, name: &str) -> T {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::units::{MEMORY_MIN_BYTES, TIMEOUT_MAX, TIMEOUT_MIN, parse_size, parse_time, show_size, show_time};
-use crate::model::Limits;
+use crate::model::{KeepFor, Limits};
 
 /// One setting. Its variable is `ROWMILL_SECTION_KEY`.
 #[derive(Debug)]
@@ -30,6 +30,8 @@ pub enum Kind {
     Secret,
     Count(u64, u64),
     Time(Duration, Duration),
+    /// A time, or for ever.
+    Keep,
     Size(u64, u64),
     Switch,
     Choice(&'static [&'static str]),
@@ -78,6 +80,7 @@ impl Kind {
             Kind::Secret => "text, never shown".to_owned(),
             Kind::Count(min, max) => format!("{min} to {max}"),
             Kind::Time(min, max) => format!("{} to {}", show_time(*min), show_time(*max)),
+            Kind::Keep => "a time such as `90d` or `12h`, or `forever`".to_owned(),
             Kind::Size(min, max) => format!("{} to {}", show_size(*min), show_size(*max)),
             Kind::Switch => "`true` or `false`".to_owned(),
             Kind::Choice(choices) => choices.iter().map(|choice| format!("`{choice}`")).collect::<Vec<_>>().join(" or "),
@@ -112,6 +115,7 @@ impl Kind {
                 between((min..=max).contains(&bytes))?;
                 Ok(show_size(bytes))
             }
+            Kind::Keep => text.parse::<KeepFor>().map(|keep| keep.to_string()).map_err(|error| error.to_string()),
             Kind::Switch => is(text == "true" || text == "false"),
             Kind::Choice(choices) => is(choices.contains(&text)),
         }
@@ -131,7 +135,7 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-use Kind::{Choice, Count, Endpoint, ObjectsUrl, Path, RedisUrl, Secret, Size, StoreUrl, Switch, Text, Time};
+use Kind::{Choice, Count, Endpoint, Keep, ObjectsUrl, Path, RedisUrl, Secret, Size, StoreUrl, Switch, Text, Time};
 use SettingDefault::{Derived, Machine, Unset, Value};
 
 /// Every setting there is, in the order in which they are shown.
@@ -193,6 +197,11 @@ pub const SETTINGS: &[Setting] = &[
         Value("10s"),
         "how long rows may go on when the worker is to stop; then they are given back",
     ),
+    setting("keep", "files", Keep, Value("forever"), "how long output files are kept once their batch is done, unless a policy says otherwise"),
+    setting("keep", "inputs", Keep, Value("forever"), "the same for inputs of rows, and for the files that they came from"),
+    setting("keep", "outcomes", Keep, Value("forever"), "the same for what became of rows: outputs, messages and logs"),
+    setting("keep", "events", Keep, Value("7d"), "the same for what happened to batches"),
+    setting("keep", "batches", Keep, Value("forever"), "the same for whole batches"),
     setting("intake", "inflated_max", Size(1 << 10, 1 << 40), Value("16GiB"), "how much may come out of a compressed file; one with more is refused"),
     setting(
         "intake",

@@ -101,7 +101,7 @@ fn every_setting_can_be_given_by_its_variable() {
             Kind::ObjectsUrl => "s3://b",
             Kind::Endpoint => "https://h",
             Kind::Count(..) => "7",
-            Kind::Time(..) => "7s",
+            Kind::Time(..) | Kind::Keep => "7s",
             Kind::Size(..) => "128KiB",
             Kind::Switch => "true",
             Kind::Choice(choices) => choices[choices.len() - 1],

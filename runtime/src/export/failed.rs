@@ -16,8 +16,8 @@ use crate::model::{RecordedOutcome, RowStatus, without_controls};
 /// The code of rows that were not run because the batch was aborted.
 const ABORTED: &str = "aborted";
 
-pub(super) struct FailedRows<'d> {
-    file: Whole<'d>,
+pub(super) struct FailedRows {
+    file: Whole,
     format: Format,
     header: Vec<String>,
 }
@@ -38,8 +38,8 @@ struct Reason<'a> {
     reason: &'a str,
 }
 
-impl<'d> FailedRows<'d> {
-    pub(super) fn begin(out: &'d Dir, format: Format, header: &[String]) -> anyhow::Result<FailedRows<'d>> {
+impl FailedRows {
+    pub(super) fn begin(out: &Dir, format: Format, header: &[String]) -> anyhow::Result<FailedRows> {
         let name = match format {
             Format::Csv => FAILED_CSV,
             Format::Ndjson => FAILED_NDJSON,
@@ -53,12 +53,7 @@ impl<'d> FailedRows<'d> {
     }
 
     pub(super) fn write(&mut self, row: &RecordedOutcome) -> anyhow::Result<()> {
-        let mut codes: Vec<&str> = row.messages.iter().map(|message| message.code.as_str()).collect();
-        let mut reason = row.messages.iter().map(crate::model::Message::text).collect::<Vec<_>>().join("; ");
-        if row.status != Some(RowStatus::Failed) {
-            codes = vec![ABORTED];
-            "the batch was aborted before this row was run".clone_into(&mut reason);
-        }
+        let (codes, reason) = why(row);
         match self.format {
             Format::Csv => {
                 let mut fields = self.fields_of(&row.input).with_context(|| format!("cannot read the input of line {}", row.line))?;
@@ -69,7 +64,7 @@ impl<'d> FailedRows<'d> {
                 fields.extend(surplus);
                 self.write_record(&fields)
             }
-            Format::Ndjson => self.write_value(row, codes, &reason),
+            Format::Ndjson => write_value(&mut self.file.writer, row, codes, &reason),
         }
     }
 
@@ -87,18 +82,34 @@ impl<'d> FailedRows<'d> {
         writer.write_record(fields).and_then(|()| writer.flush().map_err(csv::Error::from)).context("cannot write the failed rows")
     }
 
-    fn write_value(&mut self, row: &RecordedOutcome, codes: Vec<&str>, reason: &str) -> anyhow::Result<()> {
-        // What was no JSON was kept as a string; it goes out as the text that it was, so that it is not taken for one.
-        let was_text = codes == ["bad_row"];
-        let text: Option<String> = if was_text { serde_json::from_str(&row.input).ok() } else { None };
-        let input = on_one_line(&row.input);
-        let input: Option<&RawValue> = if text.is_none() { Some(serde_json::from_str(&input)?) } else { None };
-        let line = FailedLine { rowmill: Reason { line: row.line, codes, reason }, input, text: text.as_deref() };
-        serde_json::to_writer(&mut self.file.writer, &line).context("cannot write the failed rows")?;
-        self.file.writer.write_all(b"\n").context("cannot write the failed rows")
-    }
-
     pub(super) fn finish(self) -> anyhow::Result<()> {
         self.file.finish()
     }
+}
+
+/// Writes a row that did not succeed, as a line of JSON.
+pub(super) fn write_failed_line(writer: &mut impl Write, row: &RecordedOutcome) -> anyhow::Result<()> {
+    let (codes, reason) = why(row);
+    write_value(writer, row, codes, &reason)
+}
+
+/// Why a row did not succeed: codes, and a sentence.
+fn why(row: &RecordedOutcome) -> (Vec<&str>, String) {
+    if row.status != Some(RowStatus::Failed) {
+        return (vec![ABORTED], "the batch was aborted before this row was run".to_owned());
+    }
+    let codes = row.messages.iter().map(|message| message.code.as_str()).collect();
+    (codes, row.messages.iter().map(crate::model::Message::text).collect::<Vec<_>>().join("; "))
+}
+
+fn write_value(writer: &mut impl Write, row: &RecordedOutcome, codes: Vec<&str>, reason: &str) -> anyhow::Result<()> {
+    // What was no JSON was kept as a string; it goes out as the text that it was, so that it is not taken for one.
+    let was_text = codes == ["bad_row"];
+    let text: Option<String> = if was_text { serde_json::from_str(&row.input).ok() } else { None };
+    let input = on_one_line(&row.input);
+    // One that was pruned is empty.
+    let input: Option<&RawValue> = if text.is_none() && !input.is_empty() { Some(serde_json::from_str(&input)?) } else { None };
+    let line = FailedLine { rowmill: Reason { line: row.line, codes, reason }, input, text: text.as_deref() };
+    serde_json::to_writer(&mut *writer, &line).context("cannot write the failed rows")?;
+    writer.write_all(b"\n").context("cannot write the failed rows")
 }

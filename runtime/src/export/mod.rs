@@ -1,5 +1,6 @@
 //! Results go out: what a finished batch leaves in a directory.
 
+mod archive;
 mod failed;
 mod results;
 mod summary;
@@ -7,19 +8,20 @@ mod summary;
 use std::io::Write;
 use std::path::Path;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use futures_util::TryStreamExt;
 
+pub use archive::{ExportedFile, MANIFEST, Manifest, Place, ROWS, archive_batch, read_manifest};
 pub use results::{on_one_line, write_row as write_result};
 pub use summary::Summary;
 
 use self::failed::FailedRows;
 use crate::blobs::Blobs;
 use crate::intake::Format;
-use crate::model::{Batch, RowStatus};
-use crate::store::{ResultCursor, Store};
+use crate::model::{Batch, Part, RowStatus};
+use crate::store::{ResultCursor, Store, StoreError};
 
 /// Names in the directory of a run.
 pub const RESULTS: &str = "results.ndjson";
@@ -60,7 +62,7 @@ pub async fn export_batch(
 
 async fn export_rows(store: &dyn Store, batch: &Batch, format: Format, header: &[String], out: &Dir) -> anyhow::Result<()> {
     let mut results = Whole::begin(out, RESULTS)?;
-    let mut failed: Option<FailedRows<'_>> = None;
+    let mut failed: Option<FailedRows> = None;
     let mut after = None;
     loop {
         let page = store.read_results(batch.id, after, PAGE_ROWS).await?;
@@ -82,6 +84,9 @@ async fn export_rows(store: &dyn Store, batch: &Batch, format: Format, header: &
 }
 
 async fn export_files(blobs: &Blobs, batch: &Batch, out: &Dir) -> anyhow::Result<()> {
+    if let Some(at) = batch.pruned.files {
+        bail!(StoreError::Pruned { id: batch.id, part: Part::Files, at });
+    }
     if batch.files.is_empty() {
         return Ok(());
     }
@@ -99,15 +104,16 @@ async fn export_files(blobs: &Blobs, batch: &Batch, out: &Dir) -> anyhow::Result
 }
 
 /// A file that gets its name when it is complete.
-struct Whole<'d> {
-    directory: &'d Dir,
+struct Whole {
+    directory: Dir,
     name: String,
     writer: std::io::BufWriter<cap_std::fs::File>,
 }
 
-impl<'d> Whole<'d> {
-    fn begin(directory: &'d Dir, name: &str) -> anyhow::Result<Whole<'d>> {
+impl Whole {
+    fn begin(directory: &Dir, name: &str) -> anyhow::Result<Whole> {
         let file = directory.create(part(name)).with_context(|| format!("cannot make {name}"))?;
+        let directory = directory.try_clone().with_context(|| format!("cannot make {name}"))?;
         Ok(Whole { directory, name: name.to_owned(), writer: std::io::BufWriter::with_capacity(256 << 10, file) })
     }
 
@@ -115,7 +121,7 @@ impl<'d> Whole<'d> {
         let Whole { directory, name, writer } = self;
         let file = writer.into_inner().map_err(std::io::IntoInnerError::into_error).with_context(|| format!("cannot write {name}"))?;
         file.sync_all().with_context(|| format!("cannot write {name}"))?;
-        directory.rename(part(&name), directory, &name).with_context(|| format!("cannot name {name}"))
+        directory.rename(part(&name), &directory, &name).with_context(|| format!("cannot name {name}"))
     }
 }
 

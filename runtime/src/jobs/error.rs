@@ -1,5 +1,6 @@
 use crate::blobs::BlobError;
 use crate::model::{BatchId, BatchStatus, ProcessorKind};
+use crate::prune::PruneError;
 use crate::sandbox::LoadError;
 use crate::schedule::ScheduleError;
 use crate::store::StoreError;
@@ -35,6 +36,13 @@ pub enum JobError {
     NotFinal { id: BatchId, status: BatchStatus },
     #[error("slow query {id} has ended already, as {}", status.as_str())]
     AlreadyFinal { id: BatchId, status: BatchStatus },
+    /// Nothing was removed.
+    #[error("batch {id} was not exported")]
+    NotExported {
+        id: BatchId,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// There is no such schedule, or it is another app's.
     #[error("app {app:?} has no schedule {name:?}")]
     NoSchedule { app: String, name: String },
@@ -51,6 +59,15 @@ pub enum JobError {
     Blobs(#[from] BlobError),
     #[error(transparent)]
     Worker(#[from] WorkerError),
+}
+
+impl From<PruneError> for JobError {
+    fn from(error: PruneError) -> JobError {
+        match error {
+            PruneError::Store(error) => error.into(),
+            PruneError::Blobs(error) => error.into(),
+        }
+    }
 }
 
 impl From<StoreError> for JobError {

@@ -54,7 +54,7 @@ impl JobManager {
     }
 
     /// Names of objects say nothing of apps.
-    fn check_all_apps(&self) -> Result<(), JobError> {
+    pub(super) fn check_all_apps(&self) -> Result<(), JobError> {
         match &self.only_app {
             Some(allowed) => Err(JobError::FilesOfAllApps { allowed: allowed.clone() }),
             None => Ok(()),

@@ -42,7 +42,10 @@
 mod apps;
 mod batches;
 mod error;
+mod events;
+mod export;
 mod files;
+mod keeping;
 mod key;
 mod policies;
 mod queries;
@@ -55,6 +58,8 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 pub use self::error::JobError;
+pub use self::events::EventsFrom;
+pub use self::export::Exported;
 pub use self::files::{KeepError, KeptFile};
 pub use self::key::KEY_BYTES_MAX;
 pub use self::queries::{QueryResult, QueryState};
@@ -63,6 +68,7 @@ pub use self::schedules::{ScheduleRequest, Scheduled};
 
 use crate::blobs::Blobs;
 use crate::model::{Batch, BatchId};
+use crate::prune::Pace;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
 use crate::schedule::Ticker;
@@ -100,7 +106,7 @@ impl JobManager {
         JobManager { shared: Arc::clone(&self.shared), only_app: Some(app.into()) }
     }
 
-    /// Claims and runs what was submitted, here or elsewhere, and submits what schedules ask for, until [`JobManager::shutdown`]. Rows that run then come to their end, for the settings'
+    /// Claims and runs what was submitted, here or elsewhere, submits what schedules ask for, and prunes what is not kept any longer, until [`JobManager::shutdown`]. Rows that run then come to their end, for the settings'
     /// `drain_grace`; the others are given back.
     ///
     /// # Errors
@@ -133,7 +139,8 @@ impl JobManager {
             }
             ticked
         };
-        let (ended, ticked) = tokio::join!(working, ticking);
+        let pruner = self.pruner(Pace::Background);
+        let (ended, ticked, ()) = tokio::join!(working, ticking, pruner.run(&stopped));
         draining.abort();
         ended?;
         Ok(ticked?)

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{JsonText, Terms, Timestamp};
+use super::{JsonText, PrunedParts, Terms, Timestamp};
 
 /// A batch's name outside the store: a UUIDv7, so that names sort by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -190,8 +190,10 @@ pub struct Batch {
     pub started_at: Option<Timestamp>,
     /// When the status and the output files were final.
     pub finished_at: Option<Timestamp>,
-    /// The output files, by name; empty until they were joined.
+    /// The output files, by name; empty until they were joined, and when they were pruned.
     pub files: Vec<OutputFile>,
+    /// What is no longer there, and since when.
+    pub pruned: PrunedParts,
 }
 
 /// An output file of a finished batch.
@@ -217,6 +219,6 @@ pub struct BatchFile {
     pub size_bytes: u64,
     /// The SHA-256 of its contents as they came, in hexadecimal.
     pub sha256: String,
-    /// Where it is kept in the object store, if it is. The name is ours, and nothing of the file's own.
+    /// Where it is kept in the object store, if it is, and was not pruned. The name is ours, and nothing of the file's own.
     pub object: Option<String>,
 }

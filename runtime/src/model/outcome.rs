@@ -94,6 +94,6 @@ pub struct RecordedOutcome {
     pub attempts: u32,
     pub fuel: u64,
     pub log: Option<String>,
-    /// What was submitted. Valid JSON.
+    /// What was submitted. Valid JSON; empty, which no JSON is, when the inputs of the batch were pruned.
     pub input: String,
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::limits::some_millis;
-use super::{FailureLimit, RetryRule, Terms, Timestamp};
+use super::{FailureLimit, PartialKeep, RetryRule, Terms, Timestamp};
 
 /// What an operator says about the work of an app, or of one of its operations. What is said of an operation holds beside what is said of its app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -19,12 +19,21 @@ pub struct Policy {
     pub rate: Option<Rate>,
     /// The terms of batches that say nothing else. An operation's go before its app's.
     pub terms: PartialTerms,
+    /// How long batches are kept once they are done. What is said of an operation goes before what is said of its app.
+    pub keep: PartialKeep,
 }
 
 impl Policy {
     /// One that says nothing.
     pub fn of(app: impl Into<String>, op: Option<&str>) -> Policy {
-        Policy { app: app.into(), op: op.map(str::to_lowercase), paused: false, rate: None, terms: PartialTerms::default() }
+        Policy {
+            app: app.into(),
+            op: op.map(str::to_lowercase),
+            paused: false,
+            rate: None,
+            terms: PartialTerms::default(),
+            keep: PartialKeep::default(),
+        }
     }
 }
 

@@ -61,6 +61,10 @@ impl Cache {
         Some(known.snapshot.clone())
     }
 
+    pub fn forget(&mut self, id: BatchId) {
+        self.remove(id);
+    }
+
     fn remove(&mut self, id: BatchId) {
         if let Some(known) = self.known.remove(&id) {
             self.bytes -= known.snapshot.weight();

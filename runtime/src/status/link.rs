@@ -66,6 +66,12 @@ impl Link {
         (snapshot.id == id).then_some(snapshot)
     }
 
+    /// Removes a batch's state. Where Redis cannot, it expires.
+    pub async fn remove(&self, id: BatchId, within: Duration) {
+        let remove = async |connection: &mut MultiplexedConnection| redis::cmd("DEL").arg(key(id)).query_async::<()>(connection).await;
+        self.with(within, "remove a status", remove).await;
+    }
+
     /// True when all of it was done.
     pub async fn write(&self, pipeline: &Pipeline, within: Duration) -> bool {
         self.with(within, "write statuses", async |connection: &mut MultiplexedConnection| pipeline.exec_async(connection).await).await.is_some()

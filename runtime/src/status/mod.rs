@@ -121,6 +121,14 @@ impl StatusBoard {
         }
     }
 
+    /// Forgets a batch that is not kept any more, here and in Redis. Other processes may know it a little longer.
+    pub async fn forget(&self, id: BatchId) {
+        self.shared.cache().forget(id);
+        if let Some(remote) = &self.remote {
+            remote.reader.remove(id, READ_TIMEOUT).await;
+        }
+    }
+
     /// Counts after a record. Records of one batch may arrive here out of order; counts only grow, so the larger ones are the newer.
     pub fn publish_counts(&self, batch: BatchId, counts: BatchCounts) {
         self.shared.watchers().change(batch, |progress| progress.merge_counts(counts));

@@ -1,8 +1,8 @@
 //! How values stand in columns, the same in every database.
 
 use crate::model::{
-    App, BatchCounts, BatchFile, BatchStatus, BatchStep, FailureLimit, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Rate, RecordedOutcome,
-    RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
+    App, BatchCounts, BatchFile, BatchStatus, BatchStep, FailureLimit, PartialKeep, PartialTerms, Policy, ProcessorKind, ProcessorVersion,
+    PrunedParts, Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
 };
 use crate::store::StoreError;
 
@@ -106,12 +106,12 @@ pub(super) fn op_of(
     Ok((version, partial_terms_of(of_op)?.or(partial_terms_of(of_app)?)))
 }
 
-/// A policy as a query returns it: app, op, paused, rate_micros, burst, terms.
-pub(super) type PolicyRow = (String, String, bool, Option<i64>, Option<i64>, Option<String>);
+/// A policy as a query returns it: app, op, paused, rate_micros, burst, terms, keep.
+pub(super) type PolicyRow = (String, String, bool, Option<i64>, Option<i64>, Option<String>, Option<String>);
 
-pub(super) fn policy_of((app, op, paused, rate_micros, burst, terms): PolicyRow) -> Result<Policy, StoreError> {
+pub(super) fn policy_of((app, op, paused, rate_micros, burst, terms, keep): PolicyRow) -> Result<Policy, StoreError> {
     let rate = rate_micros.zip(burst).map(|(micros, burst)| Rate { micros: count(micros), burst: small(burst) });
-    Ok(Policy { app, op: (!op.is_empty()).then_some(op), paused, rate, terms: partial_terms_of(terms)? })
+    Ok(Policy { app, op: (!op.is_empty()).then_some(op), paused, rate, terms: partial_terms_of(terms)?, keep: partial_keep_of(keep)? })
 }
 
 pub(super) fn partial_terms_of(json: Option<String>) -> Result<PartialTerms, StoreError> {
@@ -121,6 +121,30 @@ pub(super) fn partial_terms_of(json: Option<String>) -> Result<PartialTerms, Sto
 /// Terms as they are stored: none where nothing is said.
 pub(super) fn partial_terms_json(terms: &PartialTerms) -> Option<String> {
     (*terms != PartialTerms::default()).then(|| serde_json::to_string(terms).expect("numbers and strings are always JSON"))
+}
+
+fn partial_keep_of(json: Option<String>) -> Result<PartialKeep, StoreError> {
+    Ok(json.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read how long batches are kept"))?.unwrap_or_default())
+}
+
+/// How long batches are kept, as it is stored: none where nothing is said.
+pub(super) fn partial_keep_json(keep: &PartialKeep) -> Option<String> {
+    (*keep != PartialKeep::default()).then(|| serde_json::to_string(keep).expect("strings are always JSON"))
+}
+
+/// When parts of a batch were pruned, as a query returns it.
+#[derive(sqlx::FromRow)]
+pub(super) struct PrunedRow {
+    pub files_pruned_at: Option<i64>,
+    pub inputs_pruned_at: Option<i64>,
+    pub outcomes_pruned_at: Option<i64>,
+}
+
+impl PrunedRow {
+    pub fn parts(self) -> PrunedParts {
+        let PrunedRow { files_pruned_at: files, inputs_pruned_at: inputs, outcomes_pruned_at: outcomes } = self;
+        PrunedParts { files: files.map(Timestamp), inputs: inputs.map(Timestamp), outcomes: outcomes.map(Timestamp) }
+    }
 }
 
 /// The rule as it is stored: none for the default.
@@ -152,7 +176,7 @@ pub(super) struct ResultRow {
 }
 
 impl ResultRow {
-    pub fn recorded(self, batch: BatchStatus) -> Result<RecordedOutcome, StoreError> {
+    pub fn recorded(self, batch: BatchStatus, with_inputs: bool) -> Result<RecordedOutcome, StoreError> {
         let status = match self.failed {
             Some(true) => Some(RowStatus::Failed),
             Some(false) => Some(RowStatus::Success),
@@ -172,7 +196,7 @@ impl ResultRow {
             attempts: small(self.attempt.unwrap_or(0)),
             fuel: count(self.fuel.unwrap_or(0)),
             log: self.log,
-            input: self.input,
+            input: if with_inputs { self.input } else { String::new() },
         })
     }
 }

@@ -6,7 +6,9 @@
 
 mod columns;
 mod events;
+mod history;
 mod postgres;
+mod pruned;
 mod rules;
 mod scheduled;
 mod sizing;
@@ -18,9 +20,10 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::model::{
-    App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, FinishLease, JsonText, Lease, LeaseKey,
-    LeasedRow, NewBatch, NewRow, NewSchedule, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult,
-    Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition,
+    EventsOf, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, Part, PartialTerms, Policy,
+    ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo,
+    WorkerRecord,
 };
 
 pub use events::StoreEvent;
@@ -54,6 +57,9 @@ pub enum StoreError {
         /// The names that the batch has, and those of this record that still fit.
         allowed: Vec<String>,
     },
+    /// This part of the batch was there, and is not kept any more.
+    #[error("batch {id} has no {} any more: they were pruned on {at}", part.as_str())]
+    Pruned { id: BatchId, part: Part, at: Timestamp },
     #[error("{0}")]
     Invalid(String),
     #[error("the store at {place} is in use by another process")]
@@ -104,6 +110,15 @@ pub struct Overdue {
     pub aborted: Vec<BatchId>,
     /// When the next deadline passes; zero when one has.
     pub next: Option<Duration>,
+}
+
+/// What a step of pruning did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PruneStep {
+    /// Rows that it went through.
+    pub rows: u64,
+    /// Something is left to be removed.
+    pub left: bool,
 }
 
 /// A place in the results of a batch: the next page begins after it. One from [`RowPieces`] is good for the next pieces only, since `line` may be 0 there.
@@ -266,7 +281,7 @@ pub trait Store: Send + Sync + 'static {
     /// All rows with their outcomes, as far as they have one, in line order, at most `limit`, after `after`. A page of large rows is shorter; the end is an empty page.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`; `Pruned` when the outcomes are not kept any more.
     async fn read_results(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError>;
 
     /// The names of a batch's output files. Their order does not change while the batch is joined.
@@ -278,7 +293,7 @@ pub trait Store: Send + Sync + 'static {
     /// Rows that have pieces, in line order, at most `limit` rows, after `after`. A page of large pieces is shorter; the end is an empty page.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`; `Pruned` as for [`Store::read_results`].
     async fn read_pieces(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError>;
 
     /// Registers an app, or changes what is registered of it.
@@ -368,6 +383,41 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `Invalid` when the next tick would not come after this one.
     async fn run_tick(&self, tick: &TickKey, action: &TickAction) -> Result<TickEnd, StoreError>;
+
+    /// Operations that have batches which are done, by app and operation, at most `limit`, after `after`. The end is an empty page.
+    async fn list_done_ops(&self, after: Option<&OpKey>, limit: u32) -> Result<Vec<OpKey>, StoreError>;
+
+    /// How much of an operation is due to be pruned.
+    async fn count_due(&self, op: &OpKey, due: &Due) -> Result<DueCounts, StoreError>;
+
+    /// Takes up the oldest batch of an operation that is done and of which something is due. From now on what is due counts as pruned, and others leave the batch
+    /// alone for `ttl`. Nothing is removed yet.
+    async fn begin_prune(&self, op: &OpKey, due: &Due, ttl: Duration) -> Result<Option<Pruning>, StoreError>;
+
+    /// The same for a batch of any operation whose pruning was left in the middle.
+    async fn resume_prune(&self, ttl: Duration) -> Result<Option<Pruning>, StoreError>;
+
+    /// The same for one batch as a whole, whether it is due or not.
+    ///
+    /// # Errors
+    /// `NotFound`; `WrongStatus` unless it is done.
+    async fn begin_removal(&self, id: BatchId, ttl: Duration) -> Result<Pruning, StoreError>;
+
+    /// Objects of parts that are being pruned, at most `limit`; those that other batches have, too, are not among them.
+    async fn list_pruned_objects(&self, id: BatchId, limit: u32) -> Result<Vec<String>, StoreError>;
+
+    /// Forgets objects that are no longer in the object store, and those that other batches have. Whether some of parts that are being pruned are left.
+    async fn forget_objects(&self, id: BatchId, objects: &[String]) -> Result<bool, StoreError>;
+
+    /// Removes what is being pruned of the next rows of a batch, at most so many; behind the last of them the batch itself, if it is to go and has no objects left.
+    async fn prune_rows(&self, id: BatchId, rows: u32, ttl: Duration) -> Result<PruneStep, StoreError>;
+
+    /// What happened to a batch, to those of an app, or to all, behind a position, at most `limit` events; of an app fewer. It is written down in the transaction that does it. The end
+    /// is a page whose `next` is the position.
+    ///
+    /// # Errors
+    /// `NotFound` for the events of one batch.
+    async fn read_events(&self, of: &EventsOf, after: EventPosition, limit: u32) -> Result<EventPage, StoreError>;
 
     /// What happens from now on, in this process and, where the store has several, in others. Events may be missing or come twice: they save waiting, and nothing
     /// rests on them.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::model::{Limits, WorkerInfo};
+use crate::model::{Keep, Limits, WorkerInfo};
 
 /// How a worker works.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct WorkerSettings {
     pub drain_grace: Duration,
     /// What rows of apps without limits of their own may use.
     pub limits: Limits,
+    /// How long what is done is kept, where no policy says anything.
+    pub keep: Keep,
     /// Whether it waits until the store and the object store come back when they fail. Else it ends.
     pub outlasts_failures: bool,
     /// Whether it ends once there is nothing left to do, now or later.
@@ -42,6 +44,7 @@ impl WorkerSettings {
             lease_rows_max: 5_000,
             drain_grace: Duration::from_secs(10),
             limits: Limits::default(),
+            keep: Keep::default(),
             outlasts_failures: false,
             ends_when_idle: false,
         }

@@ -13,9 +13,11 @@ mod apps;
 mod batch_files;
 mod claim;
 mod due;
+mod events;
 mod files;
 mod finish;
 mod hold;
+mod keeping;
 mod leases;
 mod policies;
 mod record;
@@ -284,6 +286,34 @@ macro_rules! conformance {
                 a_takeover_and_a_late_record_at_the_same_moment_record_once
                 of_many_claims_at_the_same_moment_one_finishes_each_step
                 many_workers_record_each_row_once_and_finish_each_batch_once
+            }
+            events {
+                the_events_of_a_batch_come_in_order
+                a_slow_query_has_its_events
+                an_abort_is_told_with_its_reason
+                failed_rows_are_told_once_a_second_and_the_others_counted
+                more_failures_than_may_be_are_told_before_the_abort
+                a_reader_goes_on_behind_any_position
+                the_events_of_an_app_are_its_own
+                a_batch_that_is_gone_has_no_events
+                what_is_submitted_again_is_told_once
+                events_are_pruned_by_themselves_and_with_their_batch
+            }
+            keeping {
+                how_long_batches_are_kept_comes_back_as_it_was_said
+                only_batches_that_are_done_are_pruned
+                the_oldest_batch_that_is_due_goes_first_and_no_other
+                outcomes_that_were_pruned_say_so_and_the_summary_stays
+                inputs_that_were_pruned_leave_the_outcomes
+                files_that_were_pruned_are_named_until_they_are_gone
+                a_batch_goes_with_all_that_is_left_of_it
+                a_key_lasts_as_long_as_its_batch
+                lines_in_any_order_go_too
+                what_is_left_in_the_middle_is_gone_on_with_later
+                those_who_prune_at_the_same_moment_take_up_different_batches
+                an_object_of_several_batches_goes_with_the_last
+                what_is_due_is_counted
+                operations_with_batches_that_are_done_are_listed_in_pages
             }
             scheduled {
                 a_schedule_comes_back_as_it_was_registered

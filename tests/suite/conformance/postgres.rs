@@ -1,6 +1,8 @@
 //! PostgreSQL, and PostgreSQL behind a pooler: the suite, and what it promises beyond the trait since it has many processes.
 
 mod plans;
+mod positions;
+mod pruning;
 mod races;
 
 use std::sync::Arc;

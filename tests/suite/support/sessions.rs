@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rowmill::model::{
-    Batch, BatchCounts, BatchId, BatchStatus, BatchStep, Ending, JsonText, LeasedRow, Limits, ProcessorKind, RowRun, Terms, Timestamp,
+    Batch, BatchCounts, BatchId, BatchStatus, BatchStep, Ending, JsonText, LeasedRow, Limits, ProcessorKind, PrunedParts, RowRun, Terms, Timestamp,
 };
 use rowmill::sandbox::{Processor, Sandbox, Session, SessionSpec};
 use tokio_util::sync::CancellationToken;
@@ -45,6 +45,7 @@ pub fn batch(kind: ProcessorKind, op: &str, context: &str) -> Batch {
         started_at: None,
         finished_at: None,
         files: Vec::new(),
+        pruned: PrunedParts::default(),
     }
 }
 

@@ -45,13 +45,13 @@ pub(super) async fn record_batch_file(store: &PgStore, id: BatchId, file: &Batch
 
 pub(super) async fn list_batch_files(store: &PgStore, id: BatchId, after_row: u32, limit: u32) -> Result<Vec<BatchFile>, StoreError> {
     let mut db = store.unit().await?;
-    let found: Vec<i64> = sqlx::query_scalar("SELECT batch_key FROM rowmill.batches WHERE batch_id = $1")
+    let found: Vec<(i64, bool)> = sqlx::query_as("SELECT batch_key, inputs_pruned_at IS NOT NULL FROM rowmill.batches WHERE batch_id = $1")
         .persistent(store.named())
         .bind(id.uuid())
         .fetch_all(&mut *db)
         .await
         .map_err(failed("look up a batch"))?;
-    let Some(key) = found.into_iter().next() else {
+    let Some((key, pruned)) = found.into_iter().next() else {
         db.done().await?;
         return Err(StoreError::NotFound(id));
     };
@@ -72,7 +72,7 @@ pub(super) async fn list_batch_files(store: &PgStore, id: BatchId, after_row: u3
             name: decode(file.name),
             form: decode(file.form),
             sha256: decode(file.sha256),
-            object: file.object.map(decode),
+            object: file.object.filter(|_| !pruned).map(decode),
             ..file
         })
         .collect())

@@ -8,10 +8,12 @@ mod batch_files;
 mod claim;
 mod connect;
 mod finish;
+mod history;
 mod leases;
 mod listen;
 mod log;
 mod policies;
+mod prune;
 mod read;
 mod record;
 mod schedules;
@@ -33,11 +35,11 @@ pub use self::log::LogPosition;
 pub use self::schema::SchemaState;
 pub use sqlx::PgConnection;
 
-use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use super::{Aborted, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, Schedule, ScheduleKey,
-    TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FinishLease,
+    JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion,
+    Pruning, RecordedOutcome, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -279,6 +281,42 @@ impl Store for PgStore {
 
     async fn run_tick(&self, tick: &TickKey, action: &TickAction) -> Result<TickEnd, StoreError> {
         ticks::run_tick(self, tick, action).await
+    }
+
+    async fn list_done_ops(&self, after: Option<&OpKey>, limit: u32) -> Result<Vec<OpKey>, StoreError> {
+        prune::list_done_ops(self, after, limit).await
+    }
+
+    async fn count_due(&self, op: &OpKey, due: &Due) -> Result<DueCounts, StoreError> {
+        prune::count_due(self, op, due).await
+    }
+
+    async fn begin_prune(&self, op: &OpKey, due: &Due, ttl: Duration) -> Result<Option<Pruning>, StoreError> {
+        prune::begin_prune(self, op, due, ttl).await
+    }
+
+    async fn resume_prune(&self, ttl: Duration) -> Result<Option<Pruning>, StoreError> {
+        prune::resume_prune(self, ttl).await
+    }
+
+    async fn begin_removal(&self, id: BatchId, ttl: Duration) -> Result<Pruning, StoreError> {
+        prune::begin_removal(self, id, ttl).await
+    }
+
+    async fn list_pruned_objects(&self, id: BatchId, limit: u32) -> Result<Vec<String>, StoreError> {
+        prune::list_pruned_objects(self, id, limit).await
+    }
+
+    async fn forget_objects(&self, id: BatchId, objects: &[String]) -> Result<bool, StoreError> {
+        prune::forget_objects(self, id, objects).await
+    }
+
+    async fn prune_rows(&self, id: BatchId, rows: u32, ttl: Duration) -> Result<PruneStep, StoreError> {
+        prune::prune_rows(self, id, rows, ttl).await
+    }
+
+    async fn read_events(&self, of: &EventsOf, after: EventPosition, limit: u32) -> Result<EventPage, StoreError> {
+        history::read_events(self, of, after, limit).await
     }
 
     fn events(&self) -> broadcast::Receiver<StoreEvent> {

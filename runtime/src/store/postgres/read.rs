@@ -3,8 +3,9 @@
 use super::connect::PgStore;
 use super::text::{decode, split_pieces};
 use super::{PAGE_BYTES_MAX, PgConnection};
-use crate::model::{Batch, BatchId, BatchStatus, JsonText, OutputFile, RecordedOutcome, Timestamp};
-use crate::store::columns::{ResultRow, TermsRow, count, counts, failed, kind_of, small, status_of, step_of};
+use crate::model::{Batch, BatchId, JsonText, OutputFile, RecordedOutcome, Timestamp};
+use crate::store::columns::{PrunedRow, ResultRow, TermsRow, count, counts, failed, kind_of, small, status_of, step_of};
+use crate::store::pruned::{Opened, ensure_outcomes};
 use crate::store::{ResultCursor, RowPieces, StoreError};
 
 #[derive(sqlx::FromRow)]
@@ -31,6 +32,8 @@ pub(super) struct BatchRow {
     file_names: Vec<String>,
     file_objects: Vec<String>,
     file_sizes: Vec<i64>,
+    #[sqlx(flatten)]
+    pruned: PrunedRow,
 }
 
 pub(super) async fn read_batch(store: &PgStore, id: BatchId) -> Result<Batch, StoreError> {
@@ -38,11 +41,12 @@ pub(super) async fn read_batch(store: &PgStore, id: BatchId) -> Result<Batch, St
     // One statement, so that the files are those of this state.
     let row: Option<BatchRow> = sqlx::query_as(
         "SELECT b.app, b.op, b.kind, b.priority::bigint, b.processor_version, b.processor_digest, b.context, b.attempts_max, b.retry_rule, b.start_at, b.deadline_at,
-            b.failures_max, b.failures_percent, b.status, b.step, b.row_count, b.success, b.failed, b.fuel, b.abort_reason, b.mark_error, b.submitted_at, b.started_at, b.finished_at, f.file_names, f.file_objects, f.file_sizes
+            b.failures_max, b.failures_percent, b.status, b.step, b.row_count, b.success, b.failed, b.fuel, b.abort_reason, b.mark_error, b.submitted_at, b.started_at, b.finished_at, f.file_names, f.file_objects, f.file_sizes,
+            b.files_pruned_at, b.inputs_pruned_at, b.outcomes_pruned_at
          FROM rowmill.batches b CROSS JOIN LATERAL (
             SELECT coalesce(array_agg(name ORDER BY name), '{}') AS file_names, coalesce(array_agg(object ORDER BY name), '{}') AS file_objects,
                 coalesce(array_agg(size_bytes ORDER BY name), '{}') AS file_sizes
-            FROM rowmill.output_files o WHERE o.batch_key = b.batch_key AND o.object IS NOT NULL) f
+            FROM rowmill.output_files o WHERE o.batch_key = b.batch_key AND o.object IS NOT NULL AND b.files_pruned_at IS NULL) f
          WHERE b.batch_id = $1",
     ).persistent(store.named())
     .bind(id.uuid())
@@ -76,26 +80,24 @@ impl BatchRow {
             started_at: self.started_at.map(Timestamp),
             finished_at: self.finished_at.map(Timestamp),
             files: files.map(|((name, object), size)| OutputFile { name: decode(name), object: decode(object), size_bytes: count(size) }).collect(),
+            pruned: self.pruned.parts(),
         })
     }
 }
 
-/// The batch's key and status, and whether its lines are in the order of its rows.
-async fn open_results(db: &mut PgConnection, named: bool, id: BatchId) -> Result<(i64, BatchStatus, bool), StoreError> {
-    let found: Option<(i64, String, bool)> = sqlx::query_as("SELECT batch_key, status, lines_ascend FROM rowmill.batches WHERE batch_id = $1")
-        .persistent(named)
-        .bind(id.uuid())
-        .fetch_optional(db)
-        .await
-        .map_err(failed("look up a batch"))?;
-    let (key, status, ascend) = found.ok_or(StoreError::NotFound(id))?;
-    Ok((key, status_of(&status), ascend))
+async fn open_results(db: &mut PgConnection, named: bool, id: BatchId) -> Result<Opened, StoreError> {
+    let select = "SELECT batch_key, status, lines_ascend, inputs_pruned_at IS NULL, outcomes_pruned_at FROM rowmill.batches WHERE batch_id = $1";
+    let found: Option<(i64, String, bool, bool, Option<i64>)> =
+        sqlx::query_as(select).persistent(named).bind(id.uuid()).fetch_optional(db).await.map_err(failed("look up a batch"))?;
+    let (key, status, ascend, with_inputs, pruned_at) = found.ok_or(StoreError::NotFound(id))?;
+    ensure_outcomes(id, pruned_at)?;
+    Ok(Opened { key, status: status_of(&status), ascend, with_inputs })
 }
 
 pub(super) async fn read_results(store: &PgStore, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError> {
     let mut db = store.unit().await?;
     // The status first: what is read after it is as new or newer, and nothing changes after an abort.
-    let (key, status, ascend) = open_results(&mut db, store.named(), id).await?;
+    let Opened { key, status, ascend, with_inputs } = open_results(&mut db, store.named(), id).await?;
     // The sum of the rows before each bounds the page: one row at least. The rows of a page are named before anything is joined to them, and what is joined is looked
     // up row by row (LATERAL … LIMIT 1), so that no plan goes through the rest of the batch for a page, whatever the database thinks of its tables.
     let select = if ascend {
@@ -129,7 +131,7 @@ pub(super) async fn read_results(store: &PgStore, id: BatchId, after: Option<Res
         .await
         .map_err(failed("read results"))?;
     db.done().await?;
-    rows.into_iter().map(|row| ResultRow { log: row.log.map(decode), ..row }.recorded(status)).collect()
+    rows.into_iter().map(|row| ResultRow { log: row.log.map(decode), ..row }.recorded(status, with_inputs)).collect()
 }
 
 /// Where to go on; before the first row when there is no cursor, since rows are numbered from 1 and lines are not negative.
@@ -154,7 +156,7 @@ pub(super) async fn list_file_names(store: &PgStore, id: BatchId) -> Result<Vec<
 
 pub(super) async fn read_pieces(store: &PgStore, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError> {
     let mut db = store.unit().await?;
-    let (key, _, ascend) = open_results(&mut db, store.named(), id).await?;
+    let Opened { key, ascend, .. } = open_results(&mut db, store.named(), id).await?;
     let (line, row_no) = position(after);
     let page = if ascend {
         sqlx::query_as("SELECT NULL::bigint[], row_nos, files, pieces FROM rowmill.read_pieces($1, $2, $3, $4)").persistent(store.named()).bind(key)

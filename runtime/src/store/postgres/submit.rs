@@ -204,6 +204,7 @@ pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), St
         "DELETE FROM rowmill.rows WHERE batch_key = $1",
         "DELETE FROM rowmill.line_order WHERE batch_key = $1",
         "DELETE FROM rowmill.batch_files WHERE batch_key = $1",
+        "DELETE FROM rowmill.batch_events WHERE batch_key = $1",
         "DELETE FROM rowmill.batches WHERE batch_key = $1",
     ] {
         sqlx::query(delete).persistent(store.named()).bind(place.key).execute(&mut *db).await.map_err(failed("discard a batch"))?;

@@ -40,7 +40,8 @@ pub(super) async fn list_batch_files(store: &SqliteStore, id: BatchId, after_row
     let mut db = store.readers.begin().await.map_err(reading)?;
     let (key, _) = find_batch(&mut db, id).await?;
     let files: Vec<BatchFileRow> = sqlx::query_as(
-        "SELECT first_row, name, form, size_bytes, sha256, object FROM batch_files WHERE batch_key = ? AND first_row > ? ORDER BY first_row LIMIT ?",
+        "SELECT first_row, name, form, size_bytes, sha256, CASE WHEN b.inputs_pruned_at IS NULL THEN object END AS object
+         FROM batch_files JOIN batches b USING (batch_key) WHERE batch_key = ? AND first_row > ? ORDER BY first_row LIMIT ?",
     )
     .bind(key)
     .bind(i64::from(after_row))

@@ -3,8 +3,9 @@
 use sqlx::SqliteConnection;
 
 use super::{SqliteStore, fetch_page, find_batch, length};
-use crate::model::{Batch, BatchId, BatchStatus, JsonText, OutputFile, RecordedOutcome, Timestamp};
-use crate::store::columns::{ResultRow, TermsRow, count, counts, failed, kind_of, small, status_of, step_of};
+use crate::model::{Batch, BatchId, JsonText, OutputFile, RecordedOutcome, Timestamp};
+use crate::store::columns::{PrunedRow, ResultRow, TermsRow, count, counts, failed, kind_of, small, status_of, step_of};
+use crate::store::pruned::{Opened, ensure_outcomes};
 use crate::store::{ResultCursor, RowPieces, StoreError};
 
 #[derive(sqlx::FromRow)]
@@ -29,6 +30,8 @@ struct BatchRow {
     submitted_at: i64,
     started_at: Option<i64>,
     finished_at: Option<i64>,
+    #[sqlx(flatten)]
+    pruned: PrunedRow,
 }
 
 pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch, StoreError> {
@@ -36,7 +39,8 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
     let mut db = store.readers.begin().await.map_err(reading)?;
     let row: BatchRow = sqlx::query_as(
         "SELECT batch_key, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, retry_rule, start_at, deadline_at, failures_max,
-            failures_percent, status, step, row_count, success, failed, fuel, abort_reason, mark_error, submitted_at, started_at, finished_at FROM batches WHERE batch_id = ?",
+            failures_percent, status, step, row_count, success, failed, fuel, abort_reason, mark_error, submitted_at, started_at, finished_at,
+            files_pruned_at, inputs_pruned_at, outcomes_pruned_at FROM batches WHERE batch_id = ?",
     )
     .bind(id.to_string())
     .fetch_optional(&mut *db)
@@ -44,8 +48,9 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
     .map_err(reading)?
     .ok_or(StoreError::NotFound(id))?;
     let files: Vec<(String, String, i64)> =
-        sqlx::query_as("SELECT name, object, size_bytes FROM output_files WHERE batch_key = ? AND object IS NOT NULL ORDER BY name")
+        sqlx::query_as("SELECT name, object, size_bytes FROM output_files WHERE batch_key = ? AND object IS NOT NULL AND ? IS NULL ORDER BY name")
             .bind(row.batch_key)
+            .bind(row.pruned.files_pruned_at)
             .fetch_all(&mut *db)
             .await
             .map_err(reading)?;
@@ -69,18 +74,17 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
         started_at: row.started_at.map(Timestamp),
         finished_at: row.finished_at.map(Timestamp),
         files: files.into_iter().map(|(name, object, size)| OutputFile { name, object, size_bytes: count(size) }).collect(),
+        pruned: row.pruned.parts(),
     })
 }
 
-/// The batch's key and status, and whether its lines are in the order of its rows.
-async fn open_results(db: &mut SqliteConnection, id: BatchId) -> Result<(i64, BatchStatus, bool), StoreError> {
+async fn open_results(db: &mut SqliteConnection, id: BatchId) -> Result<Opened, StoreError> {
     let (key, status) = find_batch(db, id).await?;
-    let ascend: bool = sqlx::query_scalar("SELECT lines_ascend FROM batches WHERE batch_key = ?")
-        .bind(key)
-        .fetch_one(db)
-        .await
-        .map_err(failed("look up a batch"))?;
-    Ok((key, status, ascend))
+    let select = "SELECT lines_ascend, inputs_pruned_at IS NULL, outcomes_pruned_at FROM batches WHERE batch_key = ?";
+    let (ascend, with_inputs, pruned_at): (bool, bool, Option<i64>) =
+        sqlx::query_as(select).bind(key).fetch_one(db).await.map_err(failed("look up a batch"))?;
+    ensure_outcomes(id, pruned_at)?;
+    Ok(Opened { key, status, ascend, with_inputs })
 }
 
 fn weight(row: &ResultRow) -> usize {
@@ -95,7 +99,7 @@ pub(super) async fn read_results(
 ) -> Result<Vec<RecordedOutcome>, StoreError> {
     let reading = failed("read results");
     let mut db = store.readers.begin().await.map_err(reading)?;
-    let (key, status, ascend) = open_results(&mut db, id).await?;
+    let Opened { key, status, ascend, with_inputs } = open_results(&mut db, id).await?;
     let select = if ascend {
         "SELECT r.row_no, r.line, r.input, o.failed, o.attempt, o.fuel, o.output, o.messages, o.log
          FROM rows r LEFT JOIN outcomes o USING (batch_key, row_no) WHERE r.batch_key = ?1 AND r.row_no > ?3 ORDER BY r.row_no LIMIT ?4"
@@ -107,7 +111,7 @@ pub(super) async fn read_results(
     let (line, row_no) = position(after);
     let rows = sqlx::query_as(select).bind(key).bind(line).bind(row_no).bind(i64::from(limit)).fetch(&mut *db);
     let rows = fetch_page(rows, weight).await.map_err(reading)?;
-    rows.into_iter().map(|row: ResultRow| row.recorded(status)).collect()
+    rows.into_iter().map(|row: ResultRow| row.recorded(status, with_inputs)).collect()
 }
 
 /// Where to go on; before the first row when there is no cursor, since lines and rows are not negative.
@@ -125,7 +129,7 @@ pub(super) async fn list_file_names(store: &SqliteStore, id: BatchId) -> Result<
 pub(super) async fn read_pieces(store: &SqliteStore, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError> {
     let reading = failed("read pieces of output files");
     let mut db = store.readers.begin().await.map_err(reading)?;
-    let (key, _, ascend) = open_results(&mut db, id).await?;
+    let Opened { key, ascend, .. } = open_results(&mut db, id).await?;
     let select = if ascend {
         "SELECT 0 AS line, row_no, pieces FROM outcomes
          WHERE batch_key = ?1 AND row_no > ?3 AND pieces IS NOT NULL ORDER BY row_no LIMIT ?4"

@@ -187,10 +187,11 @@ async fn count_outcomes(
         i64::try_from(hits).unwrap_or(i64::MAX)
     };
     let (success, failures) = (ended(RowStatus::Success), ended(RowStatus::Failed));
+    let failed_row = results.iter().find(|result| matches!(result.verdict, Verdict::Final { status: RowStatus::Failed, .. }));
     let fuel: u64 = results.iter().map(|result| result.fuel).sum();
     let row_micros = (!results.is_empty()).then(|| (micros(took) / row_count(results)).max(1));
     let counted: CountedRow = sqlx::query_as(
-        "UPDATE batches SET success = success + ?2, failed = failed + ?3, fuel = fuel + ?4,
+        "UPDATE batches SET success = success + ?2, failed = failed + ?3, fuel = fuel + ?4, failed_row = coalesce(?12, failed_row),
             row_micros = CASE WHEN success + failed = 0 THEN coalesce(?5, row_micros)
                 ELSE coalesce((row_micros * (?6 - 1) + ?5) / ?6, ?5, row_micros) END,
             step = CASE WHEN success + failed + ?2 + ?3 < row_count THEN step WHEN kind = 'slow_query' AND ?7 THEN 'mark' ELSE 'join' END,
@@ -215,6 +216,7 @@ async fn count_outcomes(
     .bind(finisher.map(|_| new_token()))
     .bind(finisher.map(|finisher| finisher.worker))
     .bind(finisher.map(|finisher| now.after(finisher.ttl).0))
+    .bind(failed_row.map(|result| i64::from(result.row_no)))
     .fetch_optional(&mut *db)
     .await
     .map_err(failed("count results"))?

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp};
-use crate::store::columns::{count, failed, failure_limit, retry_json};
+use crate::store::columns::{count, failed, failure_limit, retry_json, signed};
 use crate::store::rules::{NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
 use crate::store::{StoreError, StoreEvent};
 
@@ -61,7 +61,15 @@ pub(super) async fn insert_batch(db: &mut SqliteConnection, now: Timestamp, batc
             .map_err(failed("look up a batch"))?;
         return was_submitted(batch.id, known.as_deref(), batch.request_digest.as_deref()).map(|()| false);
     }
-    insert_rows(db, inserted.last_insert_rowid(), rows).await?;
+    let key = inserted.last_insert_rowid();
+    let total = insert_rows(db, key, rows).await?;
+    // The trigger told of a batch without rows.
+    sqlx::query("UPDATE batch_events SET row_count = ? WHERE batch_key = ? AND seq = 1")
+        .bind(signed(total))
+        .bind(key)
+        .execute(db)
+        .await
+        .map_err(failed("tell of a submitted batch"))?;
     Ok(true)
 }
 
@@ -129,6 +137,7 @@ pub(super) async fn discard_batch(store: &SqliteStore, id: BatchId) -> Result<()
         "DELETE FROM rows WHERE batch_key = ?",
         "DELETE FROM line_order WHERE batch_key = ?",
         "DELETE FROM batch_files WHERE batch_key = ?",
+        "DELETE FROM batch_events WHERE batch_key = ?",
         "DELETE FROM batches WHERE batch_key = ?",
     ] {
         sqlx::query(delete).bind(key).execute(&mut *db).await.map_err(failed("discard a batch"))?;

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rowmill::model::{
-    self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, RowStatus, ScheduleKey,
-    TickAction, TickEnd, TickKey, Timestamp, Verdict, WorkerInfo, WorkerRecord,
+    self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FinishLease,
+    JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion,
+    Pruning, RecordedOutcome, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, Verdict, WorkerInfo, WorkerRecord,
 };
-use rowmill::store::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use rowmill::store::{Aborted, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
 
 use super::{Kit, Schedule};
@@ -375,6 +375,42 @@ impl Store for Faulty {
 
     async fn run_tick(&self, tick: &TickKey, action: &TickAction) -> Result<TickEnd, StoreError> {
         self.store.run_tick(tick, action).await
+    }
+
+    async fn list_done_ops(&self, after: Option<&OpKey>, limit: u32) -> Result<Vec<OpKey>, StoreError> {
+        self.store.list_done_ops(after, limit).await
+    }
+
+    async fn count_due(&self, op: &OpKey, due: &Due) -> Result<DueCounts, StoreError> {
+        self.store.count_due(op, due).await
+    }
+
+    async fn begin_prune(&self, op: &OpKey, due: &Due, ttl: Duration) -> Result<Option<Pruning>, StoreError> {
+        self.store.begin_prune(op, due, ttl).await
+    }
+
+    async fn resume_prune(&self, ttl: Duration) -> Result<Option<Pruning>, StoreError> {
+        self.store.resume_prune(ttl).await
+    }
+
+    async fn begin_removal(&self, id: BatchId, ttl: Duration) -> Result<Pruning, StoreError> {
+        self.store.begin_removal(id, ttl).await
+    }
+
+    async fn list_pruned_objects(&self, id: BatchId, limit: u32) -> Result<Vec<String>, StoreError> {
+        self.store.list_pruned_objects(id, limit).await
+    }
+
+    async fn forget_objects(&self, id: BatchId, objects: &[String]) -> Result<bool, StoreError> {
+        self.store.forget_objects(id, objects).await
+    }
+
+    async fn prune_rows(&self, id: BatchId, rows: u32, ttl: Duration) -> Result<PruneStep, StoreError> {
+        self.store.prune_rows(id, rows, ttl).await
+    }
+
+    async fn read_events(&self, of: &EventsOf, after: EventPosition, limit: u32) -> Result<EventPage, StoreError> {
+        self.store.read_events(of, after, limit).await
     }
 
     fn events(&self) -> broadcast::Receiver<StoreEvent> {
