@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rowmill::cli::{
-    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, migrate, policies, query, results, run, schedules, status, submit, terms, watch,
-    work, workers,
+    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, migrate, policies, query, results, retry, run, schedules, status, submit, terms,
+    watch, work, workers,
 };
 
 fn main() -> ExitCode {
@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Rows(args) => results::rows(&args),
         Command::Results(args) => results::results(&args),
+        Command::Retry(args) => retry::run(&args),
         Command::Abort(args) => status::abort(&args),
         Command::Priority(args) => terms::priority(&args),
         Command::Policies(args) => policies::run(&args),

@@ -131,6 +131,18 @@ const BREACHES: &[Breach] = &[
         &[FinishedOnce, PollsGoForward, MarkDoneOnce, AcknowledgedIsKept],
     ),
     (
+        "a round begins that nobody asked for",
+        SUCCESS,
+        "UPDATE rowmill.batches t SET status = 'queued', step = 'rows', round = round + 1, started_at = NULL, finished_at = NULL FROM b WHERE t.batch_key = b.batch_key",
+        &[FinishedOnce, AcknowledgedIsKept, MarkDoneOnce],
+    ),
+    (
+        "what a row came to before it was run again is lost",
+        "WITH p AS (SELECT * FROM rowmill.past_outcomes ORDER BY batch_key, row_no LIMIT 1)",
+        "DELETE FROM rowmill.past_outcomes t USING p WHERE (t.batch_key, t.row_no, t.round) = (p.batch_key, p.row_no, p.round)",
+        &[OneOutcomePerRow],
+    ),
+    (
         "there is a batch of nobody's",
         SUCCESS,
         "INSERT INTO rowmill.batches (batch_id, app, op, kind, processor_version, processor_digest, context, attempts_max,

@@ -18,6 +18,7 @@ pub mod policies;
 mod progress;
 pub mod query;
 pub mod results;
+pub mod retry;
 pub mod run;
 pub mod schedules;
 mod signals;
@@ -68,6 +69,7 @@ pub enum Command {
     Status(status::StatusCommand),
     Rows(results::RowsCommand),
     Results(results::ResultsCommand),
+    Retry(retry::RetryCommand),
     Abort(status::AbortCommand),
     Priority(terms::PriorityCommand),
     Policies(policies::PoliciesCommand),

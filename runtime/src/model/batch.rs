@@ -86,7 +86,7 @@ impl BatchStatus {
         }
     }
 
-    /// A final status never changes.
+    /// A final status changes only by a retry of the batch, which begins another round.
     pub fn is_final(self) -> bool {
         matches!(self, BatchStatus::Success | BatchStatus::Failed | BatchStatus::Aborted)
     }
@@ -178,15 +178,17 @@ pub struct Batch {
     pub terms: Terms,
     pub status: BatchStatus,
     pub step: BatchStep,
+    /// 1, and one more with each retry of the batch. Its status, counts, times, files and reasons are those of this round.
+    pub round: u32,
     pub counts: BatchCounts,
-    /// Fuel of all recorded rows.
+    /// Fuel of all recorded rows, in all rounds.
     pub fuel: u64,
     /// Why the batch was aborted, when a reason was given.
     pub abort_reason: Option<String>,
     /// What `mark-done` returned, when it failed.
     pub mark_error: Option<String>,
     pub submitted_at: Timestamp,
-    /// When the first row was claimed.
+    /// When the first row of the round was claimed.
     pub started_at: Option<Timestamp>,
     /// When the status and the output files were final.
     pub finished_at: Option<Timestamp>,

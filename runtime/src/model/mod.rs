@@ -11,6 +11,7 @@ mod outcome;
 mod policy;
 mod pooler;
 mod processor;
+mod round;
 mod schedule;
 mod terms;
 mod text;
@@ -27,6 +28,7 @@ pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict
 pub use policy::{NoRate, PartialTerms, Policy, Rate};
 pub use pooler::Pooler;
 pub use processor::ProcessorVersion;
+pub use round::{PastCursor, PastOutcome, PastRound, Retried, RetryRows};
 pub use schedule::{
     ComingTicks, Missed, NewSchedule, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, ScheduleKey, TickAction, TickEnd, TickKey,
 };

@@ -19,8 +19,8 @@ use tokio::sync::broadcast;
 
 use crate::model::{
     App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, FinishLease, JsonText, Lease, LeaseKey,
-    LeasedRow, NewBatch, NewRow, NewSchedule, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult,
-    Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    LeasedRow, NewBatch, NewRow, NewSchedule, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion,
+    RecordedOutcome, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 pub use events::StoreEvent;
@@ -69,10 +69,12 @@ pub enum StoreError {
 /// What a record changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recorded {
+    /// The round of the batch that these are the counts of.
+    pub round: u32,
     pub counts: BatchCounts,
     /// More rows have failed than may: this record aborted the batch.
     pub aborted: bool,
-    /// This record held the last outcome of its batch: it can be finished now. True for exactly one record of a batch.
+    /// This record held the last outcome of its batch: it can be finished now. True for exactly one record of a round of a batch.
     pub last: bool,
     /// The lease to finish the batch, where it was asked for and these were the last.
     pub finish: Option<FinishLease>,
@@ -156,6 +158,27 @@ pub trait Store: Send + Sync + 'static {
 
     /// Aborts batches whose deadline has passed, some hundred at most.
     async fn abort_overdue(&self) -> Result<Overdue, StoreError>;
+
+    /// Runs rows of a batch that has ended again, in a new round: its failed rows, or some of them, and those that were aborted, where that is wanted. Their attempts begin
+    /// with 1. What became of the round, and of these rows in it, stays: see [`Store::list_rounds`] and [`Store::read_past_outcomes`].
+    ///
+    /// # Errors
+    /// `NotFound`; `WrongStatus` unless nothing remains to be done for it; `Invalid` for a slow query, for a batch that was aborted, without the rows that were, and when there
+    /// is no such row.
+    async fn retry_batch(&self, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError>;
+
+    /// The rounds of a batch before the one that it is in, at most `limit`, from behind a round (0 for all). The end is an empty page.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn list_rounds(&self, id: BatchId, after: u32, limit: u32) -> Result<Vec<PastRound>, StoreError>;
+
+    /// The outcomes that rows had in rounds before, by the numbers of the rows, then by round, at most `limit`, after `after`. A page of large ones is shorter; the end is an
+    /// empty page.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn read_past_outcomes(&self, id: BatchId, after: Option<PastCursor>, limit: u32) -> Result<Vec<PastOutcome>, StoreError>;
 
     /// Changes the priority of a batch whose rows have not all ended.
     ///

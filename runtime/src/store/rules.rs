@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::model::{App, BatchFile, BatchId, NAME_BYTES_MAX, NewBatch, NewRow, Piece, Policy, ProcessorKind, Rate, RowResult, RowStatus, Verdict};
+use crate::model::{
+    App, BatchFile, BatchId, BatchStatus, NAME_BYTES_MAX, NewBatch, NewRow, PastCursor, Piece, Policy, ProcessorKind, Rate, RetryRows, RowResult,
+    RowStatus, Verdict,
+};
 use crate::store::{StoreError, StoreEvent};
 
 /// How much the newest measurement counts in the time per row: 1 in this many.
@@ -180,4 +183,50 @@ pub(super) fn file_names(results: &[RowResult]) -> Vec<&str> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// Why a batch is not run again.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RetryRefusal {
+    /// It is a slow query.
+    Kind,
+    /// It has not ended.
+    Runs,
+    /// It was aborted, and its aborted rows are not wanted.
+    Aborted,
+    Nothing,
+}
+
+impl RetryRefusal {
+    /// By the word of the database.
+    pub fn of(word: &str) -> RetryRefusal {
+        match word {
+            "kind" => RetryRefusal::Kind,
+            "runs" => RetryRefusal::Runs,
+            "aborted" => RetryRefusal::Aborted,
+            _ => RetryRefusal::Nothing,
+        }
+    }
+
+    pub fn error(self, id: BatchId, status: BatchStatus, rows: &RetryRows) -> StoreError {
+        StoreError::Invalid(match self {
+            RetryRefusal::Kind => format!("{id} is a slow query: ask it again, only batches are retried"),
+            RetryRefusal::Runs => {
+                return StoreError::WrongStatus { id, status, wanted: "it can be retried once it has ended and its processor was told (mark-done)" };
+            }
+            RetryRefusal::Aborted => format!("batch {id} was aborted: it can only be retried with the rows that were aborted (--aborted)"),
+            RetryRefusal::Nothing if rows.codes.is_empty() => format!("batch {id} has no failed row: there is nothing to retry"),
+            RetryRefusal::Nothing => format!("batch {id} has no failed row with one of these codes: there is nothing to retry"),
+        })
+    }
+}
+
+/// Codes as they stand in the stored messages of a row, where nothing else can look like them: inside a text the quotes would be escaped.
+pub(super) fn code_marks(codes: &[String]) -> Vec<String> {
+    codes.iter().map(|code| format!("\"code\":{}", serde_json::to_string(code).expect("a string is always JSON"))).collect()
+}
+
+/// Where to go on among past outcomes.
+pub(super) fn cursor_of(after: Option<PastCursor>) -> (i64, i64) {
+    after.map_or((0, 0), |after| (i64::from(after.row_no), i64::from(after.round)))
 }

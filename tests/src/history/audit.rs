@@ -34,6 +34,8 @@ pub struct Appended {
     pub op: String,
     pub row_no: i32,
     pub detail: String,
+    /// What is kept of an outcome when its row is run again.
+    pub kept: Option<String>,
 }
 
 /// A row of `batches`.
@@ -42,6 +44,7 @@ pub struct BatchState {
     pub kind: String,
     pub status: String,
     pub step: String,
+    pub round: u32,
     pub row_count: i64,
     pub success: i64,
     pub failed: i64,
@@ -98,12 +101,16 @@ pub struct Evidence {
     pub leases: Vec<Step<LeaseState>>,
     pub files: Vec<Step<FileState>>,
     pub outcomes: Vec<Appended>,
+    /// Outcomes that were kept when their rows were run again.
+    pub past: Vec<Appended>,
     /// Changes of rows that were submitted.
     pub rows_changed: Vec<Appended>,
     /// The batch as it is now, as a text like those of changes.
     pub batch_now: Option<String>,
     /// Outcomes as they are now, as in `detail`.
     pub outcomes_now: Vec<(i32, String)>,
+    /// Past outcomes as they are now, as in `detail`.
+    pub past_now: Vec<(i32, String)>,
     /// Rows: number, line, input, why it was rejected.
     pub rows_now: Vec<(i32, i64, String, Option<String>)>,
 }
@@ -120,18 +127,21 @@ pub async fn read(db: &mut PgConnection, id: BatchId) -> anyhow::Result<Option<E
     let Some(key) = key else { return Ok(None) };
     let now =
         "SELECT o.row_no, o.failed::text || ' ' || o.attempt || ' ' || audit.digest(o) FROM rowmill.outcomes o WHERE batch_key = $1 ORDER BY row_no";
+    let past_now = "SELECT o.row_no, o.round || ' ' || audit.kept(o.attempt, o.fuel, o.output, o.messages, o.log) FROM rowmill.past_outcomes o WHERE batch_key = $1 ORDER BY row_no, round";
     let rows_now = "SELECT row_no, line, input, rejected FROM rowmill.rows WHERE batch_key = $1 ORDER BY row_no";
     Ok(Some(Evidence {
         batches: steps(db, "batches", key).await?,
         leases: steps(db, "leases", key).await?,
         files: steps(db, "output_files", key).await?,
         outcomes: appended(db, "outcomes", key).await?,
+        past: appended(db, "past_outcomes", key).await?,
         rows_changed: appended(db, "rows", key).await?,
         batch_now: sqlx::query_scalar("SELECT to_json(b)::text FROM rowmill.batches b WHERE batch_key = $1")
             .bind(key)
             .fetch_optional(&mut *db)
             .await?,
         outcomes_now: sqlx::query_as(now).bind(key).fetch_all(&mut *db).await?,
+        past_now: sqlx::query_as(past_now).bind(key).fetch_all(&mut *db).await?,
         rows_now: sqlx::query_as(rows_now).bind(key).fetch_all(&mut *db).await?,
     }))
 }
@@ -147,9 +157,17 @@ async fn steps<T: for<'a> Deserialize<'a>>(db: &mut PgConnection, source: &str, 
 }
 
 async fn appended(db: &mut PgConnection, source: &str, key: i64) -> Result<Vec<Appended>, sqlx::Error> {
-    sqlx::query_as("SELECT seq, xid, began, who, op, row_no, detail FROM audit.appended WHERE batch_key = $1 AND source = $2 ORDER BY seq")
+    sqlx::query_as("SELECT seq, xid, began, who, op, row_no, detail, kept FROM audit.appended WHERE batch_key = $1 AND source = $2 ORDER BY seq")
         .bind(key)
         .bind(source)
         .fetch_all(db)
         .await
+}
+
+impl Step<BatchState> {
+    /// The round that ended with this change, which is a retry of the batch.
+    pub fn ended_round(&self) -> Option<u32> {
+        let (before, after) = (self.before.as_ref()?, self.after.as_ref()?);
+        (after.round == before.round + 1).then_some(before.round)
+    }
 }

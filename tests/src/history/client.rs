@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rowmill::model::{BatchId, Clock, NewBatch, ProcessorKind, RowStatus, SystemClock};
+use rowmill::model::{BatchId, Clock, NewBatch, ProcessorKind, RetryRows, RowStatus, SystemClock};
 use rowmill::status::{QueryAnswer, StatusBoard};
 use rowmill::store::{PgStore, Store, StoreError};
 use tokio::time::Instant;
@@ -69,6 +69,8 @@ pub struct BatchRecord {
     pub rows: usize,
     pub discarded: bool,
     pub abort: Abort,
+    /// The round that it is in: its client retries it.
+    pub round: u32,
     /// The batch came to its end.
     pub ended: bool,
     pub answer: Option<QueryAnswer>,
@@ -87,6 +89,7 @@ impl BatchRecord {
             rows: 0,
             discarded: false,
             abort: Abort::NotAsked,
+            round: 1,
             ended: false,
             answer: None,
             seen_rows: BTreeMap::new(),
@@ -134,7 +137,53 @@ impl World {
             Course::AbortHeld => self.abort(record, findings).await?,
             Course::Discard => return self.discard(record, findings).await,
         }
-        self.watch(plan, record, findings).await
+        self.watch(plan, record, findings).await?;
+        for _ in 0..plan.retries {
+            if !self.retry(plan, record, findings).await? {
+                break;
+            }
+            self.watch(plan, record, findings).await?;
+        }
+        Some(())
+    }
+
+    /// Retries a batch that has ended, where something of it did not succeed. Whether there was such a thing.
+    async fn retry(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<bool> {
+        let Some(end) = record.witness.finals.get(&record.round).copied() else { return Some(false) };
+        if end.counts.success == end.counts.rows || end.counts.rows == 0 {
+            return Some(false);
+        }
+        let codes = if plan.retries_told { vec!["told-to-fail".to_owned()] } else { Vec::new() };
+        let rows = RetryRows { codes, aborted: true, deadline_at: None };
+        // From now on it may be in another round.
+        (record.ended, record.witness.retries) = (false, record.witness.retries + 1);
+        let (in_doubt, retried) = self.persist(|| self.store.retry_batch(record.id, &rows)).await?;
+        let begun = match retried {
+            Ok(retried) => {
+                let least = if plan.retries_told { end.counts.aborted } else { end.counts.failed + end.counts.aborted };
+                findings.ensure(retried.round == record.round + 1 && retried.rows >= least, Rule::AcknowledgedIsKept, || {
+                    format!("a retry of {end:?} said {retried:?}")
+                });
+                true
+            }
+            // It had been committed, and may have ended since.
+            Err(StoreError::WrongStatus { .. } | StoreError::Invalid(_)) if in_doubt => {
+                let (_, read) = self.persist(|| self.store.read_batch(record.id)).await?;
+                read.is_ok_and(|batch| batch.round == record.round + 1)
+            }
+            Err(StoreError::Invalid(_)) if plan.retries_told && end.counts.aborted == 0 => false,
+            Err(error) => {
+                findings.add(Rule::AcknowledgedIsKept, format!("a retry of {end:?} was refused: {error}"));
+                false
+            }
+        };
+        if begun {
+            (record.round, record.abort) = (record.round + 1, Abort::NotAsked);
+            record.seen_rows.retain(|_, status| *status == RowStatus::Success);
+        } else {
+            (record.ended, record.witness.retries) = (true, record.witness.retries - 1);
+        }
+        Some(begun)
     }
 
     async fn submit(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
@@ -249,7 +298,7 @@ impl World {
         }
         if record.abort == Abort::Took {
             // Final from this moment on: the witness holds all polls that come against it.
-            let sight = Sight { status: aborted.status, counts: aborted.counts, done: false };
+            let sight = Sight { round: record.round, status: aborted.status, counts: aborted.counts, done: false };
             let losses = self.losses.of(Source::Store);
             record.witness.see(Source::Store, sight, (losses, losses), findings);
         }
@@ -260,7 +309,8 @@ impl World {
     async fn watch(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
         let begin = Instant::now();
         let mut dice = Random::new(record.key.seed ^ u64::from(record.key.number));
-        let mut abort_at = plan.abort_after_ms.filter(|_| plan.course != Course::AbortHeld).map(|after| begin + Duration::from_millis(after));
+        let mut abort_at =
+            plan.abort_after_ms.filter(|_| plan.course != Course::AbortHeld && record.round == 1).map(|after| begin + Duration::from_millis(after));
         while !self.poll(&mut dice, record, findings).await {
             if abort_at.is_some_and(|at| Instant::now() >= at) {
                 abort_at = None;
@@ -292,14 +342,14 @@ impl World {
                 let now = self.losses.of(Source::Board);
                 record.witness.see(Source::Board, Sight::from(&snapshot), (losses, now), findings);
                 record.answer = record.answer.take().or(snapshot.answer);
-                return snapshot.done;
+                return snapshot.done && snapshot.round == record.round;
             }
         }
         let losses = self.losses.of(Source::Store);
         match self.store.read_batch(record.id).await {
             Ok(batch) => {
                 record.witness.see(Source::Store, Sight::from(&batch), (losses, self.losses.of(Source::Store)), findings);
-                Sight::from(&batch).done
+                Sight::from(&batch).done && batch.round == record.round
             }
             Err(StoreError::Failed { .. }) => {
                 self.counters.failures.fetch_add(1, Ordering::Relaxed);

@@ -57,6 +57,9 @@ pub struct BatchPlan {
     pub course: Course,
     /// When a batch that runs is aborted by its client.
     pub abort_after_ms: Option<u64>,
+    /// How often it is retried once it has ended, where there is something to retry; and whether only rows are that failed as they were told.
+    pub retries: u64,
+    pub retries_told: bool,
 }
 
 /// What the guest is told to do.
@@ -119,6 +122,8 @@ impl PlanKey {
             requests,
             course,
             abort_after_ms: (matches!(course, Course::Runs | Course::Release) && one_in(dice, 7)).then(|| dice.below(1_500)),
+            retries: if kind == ProcessorKind::Batch { dice.below(4).saturating_sub(1) } else { 0 },
+            retries_told: one_in(dice, 4),
         }
     }
 

@@ -21,6 +21,7 @@ mod policies;
 mod record;
 mod results;
 mod retries;
+mod rounds;
 mod scheduled;
 mod schedules;
 mod sizing;
@@ -276,6 +277,21 @@ macro_rules! conformance {
                 a_priority_can_be_changed_while_rows_wait
                 the_priority_of_a_batch_that_has_its_outcomes_stays
                 a_deadline_passes_while_rows_are_leased_and_retried
+            }
+            rounds {
+                the_failed_rows_of_a_batch_are_run_again_in_a_new_round
+                only_rows_with_a_code_are_run_again
+                what_the_rounds_before_came_to_stays
+                a_batch_that_was_aborted_is_run_again_with_its_aborted_rows
+                a_batch_that_never_ran_can_be_run_after_its_abort
+                what_cannot_be_retried_is_refused_and_stays
+                files_are_joined_anew_in_each_round
+                keys_of_the_round_before_open_nothing
+                a_round_can_be_aborted_and_retried_again
+                a_deadline_that_has_passed_does_not_hold_in_a_new_round
+                a_limit_of_failures_counts_what_is_failed_now
+                of_many_retries_at_the_same_moment_one_begins_a_round
+                a_round_is_there_after_a_crash
             }
             workers {
                 two_last_records_at_the_same_moment_end_a_batch_once

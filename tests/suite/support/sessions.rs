@@ -37,6 +37,7 @@ pub fn batch(kind: ProcessorKind, op: &str, context: &str) -> Batch {
         terms: Terms::default(),
         status: BatchStatus::Inprog,
         step: BatchStep::Rows,
+        round: 1,
         counts: BatchCounts::default(),
         fuel: 0,
         abort_reason: None,

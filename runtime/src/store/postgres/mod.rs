@@ -14,6 +14,7 @@ mod log;
 mod policies;
 mod read;
 mod record;
+mod rounds;
 mod schedules;
 mod schema;
 mod submit;
@@ -36,8 +37,8 @@ pub use sqlx::PgConnection;
 use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
     App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, Schedule, ScheduleKey,
-    TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    NewRow, NewSchedule, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome,
+    Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -101,6 +102,18 @@ impl Store for PgStore {
 
     async fn abort_batch(&self, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
         finish::abort_batch(self, id, reason).await
+    }
+
+    async fn retry_batch(&self, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError> {
+        rounds::retry_batch(self, id, rows).await
+    }
+
+    async fn list_rounds(&self, id: BatchId, after: u32, limit: u32) -> Result<Vec<PastRound>, StoreError> {
+        rounds::list_rounds(self, id, after, limit).await
+    }
+
+    async fn read_past_outcomes(&self, id: BatchId, after: Option<PastCursor>, limit: u32) -> Result<Vec<PastOutcome>, StoreError> {
+        rounds::read_past_outcomes(self, id, after, limit).await
     }
 
     async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError> {

@@ -19,6 +19,7 @@ pub(super) struct BatchRow {
     terms: TermsRow,
     status: String,
     step: String,
+    round: i32,
     row_count: i32,
     success: i32,
     failed: i32,
@@ -38,7 +39,7 @@ pub(super) async fn read_batch(store: &PgStore, id: BatchId) -> Result<Batch, St
     // One statement, so that the files are those of this state.
     let row: Option<BatchRow> = sqlx::query_as(
         "SELECT b.app, b.op, b.kind, b.priority::bigint, b.processor_version, b.processor_digest, b.context, b.attempts_max, b.retry_rule, b.start_at, b.deadline_at,
-            b.failures_max, b.failures_percent, b.status, b.step, b.row_count, b.success, b.failed, b.fuel, b.abort_reason, b.mark_error, b.submitted_at, b.started_at, b.finished_at, f.file_names, f.file_objects, f.file_sizes
+            b.failures_max, b.failures_percent, b.status, b.step, b.round, b.row_count, b.success, b.failed, b.fuel, b.abort_reason, b.mark_error, b.submitted_at, b.started_at, b.finished_at, f.file_names, f.file_objects, f.file_sizes
          FROM rowmill.batches b CROSS JOIN LATERAL (
             SELECT coalesce(array_agg(name ORDER BY name), '{}') AS file_names, coalesce(array_agg(object ORDER BY name), '{}') AS file_objects,
                 coalesce(array_agg(size_bytes ORDER BY name), '{}') AS file_sizes
@@ -68,6 +69,7 @@ impl BatchRow {
             terms: self.terms.terms()?,
             status,
             step: step_of(&self.step),
+            round: small(self.round),
             counts: counts(status, self.row_count.into(), self.success.into(), self.failed.into()),
             fuel: count(self.fuel),
             abort_reason: self.abort_reason.map(decode),

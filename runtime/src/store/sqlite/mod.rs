@@ -9,6 +9,7 @@ mod leases;
 mod policies;
 mod read;
 mod record;
+mod rounds;
 mod schedules;
 mod submit;
 mod ticks;
@@ -32,8 +33,8 @@ use super::events::Events;
 use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
     App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, Schedule, ScheduleKey,
-    TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    NewRow, NewSchedule, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome,
+    Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -171,6 +172,18 @@ impl Store for SqliteStore {
 
     async fn abort_batch(&self, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
         finish::abort_batch(self, id, reason).await
+    }
+
+    async fn retry_batch(&self, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError> {
+        rounds::retry_batch(self, id, rows).await
+    }
+
+    async fn list_rounds(&self, id: BatchId, after: u32, limit: u32) -> Result<Vec<PastRound>, StoreError> {
+        rounds::list_rounds(self, id, after, limit).await
+    }
+
+    async fn read_past_outcomes(&self, id: BatchId, after: Option<PastCursor>, limit: u32) -> Result<Vec<PastOutcome>, StoreError> {
+        rounds::read_past_outcomes(self, id, after, limit).await
     }
 
     async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError> {

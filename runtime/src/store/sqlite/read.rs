@@ -20,6 +20,7 @@ struct BatchRow {
     terms: TermsRow,
     status: String,
     step: String,
+    round: i64,
     row_count: i64,
     success: i64,
     failed: i64,
@@ -36,7 +37,7 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
     let mut db = store.readers.begin().await.map_err(reading)?;
     let row: BatchRow = sqlx::query_as(
         "SELECT batch_key, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, retry_rule, start_at, deadline_at, failures_max,
-            failures_percent, status, step, row_count, success, failed, fuel, abort_reason, mark_error, submitted_at, started_at, finished_at FROM batches WHERE batch_id = ?",
+            failures_percent, status, step, round, row_count, success, failed, fuel, abort_reason, mark_error, submitted_at, started_at, finished_at FROM batches WHERE batch_id = ?",
     )
     .bind(id.to_string())
     .fetch_optional(&mut *db)
@@ -61,6 +62,7 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
         terms: row.terms.terms()?,
         status,
         step: step_of(&row.step),
+        round: small(row.round),
         counts: counts(status, row.row_count, row.success, row.failed),
         fuel: count(row.fuel),
         abort_reason: row.abort_reason,

@@ -44,7 +44,10 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
             });
         }
     }
-    if let Some(last) = record.witness.last {
+    findings.ensure(batch.round == record.round, Rule::AcknowledgedIsKept, || {
+        format!("it is in round {}, and should be in {}", batch.round, record.round)
+    });
+    if let Some(last) = record.witness.finals.get(&record.round) {
         findings.ensure((last.status, last.counts) == (batch.status, batch.counts), Rule::PollsGoForward, || {
             format!("a poll saw it end as {last:?}, and it is {:?} with {:?}", batch.status, batch.counts)
         });

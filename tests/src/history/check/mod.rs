@@ -44,6 +44,11 @@ impl Case<'_> {
         findings.found
     }
 
+    /// The round that a transaction ended by a retry of the batch.
+    fn ended_round(&self, xid: i64) -> Option<u32> {
+        self.evidence.batches.iter().filter(|step| step.change.xid == xid).find_map(Step::ended_round)
+    }
+
     /// The plan's row of a row number.
     fn row(&self, row_no: u32) -> Option<&super::plan::RowPlan> {
         self.plan.rows.get(usize::try_from(row_no).ok()?.checked_sub(1)?)

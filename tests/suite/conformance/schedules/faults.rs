@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rowmill::model::{
     self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, RowStatus, ScheduleKey,
-    TickAction, TickEnd, TickKey, Timestamp, Verdict, WorkerInfo, WorkerRecord,
+    NewRow, NewSchedule, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome,
+    Retried, RetryRows, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, Verdict, WorkerInfo, WorkerRecord,
 };
 use rowmill::store::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
@@ -149,6 +149,18 @@ impl Store for Faulty {
 
     async fn discard_batch(&self, id: BatchId) -> Result<(), StoreError> {
         self.store.discard_batch(id).await
+    }
+
+    async fn retry_batch(&self, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError> {
+        self.store.retry_batch(id, rows).await
+    }
+
+    async fn list_rounds(&self, id: BatchId, after: u32, limit: u32) -> Result<Vec<PastRound>, StoreError> {
+        self.store.list_rounds(id, after, limit).await
+    }
+
+    async fn read_past_outcomes(&self, id: BatchId, after: Option<PastCursor>, limit: u32) -> Result<Vec<PastOutcome>, StoreError> {
+        self.store.read_past_outcomes(id, after, limit).await
     }
 
     async fn record_batch_file(&self, id: BatchId, file: &BatchFile, context: Option<&JsonText>) -> Result<(), StoreError> {
