@@ -10,6 +10,7 @@ DECLARE
 BEGIN
     -- What an abort left. Before the batch is locked: a record that holds one of these waits for the batch.
     DELETE FROM rowmill.retries r WHERE r.batch_key = key;
+    PERFORM rowmill.lock_chains(key, false);
     UPDATE rowmill.batches b SET step = 'mark', finished_at = at, finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL, finish_attempt = 0,
         status = CASE WHEN b.status = 'aborted' THEN b.status WHEN b.failed > 0 THEN 'failed' ELSE 'success' END
     WHERE b.batch_key = key AND b.step = 'join' AND b.finish_token = p_token AND b.finish_expires_at > at;
@@ -18,6 +19,7 @@ BEGIN
         UPDATE rowmill.output_files f SET object = p_objects[i], size_bytes = p_sizes[i] WHERE f.batch_key = key AND f.name = p_names[i];
         IF NOT FOUND THEN RAISE 'no such file' USING ERRCODE = 'RM004', DETAIL = p_names[i]; END IF;
     END LOOP;
+    UPDATE rowmill.chains c SET ready = true WHERE c.first_key = key;
     PERFORM pg_notify('rowmill', 'final ' || p_batch_id);
 END
 $$;

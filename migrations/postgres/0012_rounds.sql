@@ -56,13 +56,15 @@ DECLARE
     moved bigint;
 BEGIN
     IF key IS NULL THEN RETURN; END IF;
+    PERFORM rowmill.lock_chains(key, false);
     -- What an abort left is not to come back to life. Before the batch is locked: a record that holds one of these waits for the batch.
     DELETE FROM rowmill.leases l WHERE l.batch_key = key AND (SELECT b.step = 'done' FROM rowmill.batches b WHERE b.batch_key = key);
     DELETE FROM rowmill.retries r WHERE r.batch_key = key AND (SELECT b.step = 'done' FROM rowmill.batches b WHERE b.batch_key = key);
     SELECT b.* INTO batch FROM rowmill.batches b WHERE b.batch_key = key FOR NO KEY UPDATE;
     IF NOT FOUND THEN RETURN; END IF;
     status := batch.status;
-    refusal := CASE WHEN batch.kind <> 'batch' THEN 'kind' WHEN batch.step <> 'done' THEN 'runs' WHEN batch.status = 'aborted' AND NOT p_aborted THEN 'aborted' END;
+    refusal := CASE WHEN batch.kind <> 'batch' THEN 'kind' WHEN batch.step <> 'done' THEN 'runs' WHEN batch.status = 'aborted' AND NOT p_aborted THEN 'aborted'
+        WHEN EXISTS (SELECT FROM rowmill.chains c WHERE c.first_key = key AND c.begun) THEN 'chained' END;
     IF refusal IS NOT NULL THEN RETURN NEXT; RETURN; END IF;
     WITH moved AS (
         DELETE FROM rowmill.outcomes o WHERE o.batch_key = key AND o.failed
@@ -89,6 +91,9 @@ BEGIN
         RETURN NEXT;
         RETURN;
     END IF;
+    -- What has not begun to be made of its outputs waits for the end of the new round. It may have begun just now.
+    UPDATE rowmill.chains c SET ready = false WHERE c.first_key = key AND NOT c.begun;
+    IF EXISTS (SELECT FROM rowmill.chains c WHERE c.first_key = key AND c.begun) THEN RAISE 'its outputs are being read' USING ERRCODE = 'RM005'; END IF;
     INSERT INTO rowmill.past_rounds (batch_key, round, status, row_count, success, failed, abort_reason, mark_error, started_at, finished_at)
     VALUES (key, batch.round, batch.status, batch.row_count, batch.success, batch.failed, batch.abort_reason, batch.mark_error, batch.started_at, batch.finished_at);
     INSERT INTO rowmill.past_files (batch_key, round, name, object, size_bytes)

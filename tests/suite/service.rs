@@ -1,5 +1,6 @@
 //! The program as a service: real workers and commands over PostgreSQL, Redis and S3, as processes.
 
+mod chains;
 mod rounds;
 mod terms;
 

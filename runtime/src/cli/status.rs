@@ -12,7 +12,7 @@ use super::signals::Stop;
 use super::wiring::{Parts, block_on, open_store};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data, progress};
 use crate::model::{
-    Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, OutputFile, PastRound, ProcessorKind, RetryRule, Timestamp,
+    After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, OutputFile, PastRound, ProcessorKind, RetryRule, Timestamp,
     without_controls,
 };
 use crate::status::Snapshot;
@@ -75,6 +75,7 @@ struct BatchView<'a> {
     start_at: Option<Timestamp>,
     deadline_at: Option<Timestamp>,
     failures_max: Option<FailureLimit>,
+    after: Option<After>,
     round: u32,
     status: BatchStatus,
     /// Whether `mark-done` was called, too.
@@ -129,6 +130,7 @@ impl<'a> BatchView<'a> {
             start_at: batch.terms.start_at,
             deadline_at: batch.terms.deadline_at,
             failures_max: batch.terms.failures_max,
+            after: batch.after,
             round: batch.round,
             status: batch.status,
             done: batch.step == BatchStep::Done,
@@ -238,6 +240,9 @@ async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Re
         batch.processor_version,
         batch.status.as_str()
     );
+    if let Some(After { batch: first, condition }) = batch.after {
+        text.push_str(&format!("\nafter {first} ({})", condition.as_str()));
+    }
     if batch.started_at.is_none()
         && !batch.status.is_final()
         && let Some(start) = batch.terms.start_at

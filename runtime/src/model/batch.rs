@@ -4,7 +4,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{JsonText, Terms, Timestamp};
+use super::{After, JsonText, Terms, Timestamp};
 
 /// A batch's name outside the store: a UUIDv7, so that names sort by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -132,6 +132,8 @@ pub struct NewBatch {
     pub context: JsonText,
     /// Submit in `wait`: rows can be appended, and nothing runs until the batch is released.
     pub hold: bool,
+    /// Its rows are made of another batch's, and it waits until then.
+    pub after: Option<After>,
     /// What was asked for, where the same may be asked for again: a batch whose id is there with the same digest is not submitted twice.
     pub request_digest: Option<String>,
 }
@@ -176,6 +178,8 @@ pub struct Batch {
     pub processor_digest: String,
     pub context: JsonText,
     pub terms: Terms,
+    /// Its rows are the outputs of another batch's.
+    pub after: Option<After>,
     pub status: BatchStatus,
     pub step: BatchStep,
     /// 1, and one more with each retry of the batch. Its status, counts, times, files and reasons are those of this round.

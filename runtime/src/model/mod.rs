@@ -2,6 +2,7 @@
 
 mod app;
 mod batch;
+mod chain;
 mod clock;
 mod ending;
 mod json;
@@ -19,6 +20,7 @@ mod worker;
 
 pub use app::{App, NAME_BYTES_MAX};
 pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, INPUT_BYTES_MAX, NewBatch, NewRow, OutputFile, ProcessorKind};
+pub use chain::{After, AfterCondition};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use ending::{Answer, Ending, RowRun};
 pub use json::{JsonText, NotJson};

@@ -1,8 +1,9 @@
 //! How values stand in columns, the same in every database.
 
 use crate::model::{
-    App, BatchCounts, BatchFile, BatchStatus, BatchStep, FailureLimit, Message, OutputFile, PartialTerms, PastOutcome, PastRound, Policy,
-    ProcessorKind, ProcessorVersion, Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
+    After, AfterCondition, App, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, Message, OutputFile, PartialTerms,
+    PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp,
+    WorkerInfo, WorkerRecord,
 };
 use crate::store::StoreError;
 
@@ -91,6 +92,12 @@ impl TermsRow {
             failures_max: limit,
         })
     }
+}
+
+/// What a batch comes after: its id, and the condition.
+pub(super) fn after_of(batch: Option<BatchId>, condition: Option<&str>) -> Option<After> {
+    let condition = if condition == Some(AfterCondition::Any.as_str()) { AfterCondition::Any } else { AfterCondition::Success };
+    batch.map(|batch| After { batch, condition })
 }
 
 /// The newest version for an operation as a query returns it, with the terms of the policies of the operation and of its app: version, kind, digest, created_at,

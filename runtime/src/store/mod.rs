@@ -108,6 +108,28 @@ pub struct Overdue {
     pub next: Option<Duration>,
 }
 
+/// A step that a chained batch was taken forward by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainStep {
+    /// None when it was removed before.
+    pub batch: Option<BatchId>,
+    pub kind: ProcessorKind,
+    pub end: ChainEnd,
+}
+
+/// What a chained batch is after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainEnd {
+    /// Some of its rows are made, and others are still to be.
+    More,
+    /// It has its rows, and can be claimed.
+    Queued,
+    /// What it comes after did not end as it should have, has no row that succeeded, or is gone.
+    Aborted,
+    /// It was aborted or removed before.
+    Gone,
+}
+
 /// A place in the results of a batch: the next page begins after it. One from [`RowPieces`] is good for the next pieces only, since `line` may be 0 there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResultCursor {
@@ -133,7 +155,7 @@ pub trait Store: Send + Sync + 'static {
     /// Submits a batch with its first rows. One that is there with the same request digest is left as it is, whatever became of it.
     ///
     /// # Errors
-    /// `Invalid`: no rows without `hold`; a line that is 0 in a batch or comes twice, or a slow query that is not one row with line 0, or is held; no
+    /// `Invalid`: no rows without `hold`, unless it comes after another batch; rows or `hold` where it does, or a batch that it cannot come after; a line that is 0 in a batch or comes twice, or a slow query that is not one row with line 0, or is held; no
     /// attempts. `Exists`.
     async fn submit_batch(&self, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError>;
 
@@ -179,6 +201,9 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `NotFound`.
     async fn read_past_outcomes(&self, id: BatchId, after: Option<PastCursor>, limit: u32) -> Result<Vec<PastOutcome>, StoreError>;
+
+    /// Makes the next rows of a batch that comes after another, which has ended: some thousand at most. None when there is no such batch, or others are at all of them.
+    async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError>;
 
     /// Changes the priority of a batch whose rows have not all ended.
     ///

@@ -1,8 +1,10 @@
 //! The evidence of the database: triggers that write down every change (audit.sql), and what they wrote of one batch.
 
-use rowmill::model::BatchId;
+use rowmill::model::{After, AfterCondition, BatchId};
 use serde::Deserialize;
 use sqlx::PgConnection;
+
+use super::plan::BatchPlan;
 
 /// Puts the triggers into a database that has Rowmill's schema.
 pub async fn install(db: &mut PgConnection) -> Result<(), sqlx::Error> {
@@ -169,5 +171,25 @@ impl Step<BatchState> {
     pub fn ended_round(&self) -> Option<u32> {
         let (before, after) = (self.before.as_ref()?, self.after.as_ref()?);
         (after.round == before.round + 1).then_some(before.round)
+    }
+}
+
+impl Evidence {
+    /// The plan of a batch that came after this one in its first round, and why that was aborted, if it had to be.
+    pub fn next_of(&self, plan: &BatchPlan, after: After) -> (BatchPlan, Option<String>) {
+        let first = after.batch;
+        let first_retry = self.batches.iter().find(|step| step.ended_round().is_some()).map_or(i64::MAX, |step| step.change.seq);
+        let end = self.batches.iter().filter_map(|step| step.after.as_ref()).find(|batch| batch.step == "mark").map(|batch| batch.status.as_str());
+        let succeeded = self.outcomes.iter().filter(|entry| entry.op == "INSERT" && entry.seq < first_retry && entry.detail.starts_with("false"));
+        let succeeded: Vec<usize> = succeeded.filter_map(|entry| usize::try_from(entry.row_no).ok()).collect();
+        match end {
+            Some(status) if after.condition == AfterCondition::Success && status != "success" => {
+                (plan.chained(&[]), Some(format!("batch {first} ended as {status}, and this one was to come after its success")))
+            }
+            Some(_) if succeeded.is_empty() => {
+                (plan.chained(&[]), Some(format!("no row of batch {first} succeeded, which this one was to come after")))
+            }
+            _ => (plan.chained(&succeeded), None),
+        }
     }
 }

@@ -11,6 +11,7 @@ mod stages;
 mod abort;
 mod apps;
 mod batch_files;
+mod chains;
 mod claim;
 mod due;
 mod files;
@@ -277,6 +278,20 @@ macro_rules! conformance {
                 a_priority_can_be_changed_while_rows_wait
                 the_priority_of_a_batch_that_has_its_outcomes_stays
                 a_deadline_passes_while_rows_are_leased_and_retried
+            }
+            chains {
+                the_outputs_of_a_batch_become_the_rows_of_the_next
+                a_batch_may_come_after_one_that_has_ended
+                a_condition_that_is_not_met_aborts_the_next
+                what_cannot_come_after_is_refused_and_nothing_is_there
+                a_chained_batch_is_not_filled_or_released_by_hand
+                a_first_batch_that_is_discarded_aborts_the_next
+                the_terms_of_a_chained_batch_are_its_own
+                many_outputs_are_made_in_steps_whoever_makes_them
+                a_step_of_large_outputs_is_shorter
+                a_first_batch_that_is_retried_is_waited_for_or_was_taken_as_it_was
+                an_output_that_is_absent_is_null
+                of_an_end_and_a_submission_at_the_same_moment_none_is_missed
             }
             rounds {
                 the_failed_rows_of_a_batch_are_run_again_in_a_new_round

@@ -226,7 +226,7 @@ pub async fn files_are_joined_anew_in_each_round(kit: Kit) {
     let id = kit.submit(3).await;
     let pieces = |row: &LeasedRow, status| match with_pieces(
         row,
-        &[("all", &row.row_no.to_string()), ("failed", "x")][..if status == RowStatus::Failed { 2 } else { 1 }],
+        &[("all", row.row_no.to_string().as_str()), ("failed", "x")][..if status == RowStatus::Failed { 2 } else { 1 }],
     ) {
         RowResult { verdict: Verdict::Final { output, messages, pieces, .. }, .. } => {
             result(row, Verdict::Final { status, output, messages, pieces })

@@ -35,6 +35,7 @@ pub fn batch(kind: ProcessorKind, op: &str, context: &str) -> Batch {
         processor_digest: String::new(),
         context: JsonText::check(context).unwrap(),
         terms: Terms::default(),
+        after: None,
         status: BatchStatus::Inprog,
         step: BatchStep::Rows,
         round: 1,

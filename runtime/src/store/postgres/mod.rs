@@ -5,6 +5,7 @@
 
 mod apps;
 mod batch_files;
+mod chains;
 mod claim;
 mod connect;
 mod finish;
@@ -34,7 +35,7 @@ pub use self::log::LogPosition;
 pub use self::schema::SchemaState;
 pub use sqlx::PgConnection;
 
-use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use super::{Aborted, ChainStep, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
     App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
     NewRow, NewSchedule, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome,
@@ -114,6 +115,10 @@ impl Store for PgStore {
 
     async fn read_past_outcomes(&self, id: BatchId, after: Option<PastCursor>, limit: u32) -> Result<Vec<PastOutcome>, StoreError> {
         rounds::read_past_outcomes(self, id, after, limit).await
+    }
+
+    async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError> {
+        chains::advance_chain(self).await
     }
 
     async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError> {

@@ -1,16 +1,16 @@
 //! A batch that has ended is run again, in a new round (migrations/postgres/0012_rounds.sql). What the rounds before came to stays.
 
-use super::PAGE_BYTES_MAX;
 use super::connect::PgStore;
 use super::text::decode;
+use super::{PAGE_BYTES_MAX, refused};
 use crate::model::{BatchId, OutputFile, PastCursor, PastOutcome, PastRound, Retried, RetryRows};
-use crate::store::StoreError;
 use crate::store::columns::{PastOutcomeRow, PastRoundRow, count, failed, small, status_of};
 use crate::store::rules::{RetryRefusal, code_marks, cursor_of};
+use crate::store::{Store, StoreError};
 
 pub(super) async fn retry_batch(store: &PgStore, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError> {
     let mut db = store.unit().await?;
-    let found: Vec<(Option<String>, String, Option<i32>, Option<i64>)> =
+    let found: Result<Vec<(Option<String>, String, Option<i32>, Option<i64>)>, sqlx::Error> =
         sqlx::query_as("SELECT refusal, status, round, rows FROM rowmill.retry_batch($1, $2, $3, $4, $5)")
             .persistent(store.named())
             .bind(id.uuid())
@@ -19,8 +19,16 @@ pub(super) async fn retry_batch(store: &PgStore, id: BatchId, rows: &RetryRows) 
             .bind(rows.deadline_at.map(|at| at.0))
             .bind(store.now())
             .fetch_all(&mut *db)
-            .await
-            .map_err(failed("retry a batch"))?;
+            .await;
+    let found = match found {
+        Ok(found) => found,
+        Err(error) if matches!(refused(&error), Some(("RM005", _))) => {
+            db.undone().await;
+            let status = store.read_batch(id).await?.status;
+            return Err(RetryRefusal::Chained.error(id, status, rows));
+        }
+        Err(error) => return Err(failed("retry a batch")(error)),
+    };
     db.done().await?;
     let (refusal, status, round, run) = found.into_iter().next().ok_or(StoreError::NotFound(id))?;
     match refusal.as_deref().map(RetryRefusal::of) {

@@ -103,6 +103,7 @@ pub(super) async fn next_due(store: &SqliteStore, kind: Option<ProcessorKind>) -
                             AND b.kind IN ('batch', 'slow_query') AND {waits})
                         OR EXISTS (SELECT 1 FROM retry_batches JOIN batches b USING (batch_key) WHERE {waits})
                         OR EXISTS (SELECT 1 FROM leases l JOIN batches b USING (batch_key) WHERE l.expires_at <= ?1 AND {waits}))
+                UNION ALL SELECT 0 FROM chains WHERE ready = 1 AND coalesce(?2, 'batch') = 'batch'
                 UNION ALL SELECT min(coalesce(finish_expires_at, 0)) FROM batches WHERE step IN ('join', 'mark') AND kind = coalesce(?2, kind))"
         )
         .replace("NOW", "?1")

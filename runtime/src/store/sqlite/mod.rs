@@ -3,6 +3,7 @@
 mod apps;
 mod batch_files;
 mod candidates;
+mod chains;
 mod claim;
 mod finish;
 mod leases;
@@ -30,7 +31,7 @@ use uuid::Uuid;
 
 use super::columns::{failed, status_of};
 use super::events::Events;
-use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use super::{Aborted, ChainStep, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
     App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
     NewRow, NewSchedule, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome,
@@ -184,6 +185,10 @@ impl Store for SqliteStore {
 
     async fn read_past_outcomes(&self, id: BatchId, after: Option<PastCursor>, limit: u32) -> Result<Vec<PastOutcome>, StoreError> {
         rounds::read_past_outcomes(self, id, after, limit).await
+    }
+
+    async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError> {
+        chains::advance_chain(self).await
     }
 
     async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError> {

@@ -44,6 +44,15 @@ pub(super) async fn retry_batch(store: &SqliteStore, id: BatchId, rows: &RetryRo
     if let Some(refusal) = refusal {
         return Err(refusal.error(id, status_of(&batch.status), rows));
     }
+    // What has not begun to be made waits for the end of the new round.
+    let begun: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM chains WHERE first_key = ? AND begun = 1)")
+        .bind(key)
+        .fetch_one(&mut *db)
+        .await
+        .map_err(retrying)?;
+    if begun {
+        return Err(RetryRefusal::Chained.error(id, status_of(&batch.status), rows));
+    }
     let kept = format!(
         "INSERT INTO past_outcomes (batch_key, row_no, round, attempt, fuel, output, messages, log)
          SELECT batch_key, row_no, ?3, attempt, fuel, output, messages, log FROM outcomes WHERE {FAILED}"
@@ -81,6 +90,7 @@ pub(super) async fn retry_batch(store: &SqliteStore, id: BatchId, rows: &RetryRo
          SELECT batch_key, round, status, row_count, success, failed, abort_reason, mark_error, started_at, finished_at FROM batches WHERE batch_key = ?",
         "INSERT INTO past_files (batch_key, round, name, object, size_bytes)
          SELECT batch_key, round, name, object, size_bytes FROM output_files JOIN batches USING (batch_key) WHERE batch_key = ? AND object IS NOT NULL",
+        "UPDATE chains SET ready = 0 WHERE first_key = ?",
         "UPDATE output_files SET object = NULL, size_bytes = NULL WHERE batch_key = ? AND object IS NOT NULL",
     ] {
         sqlx::query(keep).bind(key).execute(&mut *db).await.map_err(retrying)?;

@@ -20,6 +20,8 @@ use super::violation::{Findings, Violation};
 pub struct Case<'a> {
     pub record: &'a BatchRecord,
     pub plan: BatchPlan,
+    /// Why it had to be aborted, where it comes after another batch.
+    pub unmet: Option<String>,
     pub evidence: Evidence,
     /// As a client reads it in the end; none when it is not there.
     pub batch: Option<Batch>,

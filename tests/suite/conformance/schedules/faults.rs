@@ -10,7 +10,7 @@ use rowmill::model::{
     NewRow, NewSchedule, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome,
     Retried, RetryRows, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, Verdict, WorkerInfo, WorkerRecord,
 };
-use rowmill::store::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use rowmill::store::{Aborted, ChainStep, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
 
 use super::{Kit, Schedule};
@@ -161,6 +161,10 @@ impl Store for Faulty {
 
     async fn read_past_outcomes(&self, id: BatchId, after: Option<PastCursor>, limit: u32) -> Result<Vec<PastOutcome>, StoreError> {
         self.store.read_past_outcomes(id, after, limit).await
+    }
+
+    async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError> {
+        self.store.advance_chain().await
     }
 
     async fn record_batch_file(&self, id: BatchId, file: &BatchFile, context: Option<&JsonText>) -> Result<(), StoreError> {
