@@ -8,9 +8,12 @@ use crate::store::columns::{PastOutcomeRow, PastRoundRow, count, failed, small, 
 use crate::store::rules::{RetryRefusal, code_marks, cursor_of};
 use crate::store::{Store, StoreError};
 
+/// What a retry came to: why not, the status, the round, rows.
+type RetriedRow = (Option<String>, String, Option<i32>, Option<i64>);
+
 pub(super) async fn retry_batch(store: &PgStore, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError> {
     let mut db = store.unit().await?;
-    let found: Result<Vec<(Option<String>, String, Option<i32>, Option<i64>)>, sqlx::Error> =
+    let found: Result<Vec<RetriedRow>, sqlx::Error> =
         sqlx::query_as("SELECT refusal, status, round, rows FROM rowmill.retry_batch($1, $2, $3, $4, $5)")
             .persistent(store.named())
             .bind(id.uuid())
