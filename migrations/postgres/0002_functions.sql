@@ -35,7 +35,7 @@ BEGIN
     IF NOT FOUND THEN RETURN; END IF;
     status := batch.status;
     row_count := batch.row_count;
-    IF status = 'wait' AND row_count > 0 THEN
+    IF status = 'wait' AND row_count > 0 AND batch.after_batch IS NULL THEN
         UPDATE rowmill.batches b SET status = 'queued', fresh = NOT b.deferred WHERE b.batch_key = batch.batch_key;
         PERFORM pg_notify('rowmill', CASE WHEN batch.deferred THEN 'work ' || batch.kind ELSE batch.kind || ' ' || batch.app END);
         status := 'queued';

@@ -195,10 +195,17 @@ BEGIN
         IF lease_id IS NULL THEN
             again := false;
             IF chosen.source < 2 THEN
-                SELECT b.batch_key, b.batch_id, b.row_micros, b.success + b.failed > 0 AS measured INTO batch FROM rowmill.retries r
+                SELECT b.batch_key, b.batch_id, b.status, b.row_micros, b.success + b.failed > 0 AS measured INTO batch FROM rowmill.retries r
                 CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
                 WHERE r.lease_id IS NULL AND r.kind = chosen.kind AND r.app = chosen.app AND r.op = chosen.op AND r.due_at <= at ORDER BY r.due_at LIMIT 1;
                 again := FOUND;
+                IF again AND batch.status = 'queued' THEN
+                    -- A round begins. Who holds the batch changes its priority, or aborts it: the next claim finds it again.
+                    UPDATE rowmill.batches b SET status = 'inprog', started_at = coalesce(b.started_at, at) WHERE b.batch_key = (
+                        SELECT b.batch_key FROM rowmill.batches b WHERE b.batch_key = batch.batch_key AND b.status = 'queued' AND b.step = 'rows'
+                        FOR NO KEY UPDATE SKIP LOCKED);
+                    again := FOUND;
+                END IF;
             END IF;
             IF again THEN
                 SELECT rowmill.lease_rows(batch.row_micros, batch.measured, count(*), p_slots, p_target_micros, most) INTO taken FROM (
@@ -262,7 +269,7 @@ CREATE FUNCTION rowmill.claim_work(p_worker text, p_leases_max int, p_rows_max i
     p_credit bigint, p_now bigint, p_bytes_max bigint)
 RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, leased int, crashes int,
     app text, op text, kind text, priority bigint, processor_version bigint, processor_digest text, context text, attempts_max bigint, retry_rule text, start_at bigint,
-    deadline_at bigint, failures_max bigint, failures_percent bigint, status text, step text,
+    deadline_at bigint, failures_max bigint, failures_percent bigint, status text, step text, round int, after_batch uuid, after_condition text,
     row_count int, success int, failed int, fuel bigint, submitted_at bigint, started_at bigint, weight bigint, running_max bigint, limits text,
     with_rows boolean, first_row int, row_nos int[], lines bigint[], inputs text, rejected text[], attempt int, attempts int[]) LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
@@ -275,10 +282,10 @@ BEGIN
         FROM rowmill.claim_leases(p_worker, p_leases_max, p_rows_max, p_slots, p_target_micros, p_ttl, p_kind, p_credit, p_now) c
     LOOP
         SELECT b.app, b.op, b.kind, b.priority, b.processor_version, b.processor_digest, CASE WHEN octet_length(b.context) <= p_bytes_max THEN b.context ELSE '' END,
-            b.attempts_max, b.retry_rule, b.start_at, b.deadline_at, b.failures_max, b.failures_percent, b.status, b.step, b.row_count, b.success, b.failed, b.fuel, b.submitted_at, b.started_at, a.weight, a.running_max, a.limits,
+            b.attempts_max, b.retry_rule, b.start_at, b.deadline_at, b.failures_max, b.failures_percent, b.status, b.step, b.round, b.after_batch, b.after_condition, b.row_count, b.success, b.failed, b.fuel, b.submitted_at, b.started_at, a.weight, a.running_max, a.limits,
             b.input_bytes_max
         INTO app, op, kind, priority, processor_version, processor_digest, context, attempts_max, retry_rule, start_at, deadline_at, failures_max,
-            failures_percent, status, step, row_count, success, failed, fuel, submitted_at,
+            failures_percent, status, step, round, after_batch, after_condition, row_count, success, failed, fuel, submitted_at,
             started_at, weight, running_max, limits, input_bytes_max
         FROM rowmill.batches b JOIN rowmill.apps a USING (app) WHERE b.batch_id = claim_work.batch_id;
         with_rows := leased * input_bytes_max <= p_bytes_max;
@@ -371,6 +378,9 @@ BEGIN
         WHERE p.rate_micros IS NOT NULL AND NOT p.paused AND t.tokens < t.wanted AND (
             EXISTS (SELECT FROM rowmill.ops_with_work(at) w WHERE (p_kind IS NULL OR w.kind = p_kind) AND w.app = p.app AND p.op IN ('', w.op))
             OR EXISTS (SELECT FROM rowmill.ops_with_retries() r WHERE (p_kind IS NULL OR r.kind = p_kind) AND r.app = p.app AND p.op IN ('', r.op)))
+        UNION ALL
+        -- Chained batches whose rows can be made.
+        (SELECT at FROM rowmill.chains c WHERE c.ready AND coalesce(p_kind, 'batch') = 'batch' LIMIT 1)
         UNION ALL
         SELECT rowmill.next_finish(p_kind)) d;
     RETURN CASE WHEN next IS NOT NULL THEN greatest(next - at, 0) END;

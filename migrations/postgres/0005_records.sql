@@ -10,6 +10,7 @@ DECLARE
 BEGIN
     -- What an abort left. Before the batch is locked: a record that holds one of these waits for the batch.
     DELETE FROM rowmill.retries r WHERE r.batch_key = key;
+    PERFORM rowmill.lock_chains(key, false);
     UPDATE rowmill.batches b SET step = 'mark', finished_at = at, finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL, finish_attempt = 0,
         status = CASE WHEN b.status = 'aborted' THEN b.status WHEN b.failed > 0 THEN 'failed' ELSE 'success' END
     WHERE b.batch_key = key AND b.step = 'join' AND b.finish_token = p_token AND b.finish_expires_at > at;
@@ -18,6 +19,7 @@ BEGIN
         UPDATE rowmill.output_files f SET object = p_objects[i], size_bytes = p_sizes[i] WHERE f.batch_key = key AND f.name = p_names[i];
         IF NOT FOUND THEN RAISE 'no such file' USING ERRCODE = 'RM004', DETAIL = p_names[i]; END IF;
     END LOOP;
+    UPDATE rowmill.chains c SET ready = true WHERE c.first_key = key;
     PERFORM pg_notify('rowmill', 'final ' || p_batch_id);
 END
 $$;
@@ -55,7 +57,7 @@ CREATE FUNCTION rowmill.record_results(p_lease bigint, p_token bigint, p_now big
     p_again int[], p_again_attempts int[], p_again_ms bigint[],
     p_names text[], p_piece_files text[], p_pieces text[], p_piece_bytes_max int, p_files_max int, p_smoothing bigint, p_finisher text, p_finish_ttl bigint,
     OUT rows int, OUT successes int, OUT failures int, OUT ended boolean, OUT batch uuid, OUT next_step text, OUT finisher_token bigint,
-    OUT stopped boolean) LANGUAGE plpgsql VOLATILE
+    OUT stopped boolean, OUT batch_round int) LANGUAGE plpgsql VOLATILE
 -- Leases come and go: a look through all that were there takes longer than everything else.
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -142,8 +144,8 @@ BEGIN
         finish_expires_at = CASE WHEN b.success + b.failed + final_count = b.row_count AND p_finisher IS NOT NULL THEN rowmill.later(at, p_finish_ttl) END,
         finish_attempt = CASE WHEN b.success + b.failed + final_count = b.row_count AND p_finisher IS NOT NULL THEN 1 ELSE 0 END
     WHERE b.batch_key = lease.batch_key AND b.step = 'rows' AND b.status = 'inprog'
-    RETURNING b.row_count, b.success, b.failed, b.step <> 'rows', b.batch_id, b.step, b.finish_token, b.processor_version, b.row_micros, b.failures_max, b.failures_percent
-        INTO rows, successes, failures, ended, batch, next_step, finisher_token, batch_version, speed, limit_rows, limit_percent;
+    RETURNING b.row_count, b.success, b.failed, b.step <> 'rows', b.batch_id, b.step, b.finish_token, b.processor_version, b.row_micros, b.failures_max, b.failures_percent, b.round
+        INTO rows, successes, failures, ended, batch, next_step, finisher_token, batch_version, speed, limit_rows, limit_percent, batch_round;
     IF NOT FOUND THEN RAISE 'the batch was aborted' USING ERRCODE = 'RM001'; END IF;
     -- More rows failed than may: what has not ended is not run.
     stopped := NOT ended AND (failures > limit_rows OR failures::bigint * 100 > limit_percent * rows) IS TRUE;

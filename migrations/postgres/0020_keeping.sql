@@ -73,6 +73,8 @@ BEGIN
         WHERE b.step = 'done' AND b.pruning = 0 AND b.app = p_app AND b.op = p_op AND b.parts = m.parts::smallint
             AND b.finished_at <= greatest(p_batches, CASE WHEN m.parts & 1 <> 0 THEN p_files END, CASE WHEN m.parts & 2 <> 0 THEN p_inputs END,
                 CASE WHEN m.parts & 4 <> 0 THEN p_outcomes END, CASE WHEN m.parts & 8 <> 0 THEN p_events END)
+            -- Of its outcomes the rows of others are still to be made.
+            AND NOT EXISTS (SELECT FROM rowmill.chains c WHERE c.first_key = b.batch_key)
         ORDER BY b.finished_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) d
     ORDER BY d.finished_at LIMIT 1;
     IF NOT FOUND THEN RETURN; END IF;
@@ -107,6 +109,8 @@ BEGIN
     RETURN QUERY SELECT o.object FROM (
         SELECT f.object FROM rowmill.output_files f WHERE f.batch_key = batch.batch_key AND f.object IS NOT NULL AND batch.pruning & 1 <> 0
         UNION ALL
+        SELECT f.object FROM rowmill.past_files f WHERE f.batch_key = batch.batch_key AND batch.pruning & 1 <> 0
+        UNION ALL
         SELECT f.object FROM rowmill.batch_files f WHERE f.batch_key = batch.batch_key AND f.object IS NOT NULL AND batch.pruning & 2 <> 0
             AND NOT EXISTS (SELECT FROM rowmill.batch_files g WHERE g.object = f.object AND g.batch_key <> f.batch_key)) o LIMIT p_limit;
 END
@@ -125,6 +129,7 @@ BEGIN
     IF NOT FOUND THEN RETURN false; END IF;
     IF batch.pruning & 1 <> 0 THEN
         UPDATE rowmill.output_files f SET object = NULL WHERE f.batch_key = batch.batch_key AND f.object = ANY (p_objects);
+        DELETE FROM rowmill.past_files f WHERE f.batch_key = batch.batch_key AND f.object = ANY (p_objects);
     END IF;
     IF batch.pruning & 2 <> 0 THEN
         UPDATE rowmill.batch_files f SET object = NULL WHERE f.batch_key = batch.batch_key AND f.object IS NOT NULL AND (f.object = ANY (p_objects)
@@ -137,6 +142,7 @@ $$;
 CREATE FUNCTION rowmill.has_pruned_objects(p_batch_key bigint, p_pruning int) RETURNS boolean LANGUAGE plpgsql STABLE AS $$
 BEGIN
     RETURN (p_pruning & 1 <> 0 AND EXISTS (SELECT FROM rowmill.output_files f WHERE f.batch_key = p_batch_key AND f.object IS NOT NULL))
+        OR (p_pruning & 1 <> 0 AND EXISTS (SELECT FROM rowmill.past_files f WHERE f.batch_key = p_batch_key))
         OR (p_pruning & 2 <> 0 AND EXISTS (SELECT FROM rowmill.batch_files f WHERE f.batch_key = p_batch_key AND f.object IS NOT NULL));
 END
 $$;
@@ -166,6 +172,7 @@ BEGIN
     END IF;
     IF batch.pruning & 4 <> 0 THEN
         DELETE FROM rowmill.outcomes o WHERE o.batch_key = batch.batch_key AND o.row_no > first AND o.row_no <= last;
+        DELETE FROM rowmill.past_outcomes o WHERE o.batch_key = batch.batch_key AND o.row_no > first AND o.row_no <= last;
     END IF;
     IF batch.pruning & 16 <> 0 THEN
         IF NOT batch.lines_ascend THEN
@@ -188,6 +195,7 @@ BEGIN
         DELETE FROM rowmill.retries r WHERE r.batch_key = batch.batch_key;
         DELETE FROM rowmill.output_files f WHERE f.batch_key = batch.batch_key;
         DELETE FROM rowmill.batch_files f WHERE f.batch_key = batch.batch_key;
+        DELETE FROM rowmill.past_rounds p WHERE p.batch_key = batch.batch_key;
         DELETE FROM rowmill.batches b WHERE b.batch_key = batch.batch_key;
     END IF;
 END

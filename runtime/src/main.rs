@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rowmill::cli::{
-    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, events, export, migrate, policies, prune, query, results, run, schedules, status,
-    submit, terms, watch, work, workers,
+    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, events, export, migrate, policies, prune, query, results, retry, run, schedules,
+    status, submit, terms, watch, work, workers,
 };
 
 fn main() -> ExitCode {
@@ -28,6 +28,7 @@ fn main() -> ExitCode {
         Command::Results(args) => results::results(&args),
         Command::Events(args) => events::run(&args),
         Command::Export(args) => export::run(&args),
+        Command::Retry(args) => retry::run(&args),
         Command::Abort(args) => status::abort(&args),
         Command::Priority(args) => terms::priority(&args),
         Command::Prune(args) => prune::run(&args),

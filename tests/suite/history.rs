@@ -28,9 +28,10 @@ fn two_minutes_of_failures_break_no_promise() {
     assert!(kills >= 10 && report["outcomes"].as_u64().unwrap() >= 1_000 && report["leases_taken_over"].as_u64().unwrap() >= 10, "{report:#}");
 }
 
-/// A batch of rows that all succeeded and wrote nothing, but to the files of others: `b`. And one of its rows: `r`.
+/// A batch of rows that all succeeded and wrote nothing, but to the files of others, which ran once and has no part in a chain: `b`. And one of its rows: `r`.
 const SUCCESS: &str = "WITH b AS (
-        SELECT * FROM rowmill.batches b WHERE status = 'success' AND step = 'done' AND kind = 'batch' AND mark_error IS NOT NULL ORDER BY batch_key LIMIT 1),
+        SELECT * FROM rowmill.batches b WHERE status = 'success' AND step = 'done' AND kind = 'batch' AND mark_error IS NOT NULL AND round = 1
+            AND after_batch IS NULL AND NOT EXISTS (SELECT FROM rowmill.batches c WHERE c.after_batch = b.batch_id) ORDER BY batch_key LIMIT 1),
     r AS (
         SELECT o.* FROM rowmill.outcomes o JOIN b USING (batch_key)
         WHERE o.piece_files IS NULL ORDER BY row_no LIMIT 1)";
@@ -38,6 +39,7 @@ const SUCCESS: &str = "WITH b AS (
 const ABORTED: &str = "WITH r AS (
         SELECT r.* FROM rowmill.rows r JOIN rowmill.batches b USING (batch_key)
         WHERE b.status = 'aborted' AND b.step = 'done' AND b.mark_error IS NOT NULL AND r.row_no > 50
+            AND b.after_batch IS NULL AND NOT EXISTS (SELECT FROM rowmill.batches c WHERE c.after_batch = b.batch_id)
             AND r.input::json->>'do' = 'succeed' AND r.input::json->>'pieces' = '[]' AND (r.input::json->>'until_attempt')::int <= 1
             AND NOT EXISTS (SELECT FROM rowmill.outcomes o WHERE o.batch_key = r.batch_key AND o.row_no = r.row_no) ORDER BY batch_key, row_no LIMIT 1),
     b AS (SELECT b.* FROM rowmill.batches b JOIN r USING (batch_key))";
@@ -129,6 +131,24 @@ const BREACHES: &[Breach] = &[
         SUCCESS,
         "UPDATE rowmill.batches t SET status = 'aborted' FROM b WHERE t.batch_key = b.batch_key",
         &[FinishedOnce, PollsGoForward, MarkDoneOnce, AcknowledgedIsKept],
+    ),
+    (
+        "a row of a batch that comes after another is not the output that it should be",
+        "WITH b AS (SELECT * FROM rowmill.batches WHERE after_batch IS NOT NULL AND status = 'success' AND step = 'done' AND row_count > 1 ORDER BY batch_key LIMIT 1)",
+        "UPDATE rowmill.rows t SET input = replace(t.input, 'said', 'Said') FROM b WHERE t.batch_key = b.batch_key AND t.row_no = 2",
+        &[AcknowledgedIsKept],
+    ),
+    (
+        "a round begins that nobody asked for",
+        SUCCESS,
+        "UPDATE rowmill.batches t SET status = 'queued', step = 'rows', round = round + 1, started_at = NULL, finished_at = NULL FROM b WHERE t.batch_key = b.batch_key",
+        &[FinishedOnce, AcknowledgedIsKept, MarkDoneOnce, PollsGoForward],
+    ),
+    (
+        "what a row came to before it was run again is lost",
+        "WITH p AS (SELECT * FROM rowmill.past_outcomes ORDER BY batch_key, row_no LIMIT 1)",
+        "DELETE FROM rowmill.past_outcomes t USING p WHERE (t.batch_key, t.row_no, t.round) = (p.batch_key, p.row_no, p.round)",
+        &[OneOutcomePerRow],
     ),
     (
         "there is a batch of nobody's",

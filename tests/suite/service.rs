@@ -1,6 +1,8 @@
 //! The program as a service: real workers and commands over PostgreSQL, Redis and S3, as processes.
 
+mod chains;
 mod pruning;
+mod rounds;
 mod terms;
 
 use std::path::PathBuf;

@@ -15,6 +15,7 @@ fn snapshot(id: BatchId, status: BatchStatus, rows: u64, success: u64) -> Snapsh
         app: "bank".to_owned(),
         op: "statement".to_owned(),
         kind: ProcessorKind::Batch,
+        round: 1,
         status,
         counts: BatchCounts { rows, success, failed: 0, aborted: 0 },
         said: None,
@@ -112,6 +113,36 @@ async fn an_older_state_never_takes_the_place_of_a_newer_one() {
     assert_eq!(reader.read(id).await, Some(done(id)));
 }
 
+/// A batch that is retried begins another round: nothing of the one before is newer, though more of it had ended.
+#[tokio::test]
+async fn a_round_that_has_ended_never_takes_the_place_of_the_next() {
+    let redis = Redis::start().unwrap();
+    let (here, reader) = (board(&redis.url()), board(&redis.url()));
+    let id = BatchId::generate();
+    let counts = |success, failed| BatchCounts { rows: 10, success, failed, aborted: 0 };
+    let ended = Snapshot { done: true, counts: counts(6, 4), ..snapshot(id, BatchStatus::Failed, 10, 6) };
+    here.publish(ended.clone());
+    here.flush(SOON).await;
+    reads(&reader, &ended).await;
+    // By a process that knows the round before, and by counts alone.
+    let queued = Snapshot { round: 2, ..snapshot(id, BatchStatus::Queued, 10, 6) };
+    here.publish(queued.clone());
+    here.publish_counts(id, 1, counts(6, 4));
+    here.publish(ended.clone());
+    board(&redis.url()).publish(ended.clone());
+    here.flush(SOON).await;
+    reads(&reader, &queued).await;
+    let mut watching = reader.watch(id);
+    here.publish_counts(id, 2, counts(7, 0));
+    let running = Snapshot { round: 2, ..snapshot(id, BatchStatus::Inprog, 10, 7) };
+    reads(&reader, &running).await;
+    tokio::time::timeout(SOON, watching.wait_for(|progress| progress.round == 2 && progress.counts.success == 7)).await.unwrap().unwrap();
+    let other = board(&redis.url());
+    other.publish(ended);
+    other.publish_counts(id, 2, counts(8, 0));
+    assert_eq!(other.read(id).await, Some(Snapshot { counts: counts(8, 0), ..running.clone() }));
+}
+
 #[tokio::test]
 async fn a_status_expires_and_a_final_one_a_hundred_times_later() {
     let redis = Redis::start().unwrap();
@@ -173,7 +204,7 @@ async fn an_emptied_redis_is_filled_again() {
     reads(&there, &snapshot(id, BatchStatus::Inprog, 10, 1)).await;
     redis.flush().unwrap();
     assert_eq!(there.read(id).await, None);
-    here.publish_counts(id, BatchCounts { rows: 10, success: 2, failed: 0, aborted: 0 });
+    here.publish_counts(id, 1, BatchCounts { rows: 10, success: 2, failed: 0, aborted: 0 });
     reads(&there, &snapshot(id, BatchStatus::Inprog, 10, 2)).await;
 }
 
@@ -222,7 +253,7 @@ async fn watchers_hear_of_what_another_process_does() {
     let mut watching = there.watch(id);
     tokio::time::timeout(SOON, watching.wait_for(|progress| progress.counts.success == 1)).await.unwrap().unwrap();
     // and then whatever comes.
-    here.publish_counts(id, BatchCounts { rows: 10, success: 5, failed: 1, aborted: 0 });
+    here.publish_counts(id, 1, BatchCounts { rows: 10, success: 5, failed: 1, aborted: 0 });
     tokio::time::timeout(SOON, watching.wait_for(|progress| progress.counts.failed == 1)).await.unwrap().unwrap();
     here.publish_said(id, 60, "sorting".to_owned());
     tokio::time::timeout(SOON, watching.wait_for(|progress| progress.said == Some((60, "sorting".to_owned())))).await.unwrap().unwrap();
@@ -272,9 +303,9 @@ async fn without_redis_the_process_knows_what_it_did() {
     assert_eq!(here.read(id).await, None);
     let mut watching = here.watch(id);
     here.publish(snapshot(id, BatchStatus::Queued, 10, 0));
-    here.publish_counts(id, BatchCounts { rows: 10, success: 4, failed: 0, aborted: 0 });
+    here.publish_counts(id, 1, BatchCounts { rows: 10, success: 4, failed: 0, aborted: 0 });
     // Late: it was recorded before.
-    here.publish_counts(id, BatchCounts { rows: 10, success: 3, failed: 0, aborted: 0 });
+    here.publish_counts(id, 1, BatchCounts { rows: 10, success: 3, failed: 0, aborted: 0 });
     here.publish(snapshot(id, BatchStatus::Queued, 10, 0));
     assert_eq!(watching.borrow_and_update().counts.success, 4);
     here.publish(done(id));

@@ -41,6 +41,7 @@ impl Bench {
             context: JsonText::check("{}").unwrap(),
             terms: Terms { attempts_max: 1, ..Terms::default() },
             hold: false,
+            after: None,
             request_digest: None,
         };
         let id = batch.id;

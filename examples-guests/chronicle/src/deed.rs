@@ -7,9 +7,10 @@ use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Deserialize)]
 pub struct Deed {
-    #[serde(rename = "do")]
+    #[serde(rename = "do", default)]
     what: What,
-    /// A word that comes back in whatever becomes of the row.
+    /// A word that comes back in whatever becomes of the row. What a row said is a row, too: its word is said again.
+    #[serde(alias = "said")]
     say: String,
     /// Sleep for so many milliseconds first, in a host call.
     #[serde(default)]
@@ -28,9 +29,10 @@ pub struct Deed {
     again_ms: u64,
 }
 
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum What {
+    #[default]
     Succeed,
     /// Returns an outcome that says that the work cannot be done. Its pieces count.
     Fail,

@@ -21,6 +21,7 @@ mod progress;
 pub mod prune;
 pub mod query;
 pub mod results;
+pub mod retry;
 pub mod run;
 pub mod schedules;
 mod signals;
@@ -73,6 +74,7 @@ pub enum Command {
     Results(results::ResultsCommand),
     Events(events::EventsCommand),
     Export(export::ExportCommand),
+    Retry(retry::RetryCommand),
     Abort(status::AbortCommand),
     Priority(terms::PriorityCommand),
     Prune(prune::PruneCommand),

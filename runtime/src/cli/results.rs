@@ -12,9 +12,9 @@ use serde_json::value::RawValue;
 use super::config::ConfigArgs;
 use super::wiring::{block_on, open_blobs, open_store};
 use super::{EXIT_SUCCESS, print_data};
-use crate::export::{Summary, export_batch, write_result};
+use crate::export::{Summary, export_batch, write_past_outcome, write_result};
 use crate::intake::Format;
-use crate::model::{BatchId, RecordedOutcome, RowStatus};
+use crate::model::{BatchId, Message, RecordedOutcome, RowStatus};
 use crate::store::{ResultCursor, Store};
 
 /// Rows that are read at once.
@@ -34,6 +34,9 @@ pub struct RowsCommand {
     /// Only rows with this code among their messages, such as `trap`, or one of the processor's own. As often as you like: any of them.
     #[arg(long, value_name = "CODE")]
     pub code: Vec<String>,
+    /// What rows came to in the rounds before, after which they were run again: one line for each row and round, in the order in which the rows came in.
+    #[arg(long, conflicts_with = "status")]
+    pub history: bool,
     /// At most so many rows.
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
@@ -75,7 +78,12 @@ pub fn rows(args: &RowsCommand) -> anyhow::Result<ExitCode> {
     let config = args.config.load(Vec::new())?;
     block_on(async {
         let store = open_store(&config).await?;
-        print_rows(&*store, args.batch, args.limit.unwrap_or(u64::MAX), |row| wanted(row, args)).await?;
+        let limit = args.limit.unwrap_or(u64::MAX);
+        if args.history {
+            print_history(&*store, args.batch, limit, &args.code).await?;
+        } else {
+            print_rows(&*store, args.batch, limit, |row| wanted(row, args)).await?;
+        }
         Ok(ExitCode::from(EXIT_SUCCESS))
     })
 }
@@ -99,14 +107,36 @@ async fn print_rows(store: &dyn Store, id: BatchId, limit: u64, wanted: impl Fn(
     written(out.flush()).map(drop)
 }
 
+/// The same with what rows came to before they were run again.
+async fn print_history(store: &dyn Store, id: BatchId, limit: u64, codes: &[String]) -> anyhow::Result<()> {
+    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let mut left = limit;
+    let mut after = None;
+    'pages: loop {
+        let page = store.read_past_outcomes(id, after, PAGE_ROWS).await?;
+        let Some(last) = page.last() else { break };
+        after = Some(last.cursor());
+        for outcome in page.iter().filter(|outcome| has_code(&outcome.messages, codes)) {
+            if left == 0 || !written(write_past_outcome(&mut out, outcome))? {
+                break 'pages;
+            }
+            left -= 1;
+        }
+    }
+    written(out.flush()).map(drop)
+}
+
+fn has_code(messages: &[Message], codes: &[String]) -> bool {
+    codes.is_empty() || messages.iter().any(|message| codes.contains(&message.code))
+}
+
 fn wanted(row: &RecordedOutcome, args: &RowsCommand) -> bool {
     let status = args.status.map(|status| match status {
         RowStatusArg::Success => RowStatus::Success,
         RowStatusArg::Failed => RowStatus::Failed,
         RowStatusArg::Aborted => RowStatus::Aborted,
     });
-    let has_code = || args.code.is_empty() || row.messages.iter().any(|message| args.code.contains(&message.code));
-    (status.is_none() || row.status == status) && has_code()
+    (status.is_none() || row.status == status) && has_code(&row.messages, &args.code)
 }
 
 /// False when nobody reads any more.

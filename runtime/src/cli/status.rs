@@ -12,8 +12,8 @@ use super::signals::Stop;
 use super::wiring::{Parts, block_on, open_store};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data, progress};
 use crate::model::{
-    Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, OutputFile, Part, ProcessorKind, PrunedParts, RetryRule, Timestamp,
-    without_controls,
+    After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, OutputFile, Part, PastRound, ProcessorKind, PrunedParts,
+    RetryRule, Timestamp, without_controls,
 };
 use crate::status::Snapshot;
 use crate::store::Store;
@@ -23,6 +23,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Files of a batch that are read at once.
 const FILES_PER_PAGE: u32 = 1_000;
+
+/// Past rounds that are shown, at most: the last ones.
+const ROUNDS_MAX: u32 = 100;
 
 /// Show how far a batch or a slow query is.
 #[derive(Debug, Args)]
@@ -72,6 +75,8 @@ struct BatchView<'a> {
     start_at: Option<Timestamp>,
     deadline_at: Option<Timestamp>,
     failures_max: Option<FailureLimit>,
+    after: Option<After>,
+    round: u32,
     status: BatchStatus,
     /// Whether `mark-done` was called, too.
     done: bool,
@@ -89,10 +94,33 @@ struct BatchView<'a> {
     files: &'a [OutputFile],
     /// Where its rows came from.
     input_files: &'a [BatchFile],
+    /// How it ended before it was retried: the last rounds.
+    past_rounds: Vec<PastRoundView>,
+}
+
+/// A round that was followed by another, for programs.
+#[derive(Serialize)]
+struct PastRoundView {
+    round: u32,
+    status: BatchStatus,
+    #[serde(flatten)]
+    counts: BatchCounts,
+    abort_reason: Option<String>,
+    mark_error: Option<String>,
+    started_at: Option<Timestamp>,
+    finished_at: Timestamp,
+    files: Vec<OutputFile>,
+}
+
+impl From<PastRound> for PastRoundView {
+    fn from(past: PastRound) -> PastRoundView {
+        let PastRound { round, status, counts, abort_reason, mark_error, started_at, finished_at, files } = past;
+        PastRoundView { round, status, counts, abort_reason, mark_error, started_at, finished_at, files }
+    }
 }
 
 impl<'a> BatchView<'a> {
-    fn of(batch: &'a Batch, input_files: &'a [BatchFile]) -> BatchView<'a> {
+    fn of(batch: &'a Batch, input_files: &'a [BatchFile], past: Vec<PastRound>) -> BatchView<'a> {
         BatchView {
             id: batch.id,
             app: &batch.app,
@@ -105,6 +133,8 @@ impl<'a> BatchView<'a> {
             start_at: batch.terms.start_at,
             deadline_at: batch.terms.deadline_at,
             failures_max: batch.terms.failures_max,
+            after: batch.after,
+            round: batch.round,
             status: batch.status,
             done: batch.step == BatchStep::Done,
             counts: batch.counts,
@@ -117,6 +147,7 @@ impl<'a> BatchView<'a> {
             pruned: batch.pruned,
             files: &batch.files,
             input_files,
+            past_rounds: past.into_iter().map(PastRoundView::from).collect(),
         }
     }
 }
@@ -199,8 +230,10 @@ async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Re
         }
         input_files.extend(page);
     }
+    // Nearly always there are none.
+    let past = if batch.round > 1 { store.list_rounds(batch.id, batch.round.saturating_sub(1 + ROUNDS_MAX), ROUNDS_MAX).await? } else { Vec::new() };
     if json {
-        return print_data(&serde_json::to_string(&BatchView::of(batch, &input_files))?);
+        return print_data(&serde_json::to_string(&BatchView::of(batch, &input_files, past))?);
     }
     let BatchCounts { rows, success, failed, aborted } = batch.counts;
     let mut text = format!(
@@ -211,6 +244,9 @@ async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Re
         batch.processor_version,
         batch.status.as_str()
     );
+    if let Some(After { batch: first, condition }) = batch.after {
+        text.push_str(&format!("\nafter {first} ({})", condition.as_str()));
+    }
     if batch.started_at.is_none()
         && !batch.status.is_final()
         && let Some(start) = batch.terms.start_at
@@ -221,6 +257,12 @@ async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Re
         && let Some(deadline) = batch.terms.deadline_at
     {
         text.push_str(&format!("\nends at {} at the latest", moment(deadline)));
+    }
+    if batch.round > 1 {
+        text.push_str(&format!("\nround {}", batch.round));
+    }
+    for PastRound { round, status, counts: BatchCounts { success, failed, aborted, .. }, .. } in &past {
+        text.push_str(&format!("\nround {round} was {}: {success} success, {failed} failed, {aborted} aborted", status.as_str()));
     }
     for (what, why) in [("aborted", &batch.abort_reason), ("mark-done failed", &batch.mark_error)] {
         if let Some(why) = why {

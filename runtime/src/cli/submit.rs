@@ -16,7 +16,7 @@ use super::wiring::{Parts, block_on, inflate_limits};
 use super::{EXIT_SUCCESS, print_data};
 use crate::intake::{FileForm, InflateLimits, IntakeError, Place};
 use crate::jobs::{BatchRequest, JobManager};
-use crate::model::{BatchId, BatchStatus, JsonText};
+use crate::model::{After, AfterCondition, BatchId, BatchStatus, JsonText};
 use crate::store::StoreError;
 
 /// Submit a file as a batch. Prints its id.
@@ -32,7 +32,7 @@ pub struct SubmitCommand {
     /// The operation; case does not matter.
     pub op: String,
     /// The file with the rows; - reads stdin, and object:NAME an object of the object store. Without one the batch is held and empty.
-    #[arg(value_name = "FILE", required_unless_present = "hold")]
+    #[arg(value_name = "FILE", required_unless_present_any = ["hold", "after"])]
     pub file: Option<PathBuf>,
     /// How the file holds its rows; by its name when this is not given.
     #[arg(long)]
@@ -43,6 +43,12 @@ pub struct SubmitCommand {
     /// Hold the batch: rows can be appended, and nothing runs until it is released.
     #[arg(long, conflicts_with = "wait")]
     pub hold: bool,
+    /// Instead of a file: the rows are the outputs of this batch's rows that succeeded, with their lines, and are made when it has ended.
+    #[arg(long, value_name = "BATCH", conflicts_with_all = ["file", "hold", "format"])]
+    pub after: Option<BatchId>,
+    /// With --after: how that batch must have ended; else this one is aborted.
+    #[arg(long, value_name = "CONDITION", requires = "after", default_value = "success")]
+    pub when: WhenArg,
     #[command(flatten)]
     pub terms: TermsArgs,
     /// A name for this submission: when it is made again, after a lost answer or a crash, the batch is there once, and what was missing of it is appended. With
@@ -55,6 +61,24 @@ pub struct SubmitCommand {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// [`AfterCondition`] on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum WhenArg {
+    /// All of its rows succeeded.
+    Success,
+    /// Whatever its end, if a row succeeded.
+    Any,
+}
+
+impl From<WhenArg> for AfterCondition {
+    fn from(when: WhenArg) -> AfterCondition {
+        match when {
+            WhenArg::Success => AfterCondition::Success,
+            WhenArg::Any => AfterCondition::Any,
+        }
+    }
 }
 
 /// Append a file to a batch that is held. Prints how many rows it has now.
@@ -126,12 +150,14 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
             deadline_at,
             key: args.key.clone(),
             rows_digest,
-            ..BatchRequest::new(&args.app, &args.op).held()
+            after: args.after.map(|batch| After { batch, condition: args.when.into() }),
+            hold: args.after.is_none(),
+            ..BatchRequest::new(&args.app, &args.op)
         };
         let id = parts.jobs.batch_submit(request).await?;
         // What is there of it already, by its key.
         let known = parts.jobs.store().read_batch(id).await?;
-        let is_held = known.status == BatchStatus::Wait;
+        let is_held = known.status == BatchStatus::Wait && args.after.is_none();
         if let Some(file) = file.filter(|_| is_held) {
             let taken = take(&parts.jobs, id, file, limits, Place { lines_before: 0, skipped: known.counts.rows }, 1, &stop).await;
             if !matches!(taken, Ok(true)) {
@@ -151,6 +177,7 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
             print_data(&json!({ "id": id, "rows": rows, "held": args.hold }).to_string())?;
         } else if !args.json {
             let state = match (is_held, args.hold) {
+                (false, _) if args.after.is_some() => "made when the batch before has ended".to_owned(),
                 (false, _) => format!("submitted before and {} by now", known.status.as_str()),
                 (true, true) => "held".to_owned(),
                 (true, false) => "queued".to_owned(),

@@ -68,7 +68,7 @@ pub enum Moment {
     In(Duration),
 }
 
-fn parse_moment(text: &str) -> Result<Moment, String> {
+pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
     if let Ok(moment) = text.parse::<jiff::Timestamp>() {
         return Ok(Moment::At(Timestamp(moment.as_millisecond())));
     }
@@ -84,13 +84,18 @@ impl TermsArgs {
         if has_key && [self.start_at, self.deadline].iter().any(|moment| matches!(moment, Some(Moment::In(_)))) {
             bail!("with --key the same command is the same request whenever it is given: write the moment itself, such as 2026-12-01T06:00:00Z");
         }
-        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock of this machine is before 1970")?;
-        let timestamp = |moment: Moment| match moment {
-            Moment::At(at) => at,
-            Moment::In(span) => Timestamp(0).after(now.saturating_add(span)),
-        };
-        Ok((self.start_at.map(timestamp), self.deadline.map(timestamp)))
+        Ok(timestamps([self.start_at, self.deadline])?.into())
     }
+}
+
+/// Moments as points in time.
+pub(super) fn timestamps<const N: usize>(moments: [Option<Moment>; N]) -> anyhow::Result<[Option<Timestamp>; N]> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).context("the clock of this machine is before 1970")?;
+    let timestamp = |moment: Moment| match moment {
+        Moment::At(at) => at,
+        Moment::In(span) => Timestamp(0).after(now.saturating_add(span)),
+    };
+    Ok(moments.map(|moment| moment.map(timestamp)))
 }
 
 /// Change the priority of a batch or a slow query whose rows have not all ended.

@@ -5,10 +5,12 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::model::{Message, RecordedOutcome, RowStatus};
+use crate::model::{Message, PastOutcome, RecordedOutcome, RowStatus};
 
 #[derive(Serialize)]
 struct ResultLine<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    round: Option<u32>,
     line: u32,
     status: RowStatus,
     output: Option<&'a RawValue>,
@@ -26,11 +28,25 @@ struct ResultLine<'a> {
 pub fn write_row(writer: &mut impl Write, row: &RecordedOutcome) -> io::Result<()> {
     // A final batch has no row without a status.
     let status = row.status.unwrap_or(RowStatus::Aborted);
-    let output = row.output.as_deref().map(on_one_line);
+    let RecordedOutcome { line, ref output, ref messages, attempts, fuel, ref log, .. } = *row;
+    let rest = ResultLine { round: None, line, status, output: None, messages, attempts, fuel, log: log.as_deref() };
+    write_line(writer, output.as_deref(), &rest)
+}
+
+/// Writes what a row came to in a round after which it was run again.
+///
+/// # Errors
+/// Of the writer.
+pub fn write_past(writer: &mut impl Write, outcome: &PastOutcome) -> io::Result<()> {
+    let PastOutcome { round, line, ref output, ref messages, attempts, fuel, ref log, .. } = *outcome;
+    let rest = ResultLine { round: Some(round), line, status: RowStatus::Failed, output: None, messages, attempts, fuel, log: log.as_deref() };
+    write_line(writer, output.as_deref(), &rest)
+}
+
+fn write_line(writer: &mut impl Write, output: Option<&str>, rest: &ResultLine<'_>) -> io::Result<()> {
+    let output = output.map(on_one_line);
     let output = output.as_deref().map(serde_json::from_str::<&RawValue>).transpose().map_err(io::Error::other)?;
-    let line =
-        ResultLine { line: row.line, status, output, messages: &row.messages, attempts: row.attempts, fuel: row.fuel, log: row.log.as_deref() };
-    serde_json::to_writer(&mut *writer, &line)?;
+    serde_json::to_writer(&mut *writer, &ResultLine { output, ..*rest })?;
     writer.write_all(b"\n")
 }
 

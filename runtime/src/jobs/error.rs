@@ -46,7 +46,7 @@ pub enum JobError {
     /// There is no such schedule, or it is another app's.
     #[error("app {app:?} has no schedule {name:?}")]
     NoSchedule { app: String, name: String },
-    #[error("what a schedule submits is neither held nor has a key, a start or a deadline")]
+    #[error("what a schedule submits is neither held nor comes after another batch, and has no key, start or deadline")]
     ScheduledOtherwise,
     #[error(transparent)]
     Schedule(#[from] ScheduleError),

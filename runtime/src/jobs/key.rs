@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{BatchRequest, JobError, QueryRequest};
-use crate::model::{BatchId, NewRow, PartialTerms, ProcessorKind, Timestamp, hex};
+use crate::model::{After, BatchId, NewRow, PartialTerms, ProcessorKind, Timestamp, hex};
 
 /// A key has so many bytes at most.
 pub const KEY_BYTES_MAX: usize = 255;
@@ -40,9 +40,10 @@ fn id_of(app: &str, key: &str) -> Result<BatchId, JobError> {
 
 /// What has to be the same for a batch to be the same.
 pub(super) fn digest_of_batch(request: &BatchRequest) -> String {
-    let BatchRequest { app: _, op, context, rows, hold, terms, start_at, deadline_at, key: _, rows_digest } = request;
+    let BatchRequest { app: _, op, context, rows, after, hold, terms, start_at, deadline_at, key: _, rows_digest } = request;
     let fields = Fields::of(ProcessorKind::Batch.as_str()).text(&op.to_lowercase()).text(context.as_str());
     let fields = fields.number(i64::from(*hold)).terms(terms, [start_at, deadline_at]).optional(rows_digest.as_deref());
+    let fields = fields.optional(after.map(|After { batch, condition }| format!("{} {batch}", condition.as_str())).as_deref());
     hex(&rows
         .iter()
         .fold(fields, |fields, NewRow { line, input, rejected }| fields.number(i64::from(*line)).text(input.as_str()).optional(rejected.as_deref()))
@@ -97,7 +98,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::model::{FailureLimit, JsonText};
+    use crate::model::{AfterCondition, FailureLimit, JsonText};
 
     #[test]
     fn a_key_names_a_batch_of_its_app() {
@@ -132,6 +133,7 @@ mod tests {
             plain().with_rows(vec![row(1, "1"), row(3, "2")]),
             plain().with_rows(vec![row(1, "1")]),
             BatchRequest { rows_digest: Some(String::new()), ..plain() },
+            plain().after(After { batch: id_of("bank", "a").unwrap(), condition: AfterCondition::Success }),
         ];
         let same = digest_of_batch(&BatchRequest { op: "POST".to_owned(), key: Some("k".to_owned()), ..plain() });
         assert_eq!(same, digest_of_batch(&plain()));

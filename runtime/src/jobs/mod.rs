@@ -50,6 +50,7 @@ mod key;
 mod policies;
 mod queries;
 mod request;
+mod rounds;
 mod schedules;
 mod wait;
 
@@ -183,12 +184,17 @@ impl JobManager {
 
     /// A batch as the store has it, unless it is another app's.
     async fn read_batch(&self, id: BatchId) -> Result<Batch, JobError> {
-        let batch = self.shared.store.read_batch(id).await.map_err(|error| match error {
-            StoreError::NotFound(id) => self.no_batch(id),
-            error => error.into(),
-        })?;
+        let batch = self.shared.store.read_batch(id).await.map_err(|error| self.not_here(error))?;
         self.may_see(id, &batch.app)?;
         Ok(batch)
+    }
+
+    /// What the store says of a batch that is not there.
+    fn not_here(&self, error: StoreError) -> JobError {
+        match error {
+            StoreError::NotFound(id) => self.no_batch(id),
+            error => error.into(),
+        }
     }
 
     /// For an operation that the store does at once: it costs a look only where that has to be.

@@ -1,4 +1,4 @@
-use crate::model::{JsonText, NewRow, PartialTerms, Timestamp};
+use crate::model::{After, JsonText, NewRow, PartialTerms, Timestamp};
 
 /// A batch to submit.
 #[derive(Clone, Debug)]
@@ -9,6 +9,8 @@ pub struct BatchRequest {
     /// The same for all rows.
     pub context: JsonText,
     pub rows: Vec<NewRow>,
+    /// Its rows are the outputs of another batch's, made when that has ended: then it has none of its own, and is not held.
+    pub after: Option<After>,
     /// Hold it: rows can be appended, and nothing runs until it is released.
     pub hold: bool,
     /// What is not said here the policies of the operation and of its app say.
@@ -49,6 +51,7 @@ impl BatchRequest {
             op: op.into(),
             context: JsonText::default(),
             rows: Vec::new(),
+            after: None,
             hold: false,
             terms: PartialTerms::default(),
             start_at: None,
@@ -76,6 +79,11 @@ impl BatchRequest {
     #[must_use]
     pub fn with_key(self, key: impl Into<String>) -> BatchRequest {
         BatchRequest { key: Some(key.into()), ..self }
+    }
+
+    #[must_use]
+    pub fn after(self, after: After) -> BatchRequest {
+        BatchRequest { after: Some(after), ..self }
     }
 
     #[must_use]

@@ -73,6 +73,7 @@ impl JobManager {
             Scheduled::Batch(
                 BatchRequest { hold: true, .. }
                 | BatchRequest { key: Some(_), .. }
+                | BatchRequest { after: Some(_), .. }
                 | BatchRequest { start_at: Some(_), .. }
                 | BatchRequest { deadline_at: Some(_), .. },
             )

@@ -4,7 +4,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{JsonText, PrunedParts, Terms, Timestamp};
+use super::{After, JsonText, PrunedParts, Terms, Timestamp};
 
 /// A batch's name outside the store: a UUIDv7, so that names sort by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -86,7 +86,7 @@ impl BatchStatus {
         }
     }
 
-    /// A final status never changes.
+    /// A final status changes only by a retry of the batch, which begins another round.
     pub fn is_final(self) -> bool {
         matches!(self, BatchStatus::Success | BatchStatus::Failed | BatchStatus::Aborted)
     }
@@ -132,6 +132,8 @@ pub struct NewBatch {
     pub context: JsonText,
     /// Submit in `wait`: rows can be appended, and nothing runs until the batch is released.
     pub hold: bool,
+    /// Its rows are made of another batch's, and it waits until then.
+    pub after: Option<After>,
     /// What was asked for, where the same may be asked for again: a batch whose id is there with the same digest is not submitted twice.
     pub request_digest: Option<String>,
 }
@@ -176,17 +178,21 @@ pub struct Batch {
     pub processor_digest: String,
     pub context: JsonText,
     pub terms: Terms,
+    /// Its rows are the outputs of another batch's.
+    pub after: Option<After>,
     pub status: BatchStatus,
     pub step: BatchStep,
+    /// 1, and one more with each retry of the batch. Its status, counts, times, files and reasons are those of this round.
+    pub round: u32,
     pub counts: BatchCounts,
-    /// Fuel of all recorded rows.
+    /// Fuel of all recorded rows, in all rounds.
     pub fuel: u64,
     /// Why the batch was aborted, when a reason was given.
     pub abort_reason: Option<String>,
     /// What `mark-done` returned, when it failed.
     pub mark_error: Option<String>,
     pub submitted_at: Timestamp,
-    /// When the first row was claimed.
+    /// When the first row of the round was claimed.
     pub started_at: Option<Timestamp>,
     /// When the status and the output files were final.
     pub finished_at: Option<Timestamp>,

@@ -2,6 +2,7 @@
 
 mod app;
 mod batch;
+mod chain;
 mod clock;
 mod ending;
 mod event;
@@ -13,6 +14,7 @@ mod outcome;
 mod policy;
 mod pooler;
 mod processor;
+mod round;
 mod schedule;
 mod terms;
 mod text;
@@ -20,6 +22,7 @@ mod worker;
 
 pub use app::{App, NAME_BYTES_MAX};
 pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, INPUT_BYTES_MAX, NewBatch, NewRow, OutputFile, ProcessorKind};
+pub use chain::{After, AfterCondition};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use ending::{Answer, Ending, RowRun};
 pub use event::{BatchEvent, EventKind, EventPage, EventPosition, EventsOf, NoEventPosition};
@@ -31,6 +34,7 @@ pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict
 pub use policy::{NoRate, PartialTerms, Policy, Rate};
 pub use pooler::Pooler;
 pub use processor::ProcessorVersion;
+pub use round::{PastCursor, PastOutcome, PastRound, Retried, RetryRows};
 pub use schedule::{
     ComingTicks, Missed, NewSchedule, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, ScheduleKey, TickAction, TickEnd, TickKey,
 };

@@ -94,7 +94,10 @@ impl StatusBoard {
     /// What is known of a batch, without asking the database. None when that is nothing: then the store knows. Takes at most a quarter of a second, and no time
     /// when Redis was found to be down a moment ago.
     pub async fn read(&self, id: BatchId) -> Option<Snapshot> {
-        let local = self.shared.cache().get(id, BELIEVED);
+        let (local, known) = {
+            let cache = self.shared.cache();
+            (cache.get(id, BELIEVED), cache.get(id, Duration::MAX).map(|known| known.age()))
+        };
         if let Some(settled) = local.as_ref().filter(|snapshot| snapshot.is_settled()) {
             return Some(settled.clone());
         }
@@ -102,9 +105,11 @@ impl StatusBoard {
             Some(remote) => remote.reader.read(id, READ_TIMEOUT).await,
             None => None,
         };
+        // What this process knows better the store does, too.
+        let remote = remote.filter(|remote| known.is_none_or(|known| remote.age() >= known));
         match (remote, local) {
-            (Some(remote), Some(local)) => Some(if local.age() > remote.age() { local } else { remote }),
-            (remote, local) => remote.or(local),
+            (Some(remote), _) => Some(remote),
+            (None, local) => local,
         }
     }
 
@@ -129,11 +134,15 @@ impl StatusBoard {
         }
     }
 
-    /// Counts after a record. Records of one batch may arrive here out of order; counts only grow, so the larger ones are the newer.
-    pub fn publish_counts(&self, batch: BatchId, counts: BatchCounts) {
-        self.shared.watchers().change(batch, |progress| progress.merge_counts(counts));
+    /// Counts after a record in a round of a batch. Records of one batch may arrive here out of order; counts of a round only grow, so the larger ones are the newer.
+    pub fn publish_counts(&self, batch: BatchId, round: u32, counts: BatchCounts) {
+        self.shared.watchers().change(batch, |progress| progress.merge_counts(round, counts));
         self.change(batch, |snapshot| {
-            let newer = (counts.rows, snapshot::ended(&counts)) > (snapshot.counts.rows, snapshot::ended(&snapshot.counts));
+            let newer = (round, counts.rows, snapshot::ended(&counts)) > (snapshot.round, snapshot.counts.rows, snapshot::ended(&snapshot.counts));
+            if newer && round > snapshot.round {
+                (snapshot.round, snapshot.status, snapshot.done) = (round, BatchStatus::Inprog, false);
+                snapshot.files.clear();
+            }
             if newer {
                 snapshot.counts = counts;
                 if !snapshot.status.is_final() && snapshot::ended(&counts) > 0 {

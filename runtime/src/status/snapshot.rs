@@ -11,6 +11,8 @@ pub struct Snapshot {
     pub app: String,
     pub op: String,
     pub kind: ProcessorKind,
+    /// The round that this is of: a retry of the batch begins another.
+    pub round: u32,
     pub status: BatchStatus,
     pub counts: BatchCounts,
     /// A slow query's own word about it: 0 to 100, and a text.
@@ -34,6 +36,8 @@ pub struct QueryAnswer {
 /// What is known of a batch at the moment, for those who watch it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Progress {
+    /// The round of the batch; 0 until something is known.
+    pub round: u32,
     pub status: Option<BatchStatus>,
     pub counts: BatchCounts,
     /// A slow query's own word about it: 0 to 100, and a text.
@@ -46,16 +50,18 @@ pub struct Progress {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Event {
     pub id: BatchId,
+    pub round: u32,
     pub status: BatchStatus,
     pub counts: BatchCounts,
     pub said: Option<(u8, String)>,
     pub done: bool,
 }
 
-/// A batch only goes forward in this order: its status, then its rows (appended while it is held), then the rows that have ended, then what comes after the end.
+/// A batch only goes forward in this order: its round, its status, then its rows (appended while it is held), then the rows that have ended, then what comes after the end.
 /// A late message with a lesser age is old news.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Age {
+    round: u32,
     rank: u8,
     rows: u64,
     ended: u64,
@@ -66,7 +72,7 @@ pub(super) struct Age {
 impl Age {
     /// As a text of fixed width whose order is that of the age: Redis compares it, whose numbers lose digits.
     pub fn as_text(self) -> String {
-        format!("{}:{:020}:{:020}:{}:{}", self.rank, self.rows, self.ended, u8::from(self.done), u8::from(self.answered))
+        format!("{:010}:{}:{:020}:{:020}:{}:{}", self.round, self.rank, self.rows, self.ended, u8::from(self.done), u8::from(self.answered))
     }
 }
 
@@ -92,6 +98,7 @@ impl Snapshot {
             app: batch.app.clone(),
             op: batch.op.clone(),
             kind: batch.kind,
+            round: batch.round,
             status: batch.status,
             counts: batch.counts,
             said: None,
@@ -106,13 +113,18 @@ impl Snapshot {
         Snapshot { answer, ..self }
     }
 
-    /// Nothing of it will change any more, and nothing is missing.
+    /// Nothing of it will change any more, and nothing is missing. A batch with rows that did not succeed may be retried.
     pub fn is_settled(&self) -> bool {
-        self.status.is_final() && self.done && (self.kind == ProcessorKind::Batch || self.answer.is_some())
+        self.done
+            && match self.kind {
+                ProcessorKind::Batch => self.status == BatchStatus::Success,
+                ProcessorKind::SlowQuery => self.status.is_final() && self.answer.is_some(),
+            }
     }
 
     pub(super) fn age(&self) -> Age {
-        Age { rank: rank(Some(self.status)), rows: self.counts.rows, ended: ended(&self.counts), done: self.done, answered: self.answer.is_some() }
+        let (rank, ended) = (rank(Some(self.status)), ended(&self.counts));
+        Age { round: self.round, rank, rows: self.counts.rows, ended, done: self.done, answered: self.answer.is_some() }
     }
 
     /// About how many bytes it holds.
@@ -130,19 +142,19 @@ impl Snapshot {
     }
 
     pub(super) fn event(&self) -> Event {
-        Event { id: self.id, status: self.status, counts: self.counts, said: self.said.clone(), done: self.done }
+        Event { id: self.id, round: self.round, status: self.status, counts: self.counts, said: self.said.clone(), done: self.done }
     }
 }
 
 impl Progress {
-    fn age(&self) -> (u8, u64, u64, bool) {
-        (rank(self.status), self.counts.rows, ended(&self.counts), self.done)
+    fn age(&self) -> (u32, u8, u64, u64, bool) {
+        (self.round, rank(self.status), self.counts.rows, ended(&self.counts), self.done)
     }
 
     /// Takes over what is not older. True when that changed anything.
     pub(super) fn merge(&mut self, event: &Event) -> bool {
-        let newer =
-            Progress { status: Some(event.status), counts: event.counts, said: event.said.clone().or_else(|| self.said.clone()), done: event.done };
+        let said = event.said.clone().or_else(|| self.said.clone());
+        let newer = Progress { round: event.round, status: Some(event.status), counts: event.counts, said, done: event.done };
         if newer.age() < self.age() || newer == *self {
             return false;
         }
@@ -150,11 +162,14 @@ impl Progress {
         true
     }
 
-    /// Counts only grow, and the larger ones are the newer. True when that changed anything.
-    pub(super) fn merge_counts(&mut self, counts: BatchCounts) -> bool {
-        let newer = (counts.rows, ended(&counts)) > (self.counts.rows, ended(&self.counts));
+    /// Counts of a round only grow, and the larger ones are the newer. True when that changed anything.
+    pub(super) fn merge_counts(&mut self, round: u32, counts: BatchCounts) -> bool {
+        let newer = (round, counts.rows, ended(&counts)) > (self.round, self.counts.rows, ended(&self.counts));
+        if newer && round > self.round && self.round > 0 {
+            *self = Progress { status: Some(BatchStatus::Inprog), ..Progress::default() };
+        }
         if newer {
-            self.counts = counts;
+            (self.round, self.counts) = (round, counts);
         }
         newer
     }

@@ -1,8 +1,9 @@
 //! How values stand in columns, the same in every database.
 
 use crate::model::{
-    App, BatchCounts, BatchFile, BatchStatus, BatchStep, FailureLimit, PartialKeep, PartialTerms, Policy, ProcessorKind, ProcessorVersion,
-    PrunedParts, Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
+    After, AfterCondition, App, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, Message, OutputFile, PartialKeep,
+    PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, PrunedParts, Rate, RecordedOutcome, RetryRule, RowStatus,
+    RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
 };
 use crate::store::StoreError;
 
@@ -91,6 +92,12 @@ impl TermsRow {
             failures_max: limit,
         })
     }
+}
+
+/// What a batch comes after: its id, and the condition.
+pub(super) fn after_of(batch: Option<BatchId>, condition: Option<&str>) -> Option<After> {
+    let condition = if condition == Some(AfterCondition::Any.as_str()) { AfterCondition::Any } else { AfterCondition::Success };
+    batch.map(|batch| After { batch, condition })
 }
 
 /// The newest version for an operation as a query returns it, with the terms of the policies of the operation and of its app: version, kind, digest, created_at,
@@ -183,10 +190,7 @@ impl ResultRow {
             None if batch == BatchStatus::Aborted => Some(RowStatus::Aborted),
             None => None,
         };
-        let messages = match self.messages {
-            Some(json) => serde_json::from_str(&json).map_err(failed("read messages"))?,
-            None => Vec::new(),
-        };
+        let messages = messages_of(self.messages)?;
         Ok(RecordedOutcome {
             row_no: small(self.row_no),
             line: small(self.line),
@@ -197,6 +201,68 @@ impl ResultRow {
             fuel: count(self.fuel.unwrap_or(0)),
             log: self.log,
             input: if with_inputs { self.input } else { String::new() },
+        })
+    }
+}
+
+fn messages_of(json: Option<String>) -> Result<Vec<Message>, StoreError> {
+    Ok(json.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read messages"))?.unwrap_or_default())
+}
+
+/// A round that has ended as a query returns it.
+#[derive(sqlx::FromRow)]
+pub(super) struct PastRoundRow {
+    pub round: i64,
+    pub status: String,
+    pub row_count: i64,
+    pub success: i64,
+    pub failed: i64,
+    pub abort_reason: Option<String>,
+    pub mark_error: Option<String>,
+    pub started_at: Option<i64>,
+    pub finished_at: i64,
+}
+
+impl PastRoundRow {
+    pub fn past_round(self, files: Vec<OutputFile>) -> PastRound {
+        let status = status_of(&self.status);
+        PastRound {
+            round: small(self.round),
+            status,
+            counts: counts(status, self.row_count, self.success, self.failed),
+            abort_reason: self.abort_reason,
+            mark_error: self.mark_error,
+            started_at: self.started_at.map(Timestamp),
+            finished_at: Timestamp(self.finished_at),
+            files,
+        }
+    }
+}
+
+/// An outcome of a round that has ended as a query returns it.
+#[derive(sqlx::FromRow)]
+pub(super) struct PastOutcomeRow {
+    pub round: i64,
+    pub row_no: i64,
+    pub line: i64,
+    pub attempt: i64,
+    pub fuel: i64,
+    pub output: Option<String>,
+    pub messages: Option<String>,
+    pub log: Option<String>,
+}
+
+impl PastOutcomeRow {
+    pub fn past_outcome(self) -> Result<PastOutcome, StoreError> {
+        Ok(PastOutcome {
+            round: small(self.round),
+            row_no: small(self.row_no),
+            line: small(self.line),
+            output: self.output,
+            messages: messages_of(self.messages)?,
+            attempts: small(self.attempt),
+            fuel: count(self.fuel),
+            log: self.log,
         })
     }
 }

@@ -21,9 +21,9 @@ use tokio::sync::broadcast;
 
 use crate::model::{
     App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition,
-    EventsOf, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, Part, PartialTerms, Policy,
-    ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo,
-    WorkerRecord,
+    EventsOf, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, Part, PartialTerms, PastCursor,
+    PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, Retried, RetryRows, RowResult, Schedule, ScheduleKey,
+    TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 pub use events::StoreEvent;
@@ -75,10 +75,12 @@ pub enum StoreError {
 /// What a record changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Recorded {
+    /// The round of the batch that these are the counts of.
+    pub round: u32,
     pub counts: BatchCounts,
     /// More rows have failed than may: this record aborted the batch.
     pub aborted: bool,
-    /// This record held the last outcome of its batch: it can be finished now. True for exactly one record of a batch.
+    /// This record held the last outcome of its batch: it can be finished now. True for exactly one record of a round of a batch.
     pub last: bool,
     /// The lease to finish the batch, where it was asked for and these were the last.
     pub finish: Option<FinishLease>,
@@ -121,6 +123,28 @@ pub struct PruneStep {
     pub left: bool,
 }
 
+/// A step that a chained batch was taken forward by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChainStep {
+    /// None when it was removed before.
+    pub batch: Option<BatchId>,
+    pub kind: ProcessorKind,
+    pub end: ChainEnd,
+}
+
+/// What a chained batch is after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChainEnd {
+    /// Some of its rows are made, and others are still to be.
+    More,
+    /// It has its rows, and can be claimed.
+    Queued,
+    /// What it comes after did not end as it should have, has no row that succeeded, or is gone.
+    Aborted,
+    /// It was aborted or removed before.
+    Gone,
+}
+
 /// A place in the results of a batch: the next page begins after it. One from [`RowPieces`] is good for the next pieces only, since `line` may be 0 there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ResultCursor {
@@ -146,7 +170,7 @@ pub trait Store: Send + Sync + 'static {
     /// Submits a batch with its first rows. One that is there with the same request digest is left as it is, whatever became of it.
     ///
     /// # Errors
-    /// `Invalid`: no rows without `hold`; a line that is 0 in a batch or comes twice, or a slow query that is not one row with line 0, or is held; no
+    /// `Invalid`: no rows without `hold`, unless it comes after another batch; rows or `hold` where it does, or a batch that it cannot come after; a line that is 0 in a batch or comes twice, or a slow query that is not one row with line 0, or is held; no
     /// attempts. `Exists`.
     async fn submit_batch(&self, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError>;
 
@@ -171,6 +195,30 @@ pub trait Store: Send + Sync + 'static {
 
     /// Aborts batches whose deadline has passed, some hundred at most.
     async fn abort_overdue(&self) -> Result<Overdue, StoreError>;
+
+    /// Runs rows of a batch that has ended again, in a new round: its failed rows, or some of them, and those that were aborted, where that is wanted. Their attempts begin
+    /// with 1. What became of the round, and of these rows in it, stays: see [`Store::list_rounds`] and [`Store::read_past_outcomes`].
+    ///
+    /// # Errors
+    /// `NotFound`; `WrongStatus` unless nothing remains to be done for it; `Invalid` for a slow query, for a batch that was aborted, without the rows that were, and when there
+    /// is no such row.
+    async fn retry_batch(&self, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError>;
+
+    /// The rounds of a batch before the one that it is in, at most `limit`, from behind a round (0 for all). The end is an empty page.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn list_rounds(&self, id: BatchId, after: u32, limit: u32) -> Result<Vec<PastRound>, StoreError>;
+
+    /// The outcomes that rows had in rounds before, by the numbers of the rows, then by round, at most `limit`, after `after`. A page of large ones is shorter; the end is an
+    /// empty page.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn read_past_outcomes(&self, id: BatchId, after: Option<PastCursor>, limit: u32) -> Result<Vec<PastOutcome>, StoreError>;
+
+    /// Makes the next rows of a batch that comes after another, which has ended: some thousand at most. None when there is no such batch, or others are at all of them.
+    async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError>;
 
     /// Changes the priority of a batch whose rows have not all ended.
     ///

@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::model::{App, BatchFile, BatchId, NAME_BYTES_MAX, NewBatch, NewRow, Piece, Policy, ProcessorKind, Rate, RowResult, RowStatus, Verdict};
+use crate::model::{
+    App, BatchFile, BatchId, BatchStatus, NAME_BYTES_MAX, NewBatch, NewRow, PastCursor, Piece, Policy, ProcessorKind, Rate, RetryRows, RowResult,
+    RowStatus, Verdict,
+};
 use crate::store::{StoreError, StoreEvent};
 
 /// How much the newest measurement counts in the time per row: 1 in this many.
@@ -23,7 +26,11 @@ pub(super) fn check_submit(batch: &NewBatch, rows: &[NewRow]) -> Result<(), Stor
     check_name("an app", &batch.app)?;
     check_name("an operation", &batch.op)?;
     check_rows(batch.kind, rows)?;
-    let wrong = if rows.is_empty() && !batch.hold {
+    let wrong = if batch.after.is_some_and(|after| after.batch == batch.id) {
+        "a batch cannot come after itself"
+    } else if batch.after.is_some() && (batch.kind != ProcessorKind::Batch || batch.hold || !rows.is_empty()) {
+        "what comes after a batch is a batch whose rows are made of it: it is neither held nor has rows of its own"
+    } else if rows.is_empty() && !batch.hold && batch.after.is_none() {
         "a batch needs at least one row, unless it is held for rows to be appended"
     } else if batch.kind == ProcessorKind::SlowQuery && (rows.len() != 1 || batch.hold) {
         "a slow query has exactly one input and is never held"
@@ -77,10 +84,28 @@ pub(super) fn check_policy_names(app: &str, op: Option<&str>) -> Result<(), Stor
 pub(super) fn submission(batch: &NewBatch) -> Option<StoreEvent> {
     match (batch.hold, batch.terms.start_at) {
         (true, _) => None,
+        // What it comes after may have ended.
+        _ if batch.after.is_some() => Some(StoreEvent::Work(batch.kind)),
         (false, Some(_)) => Some(StoreEvent::Work(batch.kind)),
         (false, None) => Some(StoreEvent::Submitted { app: batch.app.clone(), kind: batch.kind }),
     }
 }
+
+/// Rows of the first batch that are looked at in a step of a chained batch, and bytes of their outputs: a row more than that at most.
+pub(super) const CHAIN_PAGE_ROWS: i64 = 5_000;
+pub(super) const CHAIN_PAGE_BYTES: i64 = 4 << 20;
+
+/// Whether a batch of this kind, if there is one of the app, can have one after it. It is there before what comes after it: so no chain leads back to its beginning.
+pub(super) fn check_first(id: BatchId, app: &str, kind: Option<ProcessorKind>) -> Result<(), StoreError> {
+    match kind {
+        Some(ProcessorKind::Batch) => Ok(()),
+        Some(ProcessorKind::SlowQuery) => Err(StoreError::Invalid(format!("{id} is a slow query: only batches have batches that come after them"))),
+        None => Err(StoreError::Invalid(format!("app {app:?} has no batch {id} that another could come after"))),
+    }
+}
+
+/// What comes after another batch is not appended to or released by hand.
+pub(super) const CHAINED: &str = "its rows are made of the batch that it comes after, and then it is released";
 
 /// Whether what is submitted under an id that is there was submitted before.
 pub(super) fn was_submitted(id: BatchId, known: Option<&str>, request: Option<&str>) -> Result<(), StoreError> {
@@ -180,4 +205,60 @@ pub(super) fn file_names(results: &[RowResult]) -> Vec<&str> {
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// Why a batch is not run again.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum RetryRefusal {
+    /// It is a slow query.
+    Kind,
+    /// It has not ended.
+    Runs,
+    /// It was aborted, and its aborted rows are not wanted.
+    Aborted,
+    Nothing,
+    /// Its inputs or outcomes are not kept any more.
+    Pruned,
+    /// Rows of another are being made of its rows.
+    Chained,
+}
+
+impl RetryRefusal {
+    /// By the word of the database.
+    pub fn of(word: &str) -> RetryRefusal {
+        match word {
+            "kind" => RetryRefusal::Kind,
+            "runs" => RetryRefusal::Runs,
+            "aborted" => RetryRefusal::Aborted,
+            "chained" => RetryRefusal::Chained,
+            "pruned" => RetryRefusal::Pruned,
+            _ => RetryRefusal::Nothing,
+        }
+    }
+
+    pub fn error(self, id: BatchId, status: BatchStatus, rows: &RetryRows) -> StoreError {
+        StoreError::Invalid(match self {
+            RetryRefusal::Kind => format!("{id} is a slow query: ask it again, only batches are retried"),
+            RetryRefusal::Runs => {
+                return StoreError::WrongStatus { id, status, wanted: "it can be retried once it has ended and its processor was told (mark-done)" };
+            }
+            RetryRefusal::Aborted => format!("batch {id} was aborted: it can only be retried with the rows that were aborted (--aborted)"),
+            RetryRefusal::Pruned => format!("batch {id} cannot be retried: its inputs or outcomes were pruned; submit its rows again"),
+            RetryRefusal::Chained => {
+                format!("batch {id} cannot be retried at the moment: the rows of a batch that comes after it are being made of its outputs")
+            }
+            RetryRefusal::Nothing if rows.codes.is_empty() => format!("batch {id} has no failed row: there is nothing to retry"),
+            RetryRefusal::Nothing => format!("batch {id} has no failed row with one of these codes: there is nothing to retry"),
+        })
+    }
+}
+
+/// Codes as they stand in the stored messages of a row, where nothing else can look like them: inside a text the quotes would be escaped.
+pub(super) fn code_marks(codes: &[String]) -> Vec<String> {
+    codes.iter().map(|code| format!("\"code\":{}", serde_json::to_string(code).expect("a string is always JSON"))).collect()
+}
+
+/// Where to go on among past outcomes.
+pub(super) fn cursor_of(after: Option<PastCursor>) -> (i64, i64) {
+    after.map_or((0, 0), |after| (i64::from(after.row_no), i64::from(after.round)))
 }

@@ -36,6 +36,7 @@ impl Request {
             processor_digest: processor_digest.to_owned(),
             context: JsonText::trusted(self.context),
             hold: false,
+            after: None,
             request_digest: Some(REQUEST.to_owned()),
         }
     }
@@ -69,6 +70,7 @@ pub(super) fn check_schedule(new: &NewSchedule, rows: &[NewRow]) -> Result<NewBa
             processor_digest: String::new(),
             context: new.context.clone(),
             hold: false,
+            after: None,
             request_digest: None,
         };
         return check_submit(&batch, rows).map(|()| batch);

@@ -26,9 +26,10 @@ impl Worker {
                 Ok(StoreEvent::Work(kind)) => {
                     self.lane(kind).finish_wake.notify_one();
                     self.lane(kind).wake.notify_one();
+                    self.chain_wake.notify_one();
                 }
                 Ok(StoreEvent::Aborted(id)) => self.held.cancel_batch(id),
-                Ok(StoreEvent::Final(_)) => {}
+                Ok(StoreEvent::Final(_)) => self.chain_wake.notify_one(),
                 // What was missed may have been anything; aborted batches show at the next heartbeat.
                 Err(RecvError::Lagged(_)) => self.wake(),
                 Err(RecvError::Closed) => return,

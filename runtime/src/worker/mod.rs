@@ -4,6 +4,7 @@
 //! it and gives the rest back; a worker that dies loses nothing but the work of the leases it held.
 
 mod assignment;
+mod chains;
 mod claim;
 mod deadlines;
 mod heartbeat;
@@ -18,7 +19,7 @@ mod summarise;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
 pub use self::settings::WorkerSettings;
@@ -59,6 +60,8 @@ pub struct Worker {
     queries: Arc<Lane>,
     held: HeldLeases,
     assignments: Assignments,
+    /// A batch may have ended that others come after.
+    chain_wake: Notify,
     /// The first error that stopped the worker.
     failure: Mutex<Option<WorkerError>>,
 }
@@ -76,6 +79,7 @@ impl Worker {
             drain: CancellationToken::new(),
             held: HeldLeases::default(),
             assignments: Assignments::default(),
+            chain_wake: Notify::new(),
             failure: Mutex::new(None),
         })
     }
@@ -103,6 +107,7 @@ impl Worker {
             tokio::spawn(Arc::clone(self).beat(stopped.clone())),
             tokio::spawn(Arc::clone(self).listen(stopped.clone())),
             tokio::spawn(Arc::clone(self).abort_overdue(stopped.clone())),
+            tokio::spawn(Arc::clone(self).advance_chains(stopped.clone())),
         ];
         tokio::join!(
             Arc::clone(self).claim_until_drained(Arc::clone(&self.batches)),

@@ -98,7 +98,7 @@ impl Worker {
             self.follow_abort(lease.batch).await?;
             return Ok(None);
         }
-        self.status.publish_counts(lease.batch, recorded.counts);
+        self.status.publish_counts(lease.batch, recorded.round, recorded.counts);
         if recorded.last && held.kind == ProcessorKind::SlowQuery {
             self.publish_answer(lease.batch, recorded.counts, results);
         }

@@ -71,7 +71,7 @@ impl Worker {
     async fn write_files(&self, lease: &FinishLease) -> Result<Option<Vec<OutputFile>>, WorkerError> {
         let (names, page) = tokio::join!(self.store.list_file_names(lease.batch), self.store.read_pieces(lease.batch, None, PAGE_ROWS));
         let (names, mut page) = (names?, page?);
-        let mut writers: Vec<BlobWriter> = names.iter().map(|_| self.blobs.begin(lease.batch)).collect();
+        let mut writers: Vec<Joined> = names.iter().map(|_| Joined { writer: self.blobs.begin(lease.batch), has_pieces: false }).collect();
         while let Some(last) = page.last() {
             // The database reads the next page while this one is written.
             let (next, written) = tokio::join!(self.store.read_pieces(lease.batch, Some(last.at), PAGE_ROWS), write_page(&mut writers, &page));
@@ -82,7 +82,8 @@ impl Worker {
             }
         }
         let mut files = Vec::with_capacity(names.len());
-        for (name, writer) in names.into_iter().zip(writers) {
+        // A row that wrote to a file may have been run again, and written to none.
+        for (name, Joined { writer, .. }) in names.into_iter().zip(writers).filter(|(_, joined)| joined.has_pieces) {
             let (object, size_bytes) = writer.finish().await?;
             files.push(OutputFile { name, object, size_bytes });
         }
@@ -157,13 +158,20 @@ impl Worker {
     }
 }
 
+/// An output file that is being joined.
+struct Joined {
+    writer: BlobWriter,
+    has_pieces: bool,
+}
+
 /// Each piece is trimmed and ends with a line break; empty ones are left out.
-async fn write_page(writers: &mut [BlobWriter], page: &[RowPieces]) -> Result<(), BlobError> {
+async fn write_page(writers: &mut [Joined], page: &[RowPieces]) -> Result<(), BlobError> {
     for (file, text) in page.iter().flat_map(|row| &row.pieces) {
-        let text = text.trim();
+        let (text, Joined { writer, has_pieces }) = (text.trim(), &mut writers[*file]);
+        *has_pieces = true;
         if !text.is_empty() {
-            writers[*file].write(text.as_bytes()).await?;
-            writers[*file].write(b"\n").await?;
+            writer.write(text.as_bytes()).await?;
+            writer.write(b"\n").await?;
         }
     }
     Ok(())

@@ -1,8 +1,10 @@
 //! The evidence of the database: triggers that write down every change (audit.sql), and what they wrote of one batch.
 
-use rowmill::model::BatchId;
+use rowmill::model::{After, AfterCondition, BatchId};
 use serde::Deserialize;
 use sqlx::PgConnection;
+
+use super::plan::BatchPlan;
 
 /// Puts the triggers into a database that has Rowmill's schema.
 pub async fn install(db: &mut PgConnection) -> Result<(), sqlx::Error> {
@@ -34,6 +36,8 @@ pub struct Appended {
     pub op: String,
     pub row_no: i32,
     pub detail: String,
+    /// What is kept of an outcome when its row is run again.
+    pub kept: Option<String>,
 }
 
 /// A row of `batches`.
@@ -42,6 +46,7 @@ pub struct BatchState {
     pub kind: String,
     pub status: String,
     pub step: String,
+    pub round: u32,
     pub row_count: i64,
     pub success: i64,
     pub failed: i64,
@@ -98,12 +103,16 @@ pub struct Evidence {
     pub leases: Vec<Step<LeaseState>>,
     pub files: Vec<Step<FileState>>,
     pub outcomes: Vec<Appended>,
+    /// Outcomes that were kept when their rows were run again.
+    pub past: Vec<Appended>,
     /// Changes of rows that were submitted.
     pub rows_changed: Vec<Appended>,
     /// The batch as it is now, as a text like those of changes.
     pub batch_now: Option<String>,
     /// Outcomes as they are now, as in `detail`.
     pub outcomes_now: Vec<(i32, String)>,
+    /// Past outcomes as they are now, as in `detail`.
+    pub past_now: Vec<(i32, String)>,
     /// Rows: number, line, input, why it was rejected.
     pub rows_now: Vec<(i32, i64, String, Option<String>)>,
 }
@@ -120,18 +129,21 @@ pub async fn read(db: &mut PgConnection, id: BatchId) -> anyhow::Result<Option<E
     let Some(key) = key else { return Ok(None) };
     let now =
         "SELECT o.row_no, o.failed::text || ' ' || o.attempt || ' ' || audit.digest(o) FROM rowmill.outcomes o WHERE batch_key = $1 ORDER BY row_no";
+    let past_now = "SELECT o.row_no, o.round || ' ' || audit.kept(o.attempt, o.fuel, o.output, o.messages, o.log) FROM rowmill.past_outcomes o WHERE batch_key = $1 ORDER BY row_no, round";
     let rows_now = "SELECT row_no, line, input, rejected FROM rowmill.rows WHERE batch_key = $1 ORDER BY row_no";
     Ok(Some(Evidence {
         batches: steps(db, "batches", key).await?,
         leases: steps(db, "leases", key).await?,
         files: steps(db, "output_files", key).await?,
         outcomes: appended(db, "outcomes", key).await?,
+        past: appended(db, "past_outcomes", key).await?,
         rows_changed: appended(db, "rows", key).await?,
         batch_now: sqlx::query_scalar("SELECT to_json(b)::text FROM rowmill.batches b WHERE batch_key = $1")
             .bind(key)
             .fetch_optional(&mut *db)
             .await?,
         outcomes_now: sqlx::query_as(now).bind(key).fetch_all(&mut *db).await?,
+        past_now: sqlx::query_as(past_now).bind(key).fetch_all(&mut *db).await?,
         rows_now: sqlx::query_as(rows_now).bind(key).fetch_all(&mut *db).await?,
     }))
 }
@@ -147,9 +159,37 @@ async fn steps<T: for<'a> Deserialize<'a>>(db: &mut PgConnection, source: &str, 
 }
 
 async fn appended(db: &mut PgConnection, source: &str, key: i64) -> Result<Vec<Appended>, sqlx::Error> {
-    sqlx::query_as("SELECT seq, xid, began, who, op, row_no, detail FROM audit.appended WHERE batch_key = $1 AND source = $2 ORDER BY seq")
+    sqlx::query_as("SELECT seq, xid, began, who, op, row_no, detail, kept FROM audit.appended WHERE batch_key = $1 AND source = $2 ORDER BY seq")
         .bind(key)
         .bind(source)
         .fetch_all(db)
         .await
+}
+
+impl Step<BatchState> {
+    /// The round that ended with this change, which is a retry of the batch.
+    pub fn ended_round(&self) -> Option<u32> {
+        let (before, after) = (self.before.as_ref()?, self.after.as_ref()?);
+        (after.round == before.round + 1).then_some(before.round)
+    }
+}
+
+impl Evidence {
+    /// The plan of a batch that came after this one in its first round, and why that was aborted, if it had to be.
+    pub fn next_of(&self, plan: &BatchPlan, after: After) -> (BatchPlan, Option<String>) {
+        let first = after.batch;
+        let first_retry = self.batches.iter().find(|step| step.ended_round().is_some()).map_or(i64::MAX, |step| step.change.seq);
+        let end = self.batches.iter().filter_map(|step| step.after.as_ref()).find(|batch| batch.step == "mark").map(|batch| batch.status.as_str());
+        let succeeded = self.outcomes.iter().filter(|entry| entry.op == "INSERT" && entry.seq < first_retry && entry.detail.starts_with("false"));
+        let succeeded: Vec<usize> = succeeded.filter_map(|entry| usize::try_from(entry.row_no).ok()).collect();
+        match end {
+            Some(status) if after.condition == AfterCondition::Success && status != "success" => {
+                (plan.chained(&[]), Some(format!("batch {first} ended as {status}, and this one was to come after its success")))
+            }
+            Some(_) if succeeded.is_empty() => {
+                (plan.chained(&[]), Some(format!("no row of batch {first} succeeded, which this one was to come after")))
+            }
+            _ => (plan.chained(&succeeded), None),
+        }
+    }
 }

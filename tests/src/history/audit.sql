@@ -26,7 +26,7 @@ CREATE TABLE audit.changes (
 );
 CREATE INDEX changes_by_batch ON audit.changes (batch_key, source, seq);
 
--- Rows of tables that are only appended to: `op` other than INSERT is a violation, but for those of a batch that is discarded. `detail` is what a row's content is
+-- Rows of tables that are only appended to: `op` other than INSERT is a violation, but for those of a batch that is discarded, and outcomes of rows that are run again. `detail` is what a row's content is
 -- compared by.
 CREATE TABLE audit.appended (
     seq bigint PRIMARY KEY DEFAULT nextval('audit.seq'),
@@ -37,7 +37,8 @@ CREATE TABLE audit.appended (
     op text NOT NULL,
     batch_key bigint NOT NULL,
     row_no int NOT NULL,
-    detail text NOT NULL
+    detail text NOT NULL,
+    kept text
 );
 CREATE INDEX appended_by_batch ON audit.appended (batch_key, source, row_no);
 
@@ -55,16 +56,34 @@ CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON rowmill.output_files FO
 
 CREATE FUNCTION audit.digest(o rowmill.outcomes) RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT md5(to_json(o)::text) $$;
 
+-- What is kept of an outcome whose row is run again.
+CREATE FUNCTION audit.kept(p_attempt int, p_fuel bigint, p_output text, p_messages text, p_log text) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT md5(json_build_array(p_attempt, p_fuel, p_output, p_messages, p_log)::text)
+$$;
+
 CREATE FUNCTION audit.outcomes() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO audit.appended (source, op, batch_key, row_no, detail)
-    SELECT 'outcomes', TG_OP, c.batch_key, c.row_no, c.failed::text || ' ' || c.attempt || ' ' || audit.digest(c::rowmill.outcomes) FROM changed c;
+    INSERT INTO audit.appended (source, op, batch_key, row_no, detail, kept)
+    SELECT 'outcomes', TG_OP, c.batch_key, c.row_no, c.failed::text || ' ' || c.attempt || ' ' || audit.digest(c::rowmill.outcomes),
+        CASE WHEN TG_OP = 'DELETE' THEN audit.kept(c.attempt, c.fuel, c.output, c.messages, c.log) END FROM changed c;
     RETURN NULL;
 END
 $$;
 CREATE TRIGGER audit_insert AFTER INSERT ON rowmill.outcomes REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.outcomes();
 CREATE TRIGGER audit_update AFTER UPDATE ON rowmill.outcomes REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.outcomes();
 CREATE TRIGGER audit_delete AFTER DELETE ON rowmill.outcomes REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.outcomes();
+
+CREATE FUNCTION audit.past_outcomes() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO audit.appended (source, op, batch_key, row_no, detail, kept)
+    SELECT 'past_outcomes', TG_OP, c.batch_key, c.row_no, c.round || ' ' || k.kept, k.kept
+    FROM changed c CROSS JOIN LATERAL (SELECT audit.kept(c.attempt, c.fuel, c.output, c.messages, c.log)) k (kept);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER audit_insert AFTER INSERT ON rowmill.past_outcomes REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.past_outcomes();
+CREATE TRIGGER audit_update AFTER UPDATE ON rowmill.past_outcomes REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.past_outcomes();
+CREATE TRIGGER audit_delete AFTER DELETE ON rowmill.past_outcomes REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.past_outcomes();
 
 CREATE FUNCTION audit.rows() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

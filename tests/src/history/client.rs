@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rowmill::model::{BatchId, Clock, NewBatch, ProcessorKind, RowStatus, SystemClock};
+use rowmill::model::{After, BatchId, Clock, NewBatch, ProcessorKind, RetryRows, RowStatus, SystemClock};
 use rowmill::status::{QueryAnswer, StatusBoard};
 use rowmill::store::{PgStore, Store, StoreError};
 use tokio::time::Instant;
@@ -69,6 +69,10 @@ pub struct BatchRecord {
     pub rows: usize,
     pub discarded: bool,
     pub abort: Abort,
+    /// The round that it is in: its client retries it.
+    pub round: u32,
+    /// It comes after this batch, on this condition, and has its outputs.
+    pub follows: Option<After>,
     /// The batch came to its end.
     pub ended: bool,
     pub answer: Option<QueryAnswer>,
@@ -87,6 +91,8 @@ impl BatchRecord {
             rows: 0,
             discarded: false,
             abort: Abort::NotAsked,
+            round: 1,
+            follows: None,
             ended: false,
             answer: None,
             seen_rows: BTreeMap::new(),
@@ -105,25 +111,26 @@ impl World {
                 break;
             }
             let key = PlanKey { seed: self.seed, client, number };
-            records.push(self.live(key).await);
+            records.extend(self.live(key).await);
         }
         records
     }
 
-    async fn live(&self, key: PlanKey) -> BatchRecord {
+    async fn live(&self, key: PlanKey) -> Vec<BatchRecord> {
         let mut record = BatchRecord::new(key);
         let mut findings = Findings::of(record.id);
         let plan = key.plan();
         self.counters.batches.fetch_add(1, Ordering::Relaxed);
         self.active().push(record.id);
         // None when it is given up.
-        let _ = self.go_through(&plan, &mut record, &mut findings).await;
-        self.active().retain(|id| *id != record.id);
+        let mut next = None;
+        let _ = self.go_through(&plan, &mut record, &mut next, &mut findings).await;
+        self.active().retain(|id| *id != record.id && next.as_ref().is_none_or(|next| next.id != *id));
         record.violations = findings.found;
-        record
+        [Some(record), next].into_iter().flatten().collect()
     }
 
-    async fn go_through(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
+    async fn go_through(&self, plan: &BatchPlan, record: &mut BatchRecord, next: &mut Option<BatchRecord>, findings: &mut Findings) -> Option<()> {
         self.submit(plan, record, findings).await?;
         for at in 1..plan.requests.len() {
             self.append(plan, at, record, findings).await?;
@@ -134,24 +141,111 @@ impl World {
             Course::AbortHeld => self.abort(record, findings).await?,
             Course::Discard => return self.discard(record, findings).await,
         }
-        self.watch(plan, record, findings).await
+        if let Some(condition) = plan.chain {
+            let next = next.insert(BatchRecord { follows: Some(After { batch: record.id, condition }), ..BatchRecord::new(record.key) });
+            self.chain(plan, next).await?;
+        }
+        self.watch(plan, record, findings).await?;
+        if let Some(next) = next {
+            // Before its first is retried: it is of this round.
+            let mut findings = Findings::of(next.id);
+            let watched = self.watch(&plan.chained(&[]), next, &mut findings).await;
+            next.violations.extend(findings.found);
+            watched?;
+        }
+        for _ in 0..plan.retries {
+            if !self.retry(plan, record, findings).await? {
+                break;
+            }
+            self.watch(plan, record, findings).await?;
+        }
+        Some(())
     }
 
-    async fn submit(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
-        let digest = self.digests.iter().find(|(kind, _)| *kind == plan.kind).map(|(_, digest)| digest.clone()).unwrap_or_default();
+    /// Submits the batch that comes after another, which may have ended.
+    async fn chain(&self, plan: &BatchPlan, next: &mut BatchRecord) -> Option<()> {
+        self.counters.batches.fetch_add(1, Ordering::Relaxed);
+        self.active().push(next.id);
         let batch = NewBatch {
-            id: record.id,
+            id: next.id,
+            terms: plan.chained(&[]).terms(SystemClock.now()),
+            after: next.follows,
+            hold: false,
+            request_digest: Some(BATCH_OP.to_owned()),
+            ..self.new_batch(plan, next.id)
+        };
+        match self.persist(|| self.store.submit_batch(batch.clone(), Vec::new())).await? {
+            (_, Ok(())) => next.submitted = true,
+            (_, Err(error)) => {
+                let mut findings = Findings::of(next.id);
+                findings.add(Rule::AcknowledgedIsKept, format!("a batch that comes after another was refused: {error}"));
+                next.violations.extend(findings.found);
+                return None;
+            }
+        }
+        Some(())
+    }
+
+    fn new_batch(&self, plan: &BatchPlan, id: BatchId) -> NewBatch {
+        NewBatch {
+            id,
             app: plan.app.to_owned(),
             op: plan.op().to_owned(),
             kind: plan.kind,
             processor_version: 1,
-            processor_digest: digest,
+            processor_digest: self.digests.iter().find(|(kind, _)| *kind == plan.kind).map(|(_, digest)| digest.clone()).unwrap_or_default(),
             context: plan.context(),
             terms: plan.terms(SystemClock.now()),
             hold: plan.course != Course::Runs,
+            after: None,
             // Half of them as with a key.
             request_digest: plan.requests[0].is_multiple_of(2).then(|| plan.op().to_owned()),
+        }
+    }
+
+    /// Retries a batch that has ended, where something of it did not succeed. Whether there was such a thing.
+    async fn retry(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<bool> {
+        let Some(end) = record.witness.finals.get(&record.round).copied() else { return Some(false) };
+        if end.counts.success == end.counts.rows || end.counts.rows == 0 {
+            return Some(false);
+        }
+        let codes = if plan.retries_told { vec!["told-to-fail".to_owned()] } else { Vec::new() };
+        let rows = RetryRows { codes, aborted: true, deadline_at: None };
+        // From now on it may be in another round.
+        (record.ended, record.witness.retries) = (false, record.witness.retries + 1);
+        let (in_doubt, retried) = self.persist(|| self.store.retry_batch(record.id, &rows)).await?;
+        let round = match retried {
+            Ok(retried) => {
+                let least = if plan.retries_told { end.counts.aborted } else { end.counts.failed + end.counts.aborted };
+                // A try whose answer was lost may have begun a round that has ended since.
+                let right = in_doubt && retried.round > record.round + 1 || retried.round == record.round + 1 && retried.rows >= least;
+                findings.ensure(right, Rule::AcknowledgedIsKept, || format!("a retry of {end:?} said {retried:?}"));
+                retried.round
+            }
+            // The same.
+            Err(StoreError::WrongStatus { .. } | StoreError::Invalid(_)) if in_doubt => {
+                let (_, read) = self.persist(|| self.store.read_batch(record.id)).await?;
+                read.map_or(record.round, |batch| batch.round)
+            }
+            Err(StoreError::Invalid(_)) if plan.retries_told && end.counts.aborted == 0 => record.round,
+            Err(error) => {
+                findings.add(Rule::AcknowledgedIsKept, format!("a retry of {end:?} was refused: {error}"));
+                record.round
+            }
         };
+        let begun = round > record.round;
+        record.witness.retries = round - 1;
+        if begun {
+            (record.round, record.abort) = (round, Abort::NotAsked);
+            record.seen_rows.retain(|_, status| *status == RowStatus::Success);
+        } else {
+            record.ended = true;
+        }
+        Some(begun)
+    }
+
+    async fn submit(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
+        let batch = self.new_batch(plan, record.id);
         match self.persist(|| self.store.submit_batch(batch.clone(), plan.request(0))).await? {
             (_, Ok(())) => {}
             // It had been committed, and the word of that was lost.
@@ -249,7 +343,7 @@ impl World {
         }
         if record.abort == Abort::Took {
             // Final from this moment on: the witness holds all polls that come against it.
-            let sight = Sight { status: aborted.status, counts: aborted.counts, done: false };
+            let sight = Sight { round: record.round, status: aborted.status, counts: aborted.counts, done: false };
             let losses = self.losses.of(Source::Store);
             record.witness.see(Source::Store, sight, (losses, losses), findings);
         }
@@ -260,7 +354,8 @@ impl World {
     async fn watch(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
         let begin = Instant::now();
         let mut dice = Random::new(record.key.seed ^ u64::from(record.key.number));
-        let mut abort_at = plan.abort_after_ms.filter(|_| plan.course != Course::AbortHeld).map(|after| begin + Duration::from_millis(after));
+        let mut abort_at =
+            plan.abort_after_ms.filter(|_| plan.course != Course::AbortHeld && record.round == 1).map(|after| begin + Duration::from_millis(after));
         while !self.poll(&mut dice, record, findings).await {
             if abort_at.is_some_and(|at| Instant::now() >= at) {
                 abort_at = None;
@@ -292,14 +387,14 @@ impl World {
                 let now = self.losses.of(Source::Board);
                 record.witness.see(Source::Board, Sight::from(&snapshot), (losses, now), findings);
                 record.answer = record.answer.take().or(snapshot.answer);
-                return snapshot.done;
+                return snapshot.done && snapshot.round == record.round;
             }
         }
         let losses = self.losses.of(Source::Store);
         match self.store.read_batch(record.id).await {
             Ok(batch) => {
                 record.witness.see(Source::Store, Sight::from(&batch), (losses, self.losses.of(Source::Store)), findings);
-                Sight::from(&batch).done
+                Sight::from(&batch).done && batch.round == record.round
             }
             Err(StoreError::Failed { .. }) => {
                 self.counters.failures.fetch_add(1, Ordering::Relaxed);

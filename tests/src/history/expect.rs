@@ -19,7 +19,7 @@ impl RowPlan {
     /// Whether an outcome, which is not a quarantine, is what the row was told to do. Returns what is wrong.
     pub fn judge(&self, outcome: &RecordedOutcome, plan: &BatchPlan) -> Result<(), String> {
         let (status, output, messages) = match self.deed {
-            Deed::Succeed => (RowStatus::Success, Some(json!({"line": self.line, "said": self.say})), None),
+            Deed::Succeed | Deed::Repeat => (RowStatus::Success, Some(json!({"line": self.line, "said": self.say})), None),
             Deed::Fail => (RowStatus::Failed, Some(json!({})), Some("told-to-fail")),
             Deed::GiveUp => (RowStatus::Failed, None, Some("processing_error")),
             Deed::RetryAlways => (RowStatus::Failed, None, Some("attempts_exhausted")),

@@ -44,6 +44,10 @@ pub struct Report {
     pub aborted_by_clients: u64,
     pub discarded: u64,
     pub retried_rows: u64,
+    /// Batches that were retried by their clients, and their rows that were run again after they had failed.
+    pub batches_retried: u64,
+    pub batches_chained: u64,
+    pub rows_run_again: u64,
     pub quarantined_rows: u64,
     /// Leases of rows that ended without their worker, and were taken over.
     pub leases_taken_over: u64,
@@ -120,6 +124,9 @@ impl History {
             aborted_by_clients: 0,
             discarded: 0,
             retried_rows: 0,
+            batches_retried: 0,
+            batches_chained: 0,
+            rows_run_again: 0,
             quarantined_rows: 0,
             leases_taken_over: 0,
             polls: 0,
@@ -142,6 +149,14 @@ impl History {
         objects: &mut Objects,
     ) -> anyhow::Result<Option<Case<'a>>> {
         let Some(evidence) = audit::read(db, record.id).await? else { return Ok(None) };
+        let plan = record.key.plan();
+        let (plan, unmet) = match record.follows {
+            None => (plan, None),
+            Some(after) => {
+                let first = audit::read(db, after.batch).await?;
+                first.map_or((plan.chained(&[]), None), |first| first.next_of(&plan, after))
+            }
+        };
         let batch = match store.read_batch(record.id).await {
             Err(StoreError::NotFound(_)) => None,
             read => Some(read?),
@@ -151,7 +166,7 @@ impl History {
             Some(batch) => objects.read_files(blobs, batch).await,
             None => BTreeMap::new(),
         };
-        Ok(Some(Case { record, plan: record.key.plan(), evidence, batch, results, files, disturbances: &self.done.disturbances }))
+        Ok(Some(Case { record, plan, unmet, evidence, batch, results, files, disturbances: &self.done.disturbances }))
     }
 
     /// Batches that no client knows.
@@ -172,6 +187,8 @@ impl Report {
         self.rows += record.rows as u64;
         self.aborted_by_clients += u64::from(record.abort == Abort::Took);
         self.discarded += u64::from(record.discarded);
+        self.batches_chained += u64::from(record.follows.is_some());
+        self.batches_retried += u64::from(record.round > 1);
         self.polls += record.witness.polls;
         self.board_polls += record.witness.board_polls;
         self.board_went_back += record.witness.board_went_back;
@@ -181,6 +198,7 @@ impl Report {
         self.outcomes += case.evidence.outcomes_now.len() as u64;
         self.files += case.files.len() as u64;
         self.retried_rows += case.results.iter().filter(|result| result.attempts > 1).count() as u64;
+        self.rows_run_again += case.evidence.past_now.len() as u64;
         self.quarantined_rows += case.results.iter().filter(|result| is_quarantined(result)).count() as u64;
         let crashed = |step: &&audit::Step<LeaseState>| {
             step.before.as_ref().zip(step.after.as_ref()).is_some_and(|(before, after)| after.crashes > before.crashes)

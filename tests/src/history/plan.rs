@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowmill::model::{FailureLimit, JsonText, NewRow, ProcessorKind, RetryRule, Terms, Timestamp};
+use rowmill::model::{AfterCondition, FailureLimit, JsonText, NewRow, ProcessorKind, RetryRule, Terms, Timestamp};
 use serde_json::json;
 
 use crate::random::Random;
@@ -57,6 +57,11 @@ pub struct BatchPlan {
     pub course: Course,
     /// When a batch that runs is aborted by its client.
     pub abort_after_ms: Option<u64>,
+    /// How often it is retried once it has ended, where there is something to retry; and whether only rows are that failed as they were told.
+    pub retries: u64,
+    /// A batch of its outputs comes after it, on this condition.
+    pub chain: Option<AfterCondition>,
+    pub retries_told: bool,
 }
 
 /// What the guest is told to do.
@@ -70,6 +75,8 @@ pub enum Deed {
     AbortBatch,
     /// The row never reaches the guest.
     Rejected,
+    /// It is what a row of another batch said.
+    Repeat,
 }
 
 #[derive(Clone, Debug)]
@@ -119,6 +126,13 @@ impl PlanKey {
             requests,
             course,
             abort_after_ms: (matches!(course, Course::Runs | Course::Release) && one_in(dice, 7)).then(|| dice.below(1_500)),
+            retries: if kind == ProcessorKind::Batch { dice.below(4).saturating_sub(1) } else { 0 },
+            retries_told: one_in(dice, 4),
+            chain: match (kind, course, dice.below(6)) {
+                (ProcessorKind::Batch, Course::Runs | Course::Release, 0) => Some(AfterCondition::Success),
+                (ProcessorKind::Batch, Course::Runs | Course::Release, 1) => Some(AfterCondition::Any),
+                _ => None,
+            },
         }
     }
 
@@ -196,6 +210,26 @@ impl BatchPlan {
         }
     }
 
+    /// The batch that comes after this one, when these of its rows, numbered from 1, have succeeded.
+    pub fn chained(&self, succeeded: &[usize]) -> BatchPlan {
+        let mut rows: Vec<RowPlan> = succeeded.iter().filter_map(|row_no| self.rows.get(row_no.checked_sub(1)?)).cloned().collect();
+        rows.sort_by_key(|row| row.line);
+        let repeat = |row| RowPlan { deed: Deed::Repeat, until_attempt: 1, pieces: Vec::new(), ..row };
+        let rows: Vec<RowPlan> = rows.into_iter().map(repeat).collect();
+        BatchPlan {
+            start_after_ms: None,
+            deadline_after_ms: None,
+            failures_max: None,
+            requests: vec![rows.len()],
+            rows,
+            course: Course::Runs,
+            abort_after_ms: None,
+            retries: 0,
+            chain: None,
+            ..self.clone()
+        }
+    }
+
     /// The rows of one request.
     pub fn request(&self, at: usize) -> Vec<NewRow> {
         let begin: usize = self.requests[..at].iter().sum();
@@ -212,6 +246,7 @@ impl RowPlan {
             Deed::RetryAlways => "retry-always",
             Deed::Trap => "trap",
             Deed::AbortBatch => "abort-batch",
+            Deed::Repeat => return json!({"line": self.line, "said": self.say}).to_string(),
             Deed::Rejected => return json!({"what": "was read", "say": self.say}).to_string(),
         };
         json!({

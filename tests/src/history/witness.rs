@@ -1,5 +1,6 @@
 //! What one client sees of one batch, poll by poll.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rowmill::model::{Batch, BatchCounts, BatchStatus, BatchStep};
@@ -19,6 +20,7 @@ pub struct Losses {
 /// A batch at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sight {
+    pub round: u32,
     pub status: BatchStatus,
     pub counts: BatchCounts,
     pub done: bool,
@@ -35,8 +37,10 @@ pub enum Source {
 pub struct Witness {
     store: Option<(u64, Sight)>,
     board: Option<(u64, Sight)>,
-    /// What was seen as final, from wherever.
-    pub last: Option<Sight>,
+    /// What was seen as final, from wherever, in each round.
+    pub finals: BTreeMap<u32, Sight>,
+    /// Retries of the batch that its client asked for.
+    pub retries: u32,
     pub polls: u64,
     pub board_polls: u64,
     /// The board told something older than before, after Redis had lost everything.
@@ -45,13 +49,13 @@ pub struct Witness {
 
 impl From<&Batch> for Sight {
     fn from(batch: &Batch) -> Sight {
-        Sight { status: batch.status, counts: batch.counts, done: batch.step == BatchStep::Done }
+        Sight { round: batch.round, status: batch.status, counts: batch.counts, done: batch.step == BatchStep::Done }
     }
 }
 
 impl From<&Snapshot> for Sight {
     fn from(snapshot: &Snapshot) -> Sight {
-        Sight { status: snapshot.status, counts: snapshot.counts, done: snapshot.done }
+        Sight { round: snapshot.round, status: snapshot.status, counts: snapshot.counts, done: snapshot.done }
     }
 }
 
@@ -72,7 +76,7 @@ impl Sight {
     fn is_not_behind(&self, before: &Sight) -> bool {
         let (now, then) = (&self.counts, &before.counts);
         let counts_grow = now.rows >= then.rows && now.success >= then.success && now.failed >= then.failed && now.aborted >= then.aborted;
-        self.rank() >= before.rank() && counts_grow && self.done >= before.done
+        self.round > before.round || self.round == before.round && self.rank() >= before.rank() && counts_grow && self.done >= before.done
     }
 
     /// The sums are right by themselves.
@@ -96,6 +100,8 @@ impl Witness {
     /// Sees the batch. `losses` were read before it was asked for; `losses_now` after.
     pub fn see(&mut self, source: Source, sight: Sight, losses: (u64, u64), findings: &mut Findings) {
         sight.check_sums(findings);
+        findings
+            .ensure(sight.round <= 1 + self.retries, Rule::PollsGoForward, || format!("{source:?} said {sight:?} after {} retries", self.retries));
         let before = match source {
             Source::Store => {
                 self.polls += 1;
@@ -118,12 +124,12 @@ impl Witness {
                 _ => findings.add(Rule::PollsGoForward, format!("{source:?} said {sight:?} after {then:?}")),
             }
         }
-        match (self.last, sight.status.is_final()) {
+        match (self.finals.get(&sight.round).copied(), sight.status.is_final()) {
             (Some(last), _) if source == Source::Store || sight.status.is_final() => {
                 let same = (last.status, last.counts) == (sight.status, sight.counts);
                 findings.ensure(same, Rule::PollsGoForward, || format!("{source:?} said {sight:?}, and {last:?} had been final"));
             }
-            (None, true) => self.last = Some(sight),
+            (None, true) => drop(self.finals.insert(sight.round, sight)),
             _ => {}
         }
     }
@@ -134,7 +140,7 @@ mod tests {
     use super::*;
 
     fn sight(status: BatchStatus, success: u64, aborted: u64) -> Sight {
-        Sight { status, counts: BatchCounts { rows: 3, success, failed: 0, aborted }, done: false }
+        Sight { round: 1, status, counts: BatchCounts { rows: 3, success, failed: 0, aborted }, done: false }
     }
 
     fn rules(sights: &[(Source, Sight, (u64, u64))]) -> Vec<Rule> {
@@ -160,6 +166,9 @@ mod tests {
         assert_eq!(rules(&[(Source::Board, end, same), (Source::Board, running, (2, 2)), (Source::Store, end, same)]), []);
         assert_eq!(rules(&[(Source::Board, end, same), (Source::Store, running, (0, 2))]), [Rule::PollsGoForward], "the store knows first");
         assert_eq!(rules(&[(Source::Store, end, same), (Source::Board, other, (0, 2))]), [Rule::PollsGoForward], "a final status is one");
+        let next = Sight { round: 2, ..running };
+        assert_eq!(rules(&[(Source::Store, other, same), (Source::Store, next, same)]), [Rule::PollsGoForward], "nobody asked for a retry");
+        assert_eq!(rules(&[(Source::Store, next, same), (Source::Store, other, same)]), [Rule::PollsGoForward; 2], "a round does not come back");
     }
 
     #[test]

@@ -23,6 +23,7 @@ pub fn batch() -> NewBatch {
         context: JsonText::default(),
         terms: Terms::default(),
         hold: false,
+        after: None,
         request_digest: None,
     }
 }

@@ -3,10 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use rowmill::model::{BatchFile, BatchId, BatchStatus, BatchStep, Due, DueCounts, KeepFor, NewBatch, OpKey, Part, PartialKeep, Policy, Timestamp};
-use rowmill::store::{PruneStep, StoreError};
+use rowmill::model::{
+    After, AfterCondition, BatchFile, BatchId, BatchStatus, BatchStep, Due, DueCounts, KeepFor, NewBatch, OpKey, Part, PartialKeep, Policy,
+    RetryRows, RowStatus, Timestamp, Verdict,
+};
+use rowmill::store::{ChainEnd, PruneStep, StoreError};
 
-use super::build::{SECOND, batch, failure, held, query, rows, rows_with_lines, with_pieces};
+use super::build::{SECOND, batch, failure, held, query, result, rows, rows_with_lines, with_pieces};
 use super::kit::{Kit, START, file, is_missing, is_wrong_status};
 use super::stages::every_stage;
 
@@ -367,4 +370,78 @@ pub async fn operations_with_batches_that_are_done_are_listed_in_pages(kit: Kit)
     assert_eq!(list(None, 3).await, wanted[..3]);
     assert_eq!(list(Some(&wanted[2]), 3).await, wanted[3..]);
     assert_eq!(list(Some(&wanted[3]), 3).await, []);
+}
+
+/// A batch whose only row failed in its first round and succeeded in the second, each with a file.
+async fn done_in_two_rounds(kit: &Kit) -> BatchId {
+    let id = kit.submit(1).await;
+    for (status, object) in [(RowStatus::Failed, "batches/first"), (RowStatus::Success, "batches/second")] {
+        let pieces = vec![rowmill::model::Piece { file: "out".to_owned(), text: "x".to_owned() }];
+        kit.run_rows_with(|row| result(row, Verdict::Final { status, output: None, messages: Vec::new(), pieces: pieces.clone() })).await;
+        let join = kit.claim_finish().await;
+        kit.store.record_files(&join, &[file("out", object)]).await.unwrap();
+        kit.finish_all().await;
+        if status == RowStatus::Failed {
+            let failed = RetryRows { codes: Vec::new(), aborted: false, deadline_at: None };
+            kit.store.retry_batch(id, &failed).await.unwrap();
+        }
+    }
+    id
+}
+
+pub async fn what_earlier_rounds_left_goes_with_the_rest(kit: Kit) {
+    let id = done_in_two_rounds(&kit).await;
+    kit.pass(SECOND);
+    assert_eq!(
+        kit.store.count_due(&op(), &all_of(&kit)).await.unwrap(),
+        DueCounts { batches: 1, batch_rows: 1, objects: 2, object_bytes: 14, ..DueCounts::default() }
+    );
+    let files = Due { files: Some(now(&kit)), ..Due::default() };
+    kit.store.begin_prune(&op(), &files, HOUR).await.unwrap().unwrap();
+    assert_eq!(
+        prune_all(&kit, id).await.into_iter().collect::<BTreeSet<_>>(),
+        BTreeSet::from(["batches/first".to_owned(), "batches/second".to_owned()])
+    );
+    let round = kit.store.list_rounds(id, 0, 10).await.unwrap().remove(0);
+    assert!(round.files.is_empty() && kit.store.read_past_outcomes(id, None, 10).await.unwrap().len() == 1, "{round:?}");
+    let outcomes = Due { outcomes: Some(now(&kit)), ..Due::default() };
+    kit.store.begin_prune(&op(), &outcomes, HOUR).await.unwrap().unwrap();
+    prune_all(&kit, id).await;
+    assert_eq!(kit.store.read_past_outcomes(id, None, 10).await.unwrap(), []);
+    kit.store.begin_removal(id, HOUR).await.unwrap();
+    prune_all(&kit, id).await;
+    is_missing(kit.store.read_batch(id).await, id);
+}
+
+pub async fn what_has_not_its_outcomes_any_more_is_not_run_again(kit: Kit) {
+    let id = kit.submit(1).await;
+    kit.run_rows_with(failure).await;
+    kit.finish_all().await;
+    kit.pass(SECOND);
+    let outcomes = Due { outcomes: Some(now(&kit)), ..Due::default() };
+    kit.store.begin_prune(&op(), &outcomes, HOUR).await.unwrap().unwrap();
+    let again = RetryRows { codes: Vec::new(), aborted: false, deadline_at: None };
+    let refused = kit.store.retry_batch(id, &again).await.unwrap_err().to_string();
+    assert_eq!(refused, format!("batch {id} cannot be retried: its inputs or outcomes were pruned; submit its rows again"));
+    prune_all(&kit, id).await;
+    assert!(kit.store.retry_batch(id, &again).await.is_err());
+    assert_eq!(kit.batch(id).await.status, BatchStatus::Failed);
+}
+
+pub async fn what_others_come_after_is_kept_until_they_have_their_rows(kit: Kit) {
+    let first = done(&kit, 2).await;
+    let chained = || NewBatch { after: Some(After { batch: first, condition: AfterCondition::Any }), op: "next".to_owned(), ..batch() };
+    let (next, late) = (chained(), chained());
+    kit.store.submit_batch(next.clone(), Vec::new()).await.unwrap();
+    kit.pass(SECOND);
+    assert_eq!(kit.store.begin_prune(&op(), &all_of(&kit), HOUR).await.unwrap(), None);
+    assert_eq!(kit.store.count_due(&op(), &all_of(&kit)).await.unwrap(), DueCounts::default());
+    assert_eq!(kit.store.advance_chain().await.unwrap().map(|step| step.end), Some(ChainEnd::Queued));
+    // Somebody removes it all the same: then the next has no rows, and says why.
+    kit.store.submit_batch(late.clone(), Vec::new()).await.unwrap();
+    kit.store.begin_removal(first, HOUR).await.unwrap();
+    assert_eq!(kit.store.advance_chain().await.unwrap().map(|step| step.end), Some(ChainEnd::Aborted));
+    let reason = kit.batch(late.id).await.abort_reason.unwrap();
+    assert_eq!(reason, format!("the outcomes of batch {first}, which it was to come after, were pruned"));
+    assert_eq!(kit.batch(next.id).await.counts.rows, 2);
 }

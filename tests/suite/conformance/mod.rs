@@ -11,6 +11,7 @@ mod stages;
 mod abort;
 mod apps;
 mod batch_files;
+mod chains;
 mod claim;
 mod due;
 mod events;
@@ -23,6 +24,7 @@ mod policies;
 mod record;
 mod results;
 mod retries;
+mod rounds;
 mod scheduled;
 mod schedules;
 mod sizing;
@@ -279,6 +281,35 @@ macro_rules! conformance {
                 the_priority_of_a_batch_that_has_its_outcomes_stays
                 a_deadline_passes_while_rows_are_leased_and_retried
             }
+            chains {
+                the_outputs_of_a_batch_become_the_rows_of_the_next
+                a_batch_may_come_after_one_that_has_ended
+                a_condition_that_is_not_met_aborts_the_next
+                what_cannot_come_after_is_refused_and_nothing_is_there
+                a_chained_batch_is_not_filled_or_released_by_hand
+                a_first_batch_that_is_discarded_aborts_the_next
+                the_terms_of_a_chained_batch_are_its_own
+                many_outputs_are_made_in_steps_whoever_makes_them
+                a_step_of_large_outputs_is_shorter
+                a_first_batch_that_is_retried_is_waited_for_or_was_taken_as_it_was
+                an_output_that_is_absent_is_null
+                of_an_end_and_a_submission_at_the_same_moment_none_is_missed
+            }
+            rounds {
+                the_failed_rows_of_a_batch_are_run_again_in_a_new_round
+                only_rows_with_a_code_are_run_again
+                what_the_rounds_before_came_to_stays
+                a_batch_that_was_aborted_is_run_again_with_its_aborted_rows
+                a_batch_that_never_ran_can_be_run_after_its_abort
+                what_cannot_be_retried_is_refused_and_stays
+                files_are_joined_anew_in_each_round
+                keys_of_the_round_before_open_nothing
+                a_round_can_be_aborted_and_retried_again
+                a_deadline_that_has_passed_does_not_hold_in_a_new_round
+                a_limit_of_failures_counts_what_is_failed_now
+                of_many_retries_at_the_same_moment_one_begins_a_round
+                a_round_is_there_after_a_crash
+            }
             workers {
                 two_last_records_at_the_same_moment_end_a_batch_once
                 counts_are_right_after_many_records_at_the_same_moment
@@ -313,6 +344,9 @@ macro_rules! conformance {
                 those_who_prune_at_the_same_moment_take_up_different_batches
                 an_object_of_several_batches_goes_with_the_last
                 what_is_due_is_counted
+                what_earlier_rounds_left_goes_with_the_rest
+                what_has_not_its_outcomes_any_more_is_not_run_again
+                what_others_come_after_is_kept_until_they_have_their_rows
                 operations_with_batches_that_are_done_are_listed_in_pages
             }
             scheduled {

@@ -2,7 +2,7 @@
 
 use futures_util::TryStreamExt;
 use rowmill::jobs::{BatchRequest, JobError, KeepError};
-use rowmill::model::{App, BatchId, BatchStatus, ClaimRequest, INPUT_BYTES_MAX, Limits, RowStatus};
+use rowmill::model::{App, BatchId, BatchStatus, ClaimRequest, INPUT_BYTES_MAX, Limits, RetryRows, RowStatus};
 use rowmill::store::ResultCursor;
 use sqlx::Connection;
 
@@ -20,6 +20,7 @@ on_each_store! {
     a_new_version_serves_new_batches_and_the_old_one_those_that_have_it
     a_batch_with_a_key_is_there_once
     many_who_submit_with_one_key_get_one_batch
+    the_failed_rows_of_a_batch_are_retried
 }
 
 async fn a_held_batch_takes_rows_until_it_is_released(mut site: Site) {
@@ -92,6 +93,40 @@ async fn many_who_submit_with_one_key_get_one_batch(site: Site) {
     }
     let [id] = ids.into_iter().collect::<Vec<_>>()[..] else { panic!("several batches") };
     assert_eq!(site.jobs.store().read_batch(id).await.unwrap().counts.rows, 200);
+}
+
+async fn the_failed_rows_of_a_batch_are_retried(mut site: Site) {
+    site.begin_work();
+    let jobs = site.jobs.clone();
+    let id = site.submit("validate", vec![transaction(1), row(2, "{}"), transaction(3)]).await;
+    let first = site.wait(id).await;
+    let all = RetryRows::default();
+    let shop = jobs.restricted_to("shop");
+    assert_eq!(refused!(shop.batch_retry(id, &all).await, JobError::NoBatch { .. }), format!("there is no batch {id} of app \"shop\""));
+    refused!(shop.batch_rounds(id, 0, 1).await, JobError::NoBatch { .. });
+    refused!(shop.past_outcomes(id, None, 1).await, JobError::NoBatch { .. });
+    // Its processor is told first.
+    let retried = loop {
+        match jobs.batch_retry(id, &all).await {
+            Ok(retried) => break retried,
+            Err(error) => is_store(&error, "it can be retried once it has ended"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    };
+    assert_eq!((retried.round, retried.rows), (2, 1));
+    assert_eq!(jobs.batch_status(id).await.unwrap().round, 2, "it is not what it was");
+    let second = site.wait(id).await;
+    assert_eq!((second.round, second.status, second.counts), (2, BatchStatus::Failed, first.counts));
+    assert_eq!(
+        second.files.iter().map(|file| (&file.name, file.size_bytes)).collect::<Vec<_>>(),
+        first.files.iter().map(|file| (&file.name, file.size_bytes)).collect::<Vec<_>>()
+    );
+    assert!(second.files.iter().all(|file| !first.files.contains(file)), "files are joined anew");
+    let rounds = jobs.batch_rounds(id, 0, 10).await.unwrap();
+    assert_eq!((rounds.len(), &rounds[0].files, rounds[0].counts), (1, &first.files, first.counts));
+    let past = jobs.past_outcomes(id, None, 10).await.unwrap();
+    assert_eq!((past.len(), past[0].line, past[0].messages[0].code.as_str()), (1, 2, "bad_input"));
+    site.end_work().await;
 }
 
 async fn results_come_when_a_batch_has_ended_and_progress_always(mut site: Site) {

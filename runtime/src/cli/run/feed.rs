@@ -74,6 +74,7 @@ async fn submit_rows(
         context: args.context()?,
         terms: Terms { attempts_max: args.attempts, ..Terms::default() },
         hold: is_file,
+        after: None,
         request_digest: None,
     };
     match rows {

@@ -112,7 +112,7 @@ async fn work(
     }
     let status = Arc::new(StatusBoard::default());
     let following = status.watch(batch.id);
-    status.publish_counts(batch.id, batch.counts);
+    status.publish_counts(batch.id, batch.round, batch.counts);
     let worker = Worker::new(Arc::clone(&store) as Arc<dyn Store>, blobs.clone(), Arc::new(registry), status, settings);
     let watching = {
         let (worker, stop) = (Arc::clone(&worker), stop.clone());

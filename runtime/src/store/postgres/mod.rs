@@ -5,6 +5,7 @@
 
 mod apps;
 mod batch_files;
+mod chains;
 mod claim;
 mod connect;
 mod finish;
@@ -16,6 +17,7 @@ mod policies;
 mod prune;
 mod read;
 mod record;
+mod rounds;
 mod schedules;
 mod schema;
 mod submit;
@@ -35,11 +37,12 @@ pub use self::log::LogPosition;
 pub use self::schema::SchemaState;
 pub use sqlx::PgConnection;
 
-use super::{Aborted, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use super::{Aborted, ChainStep, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
     App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FinishLease,
-    JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion,
-    Pruning, RecordedOutcome, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy,
+    ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey,
+    Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -103,6 +106,22 @@ impl Store for PgStore {
 
     async fn abort_batch(&self, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
         finish::abort_batch(self, id, reason).await
+    }
+
+    async fn retry_batch(&self, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError> {
+        rounds::retry_batch(self, id, rows).await
+    }
+
+    async fn list_rounds(&self, id: BatchId, after: u32, limit: u32) -> Result<Vec<PastRound>, StoreError> {
+        rounds::list_rounds(self, id, after, limit).await
+    }
+
+    async fn read_past_outcomes(&self, id: BatchId, after: Option<PastCursor>, limit: u32) -> Result<Vec<PastOutcome>, StoreError> {
+        rounds::read_past_outcomes(self, id, after, limit).await
+    }
+
+    async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError> {
+        chains::advance_chain(self).await
     }
 
     async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError> {

@@ -33,7 +33,8 @@ pub(super) async fn count_due(store: &PgStore, op: &OpKey, due: &Due) -> Result<
             SELECT d.*, (d.whole OR d.finished_at <= $3) AND d.parts & 1 <> 0 AS files, (d.whole OR d.finished_at <= $4) AND d.parts & 2 <> 0 AS inputs,
                 (d.whole OR d.finished_at <= $5) AND d.parts & 4 <> 0 AS outcomes
             FROM (SELECT b.batch_key, b.row_count::bigint, b.parts, b.finished_at, (b.finished_at <= $6) IS TRUE AS whole FROM rowmill.batches b
-                WHERE b.step = 'done' AND b.pruning = 0 AND b.app = $1 AND b.op = $2 AND b.finished_at <= $7) d)
+                WHERE b.step = 'done' AND b.pruning = 0 AND b.app = $1 AND b.op = $2 AND b.finished_at <= $7
+                    AND NOT EXISTS (SELECT FROM rowmill.chains c WHERE c.first_key = b.batch_key)) d)
          SELECT count(*) FILTER (WHERE whole), coalesce(sum(row_count) FILTER (WHERE whole), 0)::bigint,
             count(*) FILTER (WHERE NOT whole AND files),
             count(*) FILTER (WHERE NOT whole AND inputs), coalesce(sum(row_count) FILTER (WHERE NOT whole AND inputs), 0)::bigint,
@@ -42,6 +43,8 @@ pub(super) async fn count_due(store: &PgStore, op: &OpKey, due: &Due) -> Result<
          FROM due LEFT JOIN LATERAL (
             SELECT count(*) AS objects, sum(f.size_bytes) AS bytes FROM (
                 SELECT f.size_bytes FROM rowmill.output_files f WHERE f.batch_key = due.batch_key AND due.files AND f.object IS NOT NULL
+                UNION ALL
+                SELECT f.size_bytes FROM rowmill.past_files f WHERE f.batch_key = due.batch_key AND due.files
                 UNION ALL
                 SELECT f.size_bytes FROM rowmill.batch_files f WHERE f.batch_key = due.batch_key AND due.inputs AND f.object IS NOT NULL) f) o ON true",
     )

@@ -1,10 +1,12 @@
 //! Batches, results and pieces are read.
 
+use uuid::Uuid;
+
 use super::connect::PgStore;
 use super::text::{decode, split_pieces};
 use super::{PAGE_BYTES_MAX, PgConnection};
 use crate::model::{Batch, BatchId, JsonText, OutputFile, RecordedOutcome, Timestamp};
-use crate::store::columns::{PrunedRow, ResultRow, TermsRow, count, counts, failed, kind_of, small, status_of, step_of};
+use crate::store::columns::{PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, small, status_of, step_of};
 use crate::store::pruned::{Opened, ensure_outcomes};
 use crate::store::{ResultCursor, RowPieces, StoreError};
 
@@ -18,8 +20,11 @@ pub(super) struct BatchRow {
     pub(super) context: String,
     #[sqlx(flatten)]
     terms: TermsRow,
+    after_batch: Option<Uuid>,
+    after_condition: Option<String>,
     status: String,
     step: String,
+    round: i32,
     row_count: i32,
     success: i32,
     failed: i32,
@@ -41,7 +46,7 @@ pub(super) async fn read_batch(store: &PgStore, id: BatchId) -> Result<Batch, St
     // One statement, so that the files are those of this state.
     let row: Option<BatchRow> = sqlx::query_as(
         "SELECT b.app, b.op, b.kind, b.priority::bigint, b.processor_version, b.processor_digest, b.context, b.attempts_max, b.retry_rule, b.start_at, b.deadline_at,
-            b.failures_max, b.failures_percent, b.status, b.step, b.row_count, b.success, b.failed, b.fuel, b.abort_reason, b.mark_error, b.submitted_at, b.started_at, b.finished_at, f.file_names, f.file_objects, f.file_sizes,
+            b.failures_max, b.failures_percent, b.after_batch, b.after_condition, b.status, b.step, b.round, b.row_count, b.success, b.failed, b.fuel, b.abort_reason, b.mark_error, b.submitted_at, b.started_at, b.finished_at, f.file_names, f.file_objects, f.file_sizes,
             b.files_pruned_at, b.inputs_pruned_at, b.outcomes_pruned_at
          FROM rowmill.batches b CROSS JOIN LATERAL (
             SELECT coalesce(array_agg(name ORDER BY name), '{}') AS file_names, coalesce(array_agg(object ORDER BY name), '{}') AS file_objects,
@@ -70,8 +75,10 @@ impl BatchRow {
             processor_digest: decode(self.processor_digest),
             context: JsonText::trusted(self.context),
             terms: self.terms.terms()?,
+            after: after_of(self.after_batch.map(Into::into), self.after_condition.as_deref()),
             status,
             step: step_of(&self.step),
+            round: small(self.round),
             counts: counts(status, self.row_count.into(), self.success.into(), self.failed.into()),
             fuel: count(self.fuel),
             abort_reason: self.abort_reason.map(decode),

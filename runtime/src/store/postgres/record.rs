@@ -10,13 +10,13 @@ use super::connect::PgStore;
 use super::text::{FIRST_FILE, PIECE_END, decode, encode};
 use super::{bytes, micros, millis, refused};
 use crate::model::{BatchStatus, FinishLease, LeaseKey, Piece, RowResult, RowStatus, Verdict};
-use crate::store::columns::{counts, failed, signed, step_of};
+use crate::store::columns::{counts, failed, signed, small, step_of};
 use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
 use crate::store::{FILES_PER_BATCH_MAX, Finisher, Recorded, StoreError};
 
 /// What the function returns: rows, success, failed, whether these were the last, the batch and its step then, the token to finish it, and whether it
 /// was aborted for its failures.
-type Counted = (i32, i32, i32, bool, Uuid, String, Option<i64>, bool);
+type Counted = (i32, i32, i32, bool, Uuid, String, Option<i64>, bool, i32);
 
 /// The arguments of `rowmill.record_results`, as columns.
 #[derive(Default)]
@@ -123,7 +123,7 @@ pub(super) async fn record_results(
     let piece_bytes_max = columns.pieces.iter().flatten().map(|pieces| pieces.len()).max().map_or(0, bytes);
     let mut db = store.unit().await?;
     let recorded: Result<Vec<Counted>, sqlx::Error> = sqlx::query_as(
-        "SELECT rows, successes, failures, ended, batch, next_step, finisher_token, stopped
+        "SELECT rows, successes, failures, ended, batch, next_step, finisher_token, stopped, batch_round
          FROM rowmill.record_results($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)",
     )
     .persistent(store.named())
@@ -157,10 +157,10 @@ pub(super) async fn record_results(
     match recorded {
         Ok(recorded) => {
             db.done().await?;
-            let (rows, success, failures, last, batch, step, token, aborted) = recorded.into_iter().next().ok_or(StoreError::LeaseLost)?;
+            let (rows, success, failures, last, batch, step, token, aborted, round) = recorded.into_iter().next().ok_or(StoreError::LeaseLost)?;
             let finish = token.map(|token| FinishLease { batch: batch.into(), step: step_of(&step), token, attempt: 1 });
             let status = if aborted { BatchStatus::Aborted } else { BatchStatus::Inprog };
-            Ok(Recorded { counts: counts(status, rows.into(), success.into(), failures.into()), aborted, last, finish })
+            Ok(Recorded { round: small(round), counts: counts(status, rows.into(), success.into(), failures.into()), aborted, last, finish })
         }
         Err(error) => {
             let Some(refusal) = Refusal::of(&error) else { return Err(failed("record results")(error)) };

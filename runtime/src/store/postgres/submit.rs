@@ -5,13 +5,14 @@ use std::borrow::Cow;
 use sqlx::PgConnection;
 
 use super::bytes;
+use super::chains::{chain, find_first};
 use super::connect::{PgStore, refuse};
 use super::listen::{CHANNEL, write};
 use super::text::{INPUT_END, encode};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
 use crate::store::StoreError;
 use crate::store::columns::{count, failed, failure_limit, retry_json, status_of};
-use crate::store::rules::{NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
+use crate::store::rules::{CHAINED, NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
 
 /// Rows of one statement, at most, and their bytes. Arrays need no protocol of their own, as COPY does.
 const ROWS_PER_INSERT: usize = 10_000;
@@ -20,13 +21,15 @@ const BYTES_PER_INSERT: usize = 8 << 20;
 pub(super) async fn submit_batch(store: &PgStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
     let new = New::check(&batch, &rows)?;
     // Nearly always it is one statement, and so a transaction of its own.
-    if new.rest.is_empty() && new.lines_ascend {
+    if new.rest.is_empty() && new.lines_ascend && new.batch.after.is_none() {
         let mut db = store.unit().await?;
         new.insert(&mut db, store.named(), store.now()).await?;
         return db.done().await;
     }
     let mut db = store.begin().await?;
-    new.write(&mut db, store.named(), store.now()).await?;
+    if let Err(error) = new.write(&mut db, store.named(), store.now()).await {
+        return refuse(db, error).await;
+    }
     db.commit().await.map_err(failed("commit a submitted batch"))
 }
 
@@ -68,7 +71,14 @@ impl<'a> New<'a> {
     }
 
     async fn write(&self, db: &mut PgConnection, named: bool, now: Option<i64>) -> Result<(), StoreError> {
+        if self.batch.after.is_some() && self.is_there(db, named).await? {
+            return Ok(());
+        }
+        let first = find_first(db, named, self.batch).await?;
         let Some(key) = self.insert(db, named, now).await? else { return Ok(()) };
+        if let Some(first) = first {
+            chain(db, named, key, &first).await?;
+        }
         insert_all(db, named, key, self.first.len(), self.rest).await?;
         if !self.lines_ascend {
             sort_lines(db, named, key, 0, self.row_count).await?;
@@ -76,9 +86,24 @@ impl<'a> New<'a> {
         Ok(())
     }
 
+    /// Whether it was submitted before.
+    async fn is_there(&self, db: &mut PgConnection, named: bool) -> Result<bool, StoreError> {
+        let NewBatch { id, request_digest, .. } = self.batch;
+        let known: Option<Option<String>> = sqlx::query_scalar("SELECT request_digest FROM rowmill.batches WHERE batch_id = $1")
+            .persistent(named)
+            .bind(id.uuid())
+            .fetch_optional(db)
+            .await
+            .map_err(failed("look up a batch"))?;
+        match known {
+            Some(known) => was_submitted(*id, known.as_deref(), request_digest.as_deref()).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
     /// The batch and its first rows, and tells everybody when that commits. Its key; none when it was submitted before.
     async fn insert(&self, db: &mut PgConnection, named: bool, now: Option<i64>) -> Result<Option<i64>, StoreError> {
-        let NewBatch { id, app, op, kind, terms, processor_version, processor_digest, context, hold, request_digest } = self.batch;
+        let NewBatch { id, app, op, kind, terms, processor_version, processor_digest, context, hold, after, request_digest } = self.batch;
         let (failures_max, failures_percent) = failure_limit(terms);
         let columns = Columns::of(self.first);
         let event = submission(self.batch).as_ref().map(write);
@@ -86,9 +111,9 @@ impl<'a> New<'a> {
             "WITH batch AS (
                 INSERT INTO rowmill.batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, fresh,
                     row_count, line_last, lines_ascend, input_bytes_max, submitted_at, request_digest, retry_rule, start_at, deferred, deadline_at,
-                    failures_max, failures_percent, row_micros)
+                    failures_max, failures_percent, after_batch, after_condition, row_micros)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()), $22, $23, $24, $24 IS NOT NULL, $25,
-                    $26, $27,
+                    $26, $27, $28, $29,
                     (SELECT p.row_micros FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6))
                 ON CONFLICT (batch_id) DO NOTHING RETURNING batch_key),
              written AS (
@@ -107,8 +132,8 @@ impl<'a> New<'a> {
         .bind(encode(processor_digest))
         .bind(context.as_str())
         .bind(i64::from(terms.attempts_max))
-        .bind(if *hold { BatchStatus::Wait } else { BatchStatus::Queued }.as_str())
-        .bind(!hold && terms.start_at.is_none())
+        .bind(if *hold || after.is_some() { BatchStatus::Wait } else { BatchStatus::Queued }.as_str())
+        .bind(!hold && after.is_none() && terms.start_at.is_none())
         .bind(i32::try_from(self.row_count).unwrap_or(i32::MAX))
         .bind(self.line_last)
         .bind(self.lines_ascend)
@@ -125,6 +150,8 @@ impl<'a> New<'a> {
         .bind(terms.deadline_at.map(|at| at.0))
         .bind(failures_max)
         .bind(failures_percent.map(i64::from))
+        .bind(after.map(|after| after.batch.uuid()))
+        .bind(after.map(|after| after.condition.as_str()))
         .fetch_all(&mut *db)
         .await
         .map_err(failed("submit a batch"))?;
@@ -149,6 +176,9 @@ pub(super) async fn append_rows(store: &PgStore, id: BatchId, rows: Vec<NewRow>)
     if status != BatchStatus::Wait {
         return refuse(db, StoreError::WrongStatus { id, status, wanted: "rows can be appended only while it is held" }).await;
     }
+    if place.chained {
+        return refuse(db, StoreError::WrongStatus { id, status, wanted: CHAINED }).await;
+    }
     let total = match place.append(&mut db, store.named(), &rows).await {
         Ok(total) => total,
         Err(error) => return refuse(db, error).await,
@@ -169,9 +199,14 @@ pub(super) async fn release_batch(store: &PgStore, id: BatchId) -> Result<u64, S
     let (status, row_count) = found.into_iter().next().ok_or(StoreError::NotFound(id))?;
     match status_of(&status) {
         BatchStatus::Queued => Ok(count(row_count.into())),
+        status @ BatchStatus::Wait if row_count > 0 || is_chained(store, id).await? => Err(StoreError::WrongStatus { id, status, wanted: CHAINED }),
         BatchStatus::Wait => Err(StoreError::Invalid(format!("batch {id} has no rows: append some before it is released, or abort it"))),
         status => Err(StoreError::WrongStatus { id, status, wanted: "only a held batch can be released" }),
     }
+}
+
+async fn is_chained(store: &PgStore, id: BatchId) -> Result<bool, StoreError> {
+    Ok(super::read::read_batch(store, id).await?.after.is_some())
 }
 
 pub(super) async fn set_priority(store: &PgStore, id: BatchId, priority: i32) -> Result<(), StoreError> {
@@ -196,6 +231,13 @@ pub(super) async fn set_priority(store: &PgStore, id: BatchId, priority: i32) ->
 
 pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), StoreError> {
     let mut db = store.begin().await?;
+    // Before the batch: whoever makes its rows holds this when he waits for the batch.
+    sqlx::query("SELECT FROM rowmill.chains c JOIN rowmill.batches b USING (batch_key) WHERE b.batch_id = $1 FOR UPDATE OF c")
+        .persistent(store.named())
+        .bind(id.uuid())
+        .execute(&mut *db)
+        .await
+        .map_err(failed("discard a batch"))?;
     let (place, status) = lock_place(&mut db, store.named(), id).await?;
     if status != BatchStatus::Wait {
         return refuse(db, StoreError::WrongStatus { id, status, wanted: "only a held batch can be discarded" }).await;
@@ -205,6 +247,10 @@ pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), St
         "DELETE FROM rowmill.line_order WHERE batch_key = $1",
         "DELETE FROM rowmill.batch_files WHERE batch_key = $1",
         "DELETE FROM rowmill.batch_events WHERE batch_key = $1",
+        "DELETE FROM rowmill.chains WHERE batch_key = $1",
+        // What comes after it does not wait any longer.
+        "SELECT rowmill.lock_chains($1, false)",
+        "UPDATE rowmill.chains SET ready = true WHERE first_key = $1",
         "DELETE FROM rowmill.batches WHERE batch_key = $1",
     ] {
         sqlx::query(delete).persistent(store.named()).bind(place.key).execute(&mut *db).await.map_err(failed("discard a batch"))?;
@@ -218,19 +264,20 @@ pub(super) struct Place {
     row_count: i64,
     line_last: i64,
     lines_ascend: bool,
+    chained: bool,
 }
 
 /// Locks a batch, so that others who change it wait.
 pub(super) async fn lock_place(db: &mut PgConnection, named: bool, id: BatchId) -> Result<(Place, BatchStatus), StoreError> {
-    let found: Option<(i64, String, i32, i64, bool)> =
-        sqlx::query_as("SELECT batch_key, status, row_count, line_last, lines_ascend FROM rowmill.batches WHERE batch_id = $1 FOR NO KEY UPDATE")
+    let found: Option<(i64, String, i32, i64, bool, bool)> =
+        sqlx::query_as("SELECT batch_key, status, row_count, line_last, lines_ascend, after_batch IS NOT NULL FROM rowmill.batches WHERE batch_id = $1 FOR NO KEY UPDATE")
             .persistent(named)
             .bind(id.uuid())
             .fetch_optional(db)
             .await
             .map_err(failed("lock a batch"))?;
-    let (key, status, row_count, line_last, lines_ascend) = found.ok_or(StoreError::NotFound(id))?;
-    Ok((Place { key, row_count: row_count.into(), line_last, lines_ascend }, status_of(&status)))
+    let (key, status, row_count, line_last, lines_ascend, chained) = found.ok_or(StoreError::NotFound(id))?;
+    Ok((Place { key, row_count: row_count.into(), line_last, lines_ascend, chained }, status_of(&status)))
 }
 
 impl Place {

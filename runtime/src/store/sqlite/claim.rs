@@ -167,6 +167,13 @@ async fn lease_retries(db: &mut SqliteConnection, request: &ClaimRequest, now: T
     let rows = size(request, row_micros, measured, waiting);
     let charged = rows.saturating_mul(row_micros.unwrap_or(UNKNOWN_MICROS));
     let (lease_id, token) = insert_lease(db, request, now, key, true, (0, 0), 0, charged).await?;
+    // A round may begin with this.
+    sqlx::query("UPDATE batches SET status = 'inprog', started_at = coalesce(started_at, ?) WHERE batch_key = ? AND status = 'queued'")
+        .bind(now.0)
+        .bind(key)
+        .execute(&mut *db)
+        .await
+        .map_err(leasing)?;
     sqlx::query(
         "UPDATE retries SET lease_id = ?1 WHERE batch_key = ?2 AND row_no IN
          (SELECT row_no FROM retries WHERE batch_key = ?2 AND lease_id IS NULL AND due_at <= ?3 ORDER BY due_at, row_no LIMIT ?4)",

@@ -159,6 +159,7 @@ pub(super) async fn record_files(store: &SqliteStore, lease: &FinishLease, files
     .await
     .map_err(recording)?;
     ensure_held(&hit)?;
+    let waits = super::chains::make_ready(&mut db, key).await?;
     for file in files {
         let hit = sqlx::query("UPDATE output_files SET object = ?, size_bytes = ? WHERE batch_key = ? AND name = ?")
             .bind(&file.object)
@@ -174,6 +175,9 @@ pub(super) async fn record_files(store: &SqliteStore, lease: &FinishLease, files
     }
     db.commit().await.map_err(failed("commit output files"))?;
     store.events.tell(StoreEvent::Final(lease.batch));
+    if waits {
+        store.events.tell(StoreEvent::Work(ProcessorKind::Batch));
+    }
     Ok(())
 }
 

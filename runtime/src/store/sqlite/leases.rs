@@ -83,12 +83,17 @@ pub(super) async fn next_due(store: &SqliteStore, kind: Option<ProcessorKind>) -
         let waits = "b.app = p.app AND p.op IN ('', b.op) AND b.kind = coalesce(?2, b.kind)";
         let open = format!("(w.app NOT IN (SELECT app FROM full_apps) AND {} IS NOT 0)", rows_allowed());
         format!(
-            "WITH full_apps AS (
+            "WITH RECURSIVE retry_batches (batch_key) AS (
+                SELECT min(batch_key) FROM retries WHERE lease_id IS NULL
+                UNION ALL
+                SELECT (SELECT min(r.batch_key) FROM retries r WHERE r.lease_id IS NULL AND r.batch_key > b.batch_key)
+                FROM retry_batches b WHERE b.batch_key IS NOT NULL),
+             full_apps AS (
                 SELECT a.app FROM apps a WHERE a.running_max <= (
                     SELECT count(*) FROM leases l JOIN batches b USING (batch_key) WHERE b.app = a.app AND l.token <> 0 AND l.expires_at > ?1))
              SELECT min(at) FROM (
-                SELECT min(r.due_at) AS at FROM retries r JOIN batches w USING (batch_key)
-                    WHERE r.lease_id IS NULL AND {open} AND w.kind = coalesce(?2, w.kind)
+                SELECT min((SELECT min(r.due_at) FROM retries r WHERE r.batch_key = w.batch_key AND r.lease_id IS NULL)) AS at
+                    FROM retry_batches JOIN batches w USING (batch_key) WHERE {open} AND w.kind = coalesce(?2, w.kind)
                 UNION ALL SELECT min(l.expires_at) FROM leases l JOIN batches w USING (batch_key)
                     WHERE (l.expires_at > ?1 OR {open}) AND w.kind = coalesce(?2, w.kind)
                 UNION ALL SELECT min(start_at) FROM batches WHERE deferred = 1 AND status = 'queued' AND kind = coalesce(?2, kind)
@@ -96,8 +101,9 @@ pub(super) async fn next_due(store: &SqliteStore, kind: Option<ProcessorKind>) -
                     WHERE p.rate_micros IS NOT NULL AND NOT p.paused AND {TOKENS_NOW} < {TOKENS_WANTED} AND (
                         EXISTS (SELECT 1 FROM batches b WHERE b.step = 'rows' AND b.status IN ('queued', 'inprog') AND b.next_row <= b.row_count AND b.deferred = 0
                             AND b.kind IN ('batch', 'slow_query') AND {waits})
-                        OR EXISTS (SELECT 1 FROM retries r JOIN batches b USING (batch_key) WHERE r.lease_id IS NULL AND {waits})
+                        OR EXISTS (SELECT 1 FROM retry_batches JOIN batches b USING (batch_key) WHERE {waits})
                         OR EXISTS (SELECT 1 FROM leases l JOIN batches b USING (batch_key) WHERE l.expires_at <= ?1 AND {waits}))
+                UNION ALL SELECT 0 FROM chains WHERE ready = 1 AND coalesce(?2, 'batch') = 'batch'
                 UNION ALL SELECT min(coalesce(finish_expires_at, 0)) FROM batches WHERE step IN ('join', 'mark') AND kind = coalesce(?2, kind))"
         )
         .replace("NOW", "?1")

@@ -3,6 +3,7 @@
 mod apps;
 mod batch_files;
 mod candidates;
+mod chains;
 mod claim;
 mod finish;
 mod history;
@@ -11,6 +12,7 @@ mod policies;
 mod prune;
 mod read;
 mod record;
+mod rounds;
 mod schedules;
 mod submit;
 mod ticks;
@@ -31,11 +33,12 @@ use uuid::Uuid;
 
 use super::columns::{failed, status_of};
 use super::events::Events;
-use super::{Aborted, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use super::{Aborted, ChainStep, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
     App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FinishLease,
-    JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion,
-    Pruning, RecordedOutcome, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy,
+    ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey,
+    Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -173,6 +176,22 @@ impl Store for SqliteStore {
 
     async fn abort_batch(&self, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
         finish::abort_batch(self, id, reason).await
+    }
+
+    async fn retry_batch(&self, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError> {
+        rounds::retry_batch(self, id, rows).await
+    }
+
+    async fn list_rounds(&self, id: BatchId, after: u32, limit: u32) -> Result<Vec<PastRound>, StoreError> {
+        rounds::list_rounds(self, id, after, limit).await
+    }
+
+    async fn read_past_outcomes(&self, id: BatchId, after: Option<PastCursor>, limit: u32) -> Result<Vec<PastOutcome>, StoreError> {
+        rounds::read_past_outcomes(self, id, after, limit).await
+    }
+
+    async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError> {
+        chains::advance_chain(self).await
     }
 
     async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError> {

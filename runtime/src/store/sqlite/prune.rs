@@ -34,14 +34,17 @@ pub(super) async fn count_due(store: &SqliteStore, op: &OpKey, due: &Due) -> Res
             SELECT d.*, (d.whole OR d.finished_at <= ?3) AND d.parts & 1 <> 0 AS files, (d.whole OR d.finished_at <= ?4) AND d.parts & 2 <> 0 AS inputs,
                 (d.whole OR d.finished_at <= ?5) AND d.parts & 4 <> 0 AS outcomes
             FROM (SELECT batch_key, row_count, parts, finished_at, coalesce(finished_at <= ?6, 0) AS whole FROM batches
-                WHERE step = 'done' AND pruning = 0 AND app = ?1 AND op = ?2 AND finished_at <= ?7) d)
+                WHERE step = 'done' AND pruning = 0 AND app = ?1 AND op = ?2 AND finished_at <= ?7
+                    AND NOT EXISTS (SELECT 1 FROM chains c WHERE c.first_key = batches.batch_key)) d)
          SELECT count(*) FILTER (WHERE whole), coalesce(sum(row_count) FILTER (WHERE whole), 0),
             count(*) FILTER (WHERE NOT whole AND files),
             count(*) FILTER (WHERE NOT whole AND inputs), coalesce(sum(row_count) FILTER (WHERE NOT whole AND inputs), 0),
             count(*) FILTER (WHERE NOT whole AND outcomes), coalesce(sum(row_count) FILTER (WHERE NOT whole AND outcomes), 0),
             coalesce(sum((SELECT count(*) FROM output_files f WHERE f.batch_key = due.batch_key AND due.files AND f.object IS NOT NULL)
+                + (SELECT count(*) FROM past_files f WHERE f.batch_key = due.batch_key AND due.files)
                 + (SELECT count(*) FROM batch_files f WHERE f.batch_key = due.batch_key AND due.inputs AND f.object IS NOT NULL)), 0),
             coalesce(sum((SELECT coalesce(sum(f.size_bytes), 0) FROM output_files f WHERE f.batch_key = due.batch_key AND due.files AND f.object IS NOT NULL)
+                + (SELECT coalesce(sum(f.size_bytes), 0) FROM past_files f WHERE f.batch_key = due.batch_key AND due.files)
                 + (SELECT coalesce(sum(f.size_bytes), 0) FROM batch_files f WHERE f.batch_key = due.batch_key AND due.inputs AND f.object IS NOT NULL)), 0)
          FROM due",
     )
@@ -72,7 +75,8 @@ pub(super) async fn begin_prune(store: &SqliteStore, op: &OpKey, due: &Due, ttl:
         let Some(before) = before else { continue };
         let found: Option<(i64, String, i64, i64)> = sqlx::query_as(
             "SELECT batch_key, batch_id, parts, finished_at FROM batches
-             WHERE step = 'done' AND pruning = 0 AND app = ? AND op = ? AND parts = ? AND finished_at <= ? ORDER BY finished_at LIMIT 1",
+             WHERE step = 'done' AND pruning = 0 AND app = ? AND op = ? AND parts = ? AND finished_at <= ?
+                AND NOT EXISTS (SELECT 1 FROM chains c WHERE c.first_key = batches.batch_key) ORDER BY finished_at LIMIT 1",
         )
         .bind(&op.app)
         .bind(&op.op)
@@ -166,6 +170,8 @@ pub(super) async fn list_pruned_objects(store: &SqliteStore, id: BatchId, limit:
     sqlx::query_scalar(
         "SELECT object FROM output_files WHERE batch_key = ?1 AND object IS NOT NULL AND ?2 & 1
          UNION ALL
+         SELECT object FROM past_files WHERE batch_key = ?1 AND ?2 & 1
+         UNION ALL
          SELECT object FROM batch_files WHERE batch_key = ?1 AND object IS NOT NULL AND ?2 & 2
             AND NOT EXISTS (SELECT 1 FROM batch_files g WHERE g.object = batch_files.object AND g.batch_key <> batch_files.batch_key) LIMIT ?3",
     )
@@ -184,6 +190,7 @@ pub(super) async fn forget_objects(store: &SqliteStore, id: BatchId, objects: &[
     for object in objects {
         for (of, forget) in [
             (Part::Files, "UPDATE output_files SET object = NULL WHERE batch_key = ? AND object = ?"),
+            (Part::Files, "DELETE FROM past_files WHERE batch_key = ? AND object = ?"),
             (Part::Inputs, "UPDATE batch_files SET object = NULL WHERE batch_key = ? AND object = ?"),
         ] {
             if bits & bit(of) != 0 {
@@ -209,6 +216,7 @@ pub(super) async fn forget_objects(store: &SqliteStore, id: BatchId, objects: &[
 async fn has_objects(db: &mut SqliteConnection, key: i64, bits: i64) -> Result<bool, StoreError> {
     sqlx::query_scalar(
         "SELECT (?2 & 1 AND EXISTS (SELECT 1 FROM output_files WHERE batch_key = ?1 AND object IS NOT NULL))
+            OR (?2 & 1 AND EXISTS (SELECT 1 FROM past_files WHERE batch_key = ?1))
             OR (?2 & 2 AND EXISTS (SELECT 1 FROM batch_files WHERE batch_key = ?1 AND object IS NOT NULL))",
     )
     .bind(key)
@@ -234,6 +242,7 @@ pub(super) async fn prune_rows(store: &SqliteStore, id: BatchId, rows: u32, ttl:
     let mut steps = Vec::new();
     if bits & bit(Part::Outcomes) != 0 {
         steps.push("DELETE FROM outcomes WHERE batch_key = ? AND row_no > ? AND row_no <= ?");
+        steps.push("DELETE FROM past_outcomes WHERE batch_key = ? AND row_no > ? AND row_no <= ?");
     }
     if whole && !ascend {
         steps.push(
@@ -274,6 +283,7 @@ pub(super) async fn prune_rows(store: &SqliteStore, id: BatchId, rows: u32, ttl:
             "DELETE FROM retries WHERE batch_key = ?",
             "DELETE FROM output_files WHERE batch_key = ?",
             "DELETE FROM batch_files WHERE batch_key = ?",
+            "DELETE FROM past_rounds WHERE batch_key = ?",
             "DELETE FROM batches WHERE batch_key = ?",
         ] {
             sqlx::query(delete).bind(key).execute(&mut *db).await.map_err(pruning)?;

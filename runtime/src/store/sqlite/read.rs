@@ -4,7 +4,7 @@ use sqlx::SqliteConnection;
 
 use super::{SqliteStore, fetch_page, find_batch, length};
 use crate::model::{Batch, BatchId, JsonText, OutputFile, RecordedOutcome, Timestamp};
-use crate::store::columns::{PrunedRow, ResultRow, TermsRow, count, counts, failed, kind_of, small, status_of, step_of};
+use crate::store::columns::{PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, small, status_of, step_of};
 use crate::store::pruned::{Opened, ensure_outcomes};
 use crate::store::{ResultCursor, RowPieces, StoreError};
 
@@ -19,8 +19,11 @@ struct BatchRow {
     context: String,
     #[sqlx(flatten)]
     terms: TermsRow,
+    after_batch: Option<String>,
+    after_condition: Option<String>,
     status: String,
     step: String,
+    round: i64,
     row_count: i64,
     success: i64,
     failed: i64,
@@ -39,7 +42,7 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
     let mut db = store.readers.begin().await.map_err(reading)?;
     let row: BatchRow = sqlx::query_as(
         "SELECT batch_key, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, retry_rule, start_at, deadline_at, failures_max,
-            failures_percent, status, step, row_count, success, failed, fuel, abort_reason, mark_error, submitted_at, started_at, finished_at,
+            failures_percent, after_batch, after_condition, status, step, round, row_count, success, failed, fuel, abort_reason, mark_error, submitted_at, started_at, finished_at,
             files_pruned_at, inputs_pruned_at, outcomes_pruned_at FROM batches WHERE batch_id = ?",
     )
     .bind(id.to_string())
@@ -64,8 +67,10 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
         processor_digest: row.processor_digest,
         context: JsonText::trusted(row.context),
         terms: row.terms.terms()?,
+        after: after_of(row.after_batch.map(|id| id.parse()).transpose().map_err(failed("read a batch's id"))?, row.after_condition.as_deref()),
         status,
         step: step_of(&row.step),
+        round: small(row.round),
         counts: counts(status, row.row_count, row.success, row.failed),
         fuel: count(row.fuel),
         abort_reason: row.abort_reason,

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::{ROWS_PER_INSERT, SqliteStore, new_token};
 use crate::model::{BatchId, BatchStatus, FinishLease, LeaseKey, Piece, ProcessorKind, RowResult, RowStatus, Timestamp, Verdict};
-use crate::store::columns::{counts, failed, kind_of, signed, step_of};
+use crate::store::columns::{counts, failed, kind_of, signed, small, step_of};
 use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
 use crate::store::{FILES_PER_BATCH_MAX, Finisher, Recorded, StoreError, StoreEvent};
 
@@ -203,7 +203,7 @@ async fn count_outcomes(
             finish_expires_at = CASE WHEN success + failed + ?2 + ?3 = row_count THEN ?11 END,
             finish_attempt = CASE WHEN success + failed + ?2 + ?3 = row_count AND ?9 IS NOT NULL THEN 1 ELSE 0 END
          WHERE batch_key = ?1 AND status = 'inprog' AND step = 'rows'
-         RETURNING batch_id, kind, row_count, success, failed, step, finish_token, failures_max, failures_percent",
+         RETURNING batch_id, kind, row_count, success, failed, step, round, finish_token, failures_max, failures_percent",
     )
     .bind(key)
     .bind(success)
@@ -240,7 +240,7 @@ async fn count_outcomes(
     };
     let now = if too_many.is_some() { BatchStatus::Aborted } else { BatchStatus::Inprog };
     let counts = counts(now, counted.row_count, counted.success, counted.failed);
-    Ok((Recorded { counts, aborted: too_many.is_some(), last: step != "rows", finish }, events))
+    Ok((Recorded { round: small(counted.round), counts, aborted: too_many.is_some(), last: step != "rows", finish }, events))
 }
 
 /// What counting outcomes left of a batch.
@@ -252,6 +252,7 @@ struct CountedRow {
     success: i64,
     failed: i64,
     step: String,
+    round: i64,
     finish_token: Option<i64>,
     failures_max: Option<i64>,
     failures_percent: Option<i64>,

@@ -4,10 +4,11 @@ use std::sync::{Arc, LazyLock};
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
+use super::chains::{chain, find_first, make_ready};
 use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp};
 use crate::store::columns::{count, failed, failure_limit, retry_json, signed};
-use crate::store::rules::{NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
+use crate::store::rules::{CHAINED, NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
 use crate::store::{StoreError, StoreEvent};
 
 pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
@@ -29,20 +30,20 @@ pub(super) async fn insert_batch(db: &mut SqliteConnection, now: Timestamp, batc
     let (failures_max, failures_percent) = failure_limit(&batch.terms);
     let inserted = sqlx::query(
         "INSERT INTO batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at,
-            request_digest, retry_rule, start_at, deferred, deadline_at, failures_max, failures_percent, row_micros)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14 IS NOT NULL, ?15, ?16, ?17,
+            request_digest, retry_rule, start_at, deferred, deadline_at, failures_max, failures_percent, after_batch, after_condition, row_micros)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14 IS NOT NULL, ?15, ?16, ?17, ?18, ?19,
             (SELECT row_micros FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6)) ON CONFLICT (batch_id) DO NOTHING",
     )
     .bind(batch.id.to_string())
-    .bind(batch.app)
+    .bind(&batch.app)
     .bind(batch.op.to_lowercase())
     .bind(batch.kind.as_str())
     .bind(batch.terms.priority)
     .bind(i64::from(batch.processor_version))
-    .bind(batch.processor_digest)
-    .bind(batch.context.into_string())
+    .bind(&batch.processor_digest)
+    .bind(batch.context.as_str())
     .bind(i64::from(batch.terms.attempts_max))
-    .bind(if batch.hold { BatchStatus::Wait } else { BatchStatus::Queued }.as_str())
+    .bind(if batch.hold || batch.after.is_some() { BatchStatus::Wait } else { BatchStatus::Queued }.as_str())
     .bind(now.0)
     .bind(batch.request_digest.as_deref())
     .bind(retry_json(&batch.terms))
@@ -50,6 +51,8 @@ pub(super) async fn insert_batch(db: &mut SqliteConnection, now: Timestamp, batc
     .bind(batch.terms.deadline_at.map(|at| at.0))
     .bind(failures_max)
     .bind(failures_percent)
+    .bind(batch.after.map(|after| after.batch.to_string()))
+    .bind(batch.after.map(|after| after.condition.as_str()))
     .execute(&mut *db)
     .await
     .map_err(failed("submit a batch"))?;
@@ -62,6 +65,9 @@ pub(super) async fn insert_batch(db: &mut SqliteConnection, now: Timestamp, batc
         return was_submitted(batch.id, known.as_deref(), batch.request_digest.as_deref()).map(|()| false);
     }
     let key = inserted.last_insert_rowid();
+    if let Some(first) = find_first(db, &batch).await? {
+        chain(db, key, &first).await?;
+    }
     let total = insert_rows(db, key, rows).await?;
     // The trigger told of a batch without rows.
     sqlx::query("UPDATE batch_events SET row_count = ? WHERE batch_key = ? AND seq = 1")
@@ -80,6 +86,7 @@ pub(super) async fn append_rows(store: &SqliteStore, id: BatchId, rows: Vec<NewR
     if status != BatchStatus::Wait {
         return Err(StoreError::WrongStatus { id, status, wanted: "rows can be appended only while it is held" });
     }
+    ensure_unchained(&mut db, id, key).await?;
     let total = insert_rows(&mut db, key, rows).await?;
     db.commit().await.map_err(failed("commit appended rows"))?;
     Ok(total)
@@ -98,6 +105,7 @@ pub(super) async fn release_batch(store: &SqliteStore, id: BatchId) -> Result<u6
         BatchStatus::Wait => {}
         status => return Err(StoreError::WrongStatus { id, status, wanted: "only a held batch can be released" }),
     }
+    ensure_unchained(&mut db, id, key).await?;
     if rows == 0 {
         return Err(StoreError::Invalid(format!("batch {id} has no rows: append some before it is released, or abort it")));
     }
@@ -138,11 +146,27 @@ pub(super) async fn discard_batch(store: &SqliteStore, id: BatchId) -> Result<()
         "DELETE FROM line_order WHERE batch_key = ?",
         "DELETE FROM batch_files WHERE batch_key = ?",
         "DELETE FROM batch_events WHERE batch_key = ?",
+        "DELETE FROM chains WHERE batch_key = ?",
         "DELETE FROM batches WHERE batch_key = ?",
     ] {
         sqlx::query(delete).bind(key).execute(&mut *db).await.map_err(failed("discard a batch"))?;
     }
-    db.commit().await.map_err(failed("commit a discard"))
+    let waits = make_ready(&mut db, key).await?;
+    db.commit().await.map_err(failed("commit a discard"))?;
+    if waits {
+        store.events.tell(StoreEvent::Work(ProcessorKind::Batch));
+    }
+    Ok(())
+}
+
+/// It does not come after another batch.
+async fn ensure_unchained(db: &mut SqliteConnection, id: BatchId, key: i64) -> Result<(), StoreError> {
+    let chained: bool = sqlx::query_scalar("SELECT after_batch IS NOT NULL FROM batches WHERE batch_key = ?")
+        .bind(key)
+        .fetch_one(db)
+        .await
+        .map_err(failed("look up a batch"))?;
+    if chained { Err(StoreError::WrongStatus { id, status: BatchStatus::Wait, wanted: CHAINED }) } else { Ok(()) }
 }
 
 /// Appends rows behind those that the batch has, and returns how many it has now.

@@ -25,7 +25,8 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
     if !record.ended {
         return;
     }
-    let (rows, there) = (record.rows, case.evidence.rows_now.len());
+    let rows = if record.follows.is_some() { case.plan.rows.len() } else { record.rows };
+    let (rows, there) = (rows, case.evidence.rows_now.len());
     let same_rows = rows == there && batch.counts.rows == rows as u64 && case.results.len() == rows;
     findings.ensure(same_rows, Rule::AcknowledgedIsKept, || {
         format!("{rows} rows were acknowledged, {there} are there, {:?} are counted, {} are read", batch.counts, case.results.len())
@@ -44,7 +45,10 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
             });
         }
     }
-    if let Some(last) = record.witness.last {
+    findings.ensure(batch.round == record.round, Rule::AcknowledgedIsKept, || {
+        format!("it is in round {}, and should be in {}", batch.round, record.round)
+    });
+    if let Some(last) = record.witness.finals.get(&record.round) {
         findings.ensure((last.status, last.counts) == (batch.status, batch.counts), Rule::PollsGoForward, || {
             format!("a poll saw it end as {last:?}, and it is {:?} with {:?}", batch.status, batch.counts)
         });
@@ -68,6 +72,7 @@ fn judge_status(case: &Case<'_>, batch: &rowmill::model::Batch, findings: &mut F
             && result.status != Some(RowStatus::Aborted)
     });
     let right = match (case.record.abort, batch.status) {
+        (_, status) if case.unmet.is_some() => status == BatchStatus::Aborted && case.unmet.as_deref() == Some(reason),
         (Abort::Took, BatchStatus::Aborted) => by_client,
         (Abort::NotAsked | Abort::TooLate, BatchStatus::Aborted) => by_row || terms::may_abort(&batch.terms, reason),
         (Abort::Took, _) => false,

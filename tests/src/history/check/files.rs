@@ -55,7 +55,9 @@ fn judge_recorded_once(case: &Case<'_>, findings: &mut Findings) {
                 && step_of(&batch.before).as_deref() == Some("join")
                 && step_of(&batch.after).as_deref() == Some("mark")
         });
-        let may = before == after && step.after.is_some() || before.is_none() && joined;
+        // A retry of the batch lets its files be joined anew.
+        let retried = after.is_none() && step.after.is_some() && case.ended_round(step.change.xid).is_some();
+        let may = before == after && step.after.is_some() || before.is_none() && joined || retried;
         findings.ensure(may, Rule::FinishedOnce, || format!("a file changed: {:?} became {:?}", step.before, step.after));
     }
 }

@@ -26,6 +26,8 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
             let owned = before.expires_at > change.began && lease_token(before).and_then(|token| holders.get(&token)) == Some(&change.who.as_str());
             let by_owner = match &step.after {
                 // Its last row was recorded; or it was left by a batch that was aborted, and cleared away when it had ended.
+                // Or it was cleared away when the batch was retried.
+                None if case.ended_round(change.xid).is_some() => false,
                 None => recording.contains(&change.xid) || before.expires_at > change.at,
                 Some(after) if after.token == before.token => {
                     // A lease that nobody owns is touched when a part of it is taken.

@@ -20,6 +20,8 @@ use super::violation::{Findings, Violation};
 pub struct Case<'a> {
     pub record: &'a BatchRecord,
     pub plan: BatchPlan,
+    /// Why it had to be aborted, where it comes after another batch.
+    pub unmet: Option<String>,
     pub evidence: Evidence,
     /// As a client reads it in the end; none when it is not there.
     pub batch: Option<Batch>,
@@ -42,6 +44,11 @@ impl Case<'_> {
         files::judge(self, &mut findings);
         clients::judge(self, &mut findings);
         findings.found
+    }
+
+    /// The round that a transaction ended by a retry of the batch.
+    fn ended_round(&self, xid: i64) -> Option<u32> {
+        self.evidence.batches.iter().filter(|step| step.change.xid == xid).find_map(Step::ended_round)
     }
 
     /// The plan's row of a row number.

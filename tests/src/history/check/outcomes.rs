@@ -13,7 +13,8 @@ use crate::history::violation::{Findings, Rule};
 const CRASHES: i64 = 4;
 
 pub fn judge(case: &Case<'_>, findings: &mut Findings) {
-    judge_once(&case.evidence.outcomes, &case.evidence.outcomes_now, findings);
+    judge_once(case, findings);
+    judge_past(case, findings);
     let mut records: BTreeMap<i64, Vec<&Appended>> = BTreeMap::new();
     for outcome in case.evidence.outcomes.iter().filter(|outcome| outcome.op == "INSERT") {
         records.entry(outcome.xid).or_default().push(outcome);
@@ -25,7 +26,7 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
     for step in &case.evidence.batches {
         let (Some(before), Some(after)) = (&step.before, &step.after) else { continue };
         let moved = (before.success, before.failed) != (after.success, after.failed);
-        findings.ensure(!moved || records.contains_key(&step.change.xid), Rule::CountsEqualRows, || {
+        findings.ensure(!moved || step.ended_round().is_some() || records.contains_key(&step.change.xid), Rule::CountsEqualRows, || {
             format!("{} moved the counts without an outcome: {before:?} became {after:?}", step.change.who)
         });
     }
@@ -33,19 +34,42 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
 }
 
 /// What was appended is there, once, and as it was appended.
-fn judge_once(log: &[Appended], now: &[(i32, String)], findings: &mut Findings) {
+fn judge_once(case: &Case<'_>, findings: &mut Findings) {
     let mut inserted: BTreeMap<i32, &Appended> = BTreeMap::new();
-    for entry in log {
+    for entry in &case.evidence.outcomes {
+        if entry.op == "DELETE" && case.ended_round(entry.xid).is_some() {
+            // Its row is run again: it failed, and is kept.
+            let gone = inserted.remove(&entry.row_no).map(|gone| gone.detail.as_str());
+            let failed = gone == Some(entry.detail.as_str()) && entry.detail.starts_with("true");
+            findings.ensure(failed, Rule::OneOutcomePerRow, || format!("row {} was retried, and its outcome was {gone:?}", entry.row_no));
+            continue;
+        }
         let again = entry.op == "INSERT" && inserted.insert(entry.row_no, entry).is_some();
         findings.ensure(!again, Rule::OneOutcomePerRow, || format!("row {} got its outcome twice", entry.row_no));
         findings
             .ensure(entry.op == "INSERT", Rule::OneOutcomePerRow, || format!("{}: the outcome of row {} by {}", entry.op, entry.row_no, entry.who));
     }
-    let now: BTreeMap<i32, &str> = now.iter().map(|(row_no, detail)| (*row_no, detail.as_str())).collect();
+    let now: BTreeMap<i32, &str> = case.evidence.outcomes_now.iter().map(|(row_no, detail)| (*row_no, detail.as_str())).collect();
     for row_no in inserted.keys().chain(now.keys().filter(|row_no| !inserted.contains_key(row_no))) {
         let (then, now) = (inserted.get(row_no).map(|entry| entry.detail.as_str()), now.get(row_no).copied());
         findings.ensure(then == now, Rule::OneOutcomePerRow, || format!("the outcome of row {row_no} was recorded as {then:?} and is {now:?}"));
     }
+}
+
+/// Of each outcome whose row was run again the same is kept, with the round that ended, and nothing else is.
+fn judge_past(case: &Case<'_>, findings: &mut Findings) {
+    let moved = case.evidence.outcomes.iter().filter(|entry| entry.op == "DELETE");
+    let mut wanted: Vec<(i32, u32, String)> = moved
+        .filter_map(|entry| {
+            case.ended_round(entry.xid).map(|round| (entry.row_no, round, format!("{round} {}", entry.kept.as_deref().unwrap_or_default())))
+        })
+        .collect();
+    wanted.sort();
+    let wanted: Vec<(i32, String)> = wanted.into_iter().map(|(row_no, _, detail)| (row_no, detail)).collect();
+    let only_added = case.evidence.past.iter().all(|entry| entry.op == "INSERT" && case.ended_round(entry.xid).is_some());
+    findings.ensure(only_added && wanted == case.evidence.past_now, Rule::OneOutcomePerRow, || {
+        format!("past outcomes should be {wanted:?}, and are {:?}", case.evidence.past_now)
+    });
 }
 
 /// The batch's counts moved by these outcomes, in the same transaction, while its rows were run.
@@ -124,7 +148,7 @@ fn judge_results(case: &Case<'_>, findings: &mut Findings) {
 
 /// Only after enough crashes of the lease that held this row alone, and where there were as many disturbances.
 fn judge_quarantine(case: &Case<'_>, row_no: u32, findings: &mut Findings) {
-    let outcome = case.evidence.outcomes.iter().find(|outcome| u32::try_from(outcome.row_no) == Ok(row_no));
+    let outcome = case.evidence.outcomes.iter().rfind(|outcome| outcome.op == "INSERT" && u32::try_from(outcome.row_no) == Ok(row_no));
     let lease = outcome.and_then(|outcome| lease_of(case, outcome.xid));
     let crashed = lease.is_some_and(|lease| lease.crashes >= CRASHES && (lease.retries || lease.next_row == lease.last_row));
     let times = case.evidence.batches.iter().map(|step| step.change.at);

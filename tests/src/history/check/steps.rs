@@ -20,6 +20,7 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
     let holders = holders(steps, |batch| batch.finish_token);
     for step in steps {
         match (&step.before, &step.after) {
+            (Some(before), Some(after)) if before.round != after.round => judge_retry(case, step, before, after, findings),
             (Some(before), Some(after)) => {
                 judge_statuses(before, after, findings);
                 judge_counts(before, after, findings);
@@ -28,7 +29,12 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
             (None, Some(new)) => {
                 // It comes in with its first rows, in one statement.
                 let may_run = new.status == "wait" || new.status == "queued" && new.row_count > 0;
-                let fresh = may_run && new.step == "rows" && new.success + new.failed == 0 && new.finished_at.is_none() && new.finish_token.is_none();
+                let fresh = may_run
+                    && new.round == 1
+                    && new.step == "rows"
+                    && new.success + new.failed == 0
+                    && new.finished_at.is_none()
+                    && new.finish_token.is_none();
                 findings.ensure(fresh, Rule::FinishedOnce, || format!("it began as {new:?}"));
             }
             (Some(gone), None) => {
@@ -38,8 +44,24 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
         }
     }
     if case.record.ended {
-        judge_end(steps, findings);
+        for round in steps.chunk_by(|_, next| next.ended_round().is_none()) {
+            judge_end(round, findings);
+        }
     }
+}
+
+/// A final status goes back by a retry that the client asked for, and only then.
+fn judge_retry(case: &Case<'_>, step: &Step<BatchState>, before: &BatchState, after: &BatchState, findings: &mut Findings) {
+    let begins =
+        after.status == "queued" && after.step == "rows" && after.finished_at.is_none() && after.started_at.is_none() && after.finish_token.is_none();
+    let asked = step.ended_round() == Some(before.round) && before.round < case.record.round;
+    findings.ensure(begins && asked && is_final(before) && before.step == "done", Rule::FinishedOnce, || {
+        format!("round {} came after {}: {before:?} became {after:?}", after.round, before.round)
+    });
+    let moved = case.evidence.outcomes.iter().filter(|outcome| outcome.xid == step.change.xid && outcome.op == "DELETE").count();
+    let same =
+        after.success == before.success && after.failed + i64::try_from(moved).unwrap_or(-1) == before.failed && after.row_count == before.row_count;
+    findings.ensure(same, Rule::CountsEqualRows, || format!("{moved} outcomes were taken out, and the counts became {after:?}"));
 }
 
 fn is_final(batch: &BatchState) -> bool {
@@ -112,11 +134,13 @@ fn judge_finish(step: &Step<BatchState>, before: &BatchState, after: &BatchState
     });
 }
 
-/// Each step is left once.
+/// Each step is left once in a round.
 fn judge_end(steps: &[Step<BatchState>], findings: &mut Findings) {
     let left = |name: &str| {
         let leaves = |step: &&Step<BatchState>| {
-            step.before.as_ref().is_some_and(|before| before.step == name) && step.after.as_ref().is_some_and(|after| after.step != name)
+            step.ended_round().is_none()
+                && step.before.as_ref().is_some_and(|before| before.step == name)
+                && step.after.as_ref().is_some_and(|after| after.step != name)
         };
         steps.iter().filter(leaves).count()
     };

@@ -15,7 +15,9 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
         let starts = after.started_at.filter(|_| step.before.as_ref().is_none_or(|before| before.started_at.is_none()));
         let early = starts.zip(after.start_at).is_some_and(|(started, start)| started < start);
         findings.ensure(!early, Rule::TermsAreKept, || format!("it started at {starts:?}, and was to start at {:?}", after.start_at));
-        if after.step == "rows" && fails_too_much(after) {
+        let counts = |batch: &BatchState| (batch.success, batch.failed);
+        let moved = step.ended_round().is_none() && step.before.as_ref().is_some_and(|before| counts(before) != counts(after));
+        if after.step == "rows" && moved && fails_too_much(after) {
             let aborted =
                 steps.iter().any(|other| other.change.xid == step.change.xid && other.after.as_ref().is_some_and(|after| after.status == "aborted"));
             findings.ensure(aborted, Rule::TermsAreKept, || format!("{} rows of {} failed, and it went on", after.failed, after.row_count));

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rowmill::model::{App, ClaimRequest, LeasedRow, Pooler};
+use rowmill::model::{App, BatchStep, ClaimRequest, LeasedRow, Pooler, RetryRows};
 use rowmill::store::{PgConnection, PgSettings, PgStore, Store};
 use rowmill_tests::servers::Database;
 use sqlx::Connection;
 use tokio::sync::Barrier;
 
-use super::super::build::{SECOND, TTL, batch, request, rows, success};
+use super::super::build::{SECOND, TTL, batch, failure, request, rows, success};
 use super::migrated;
 
 async fn connect(database: &Database) -> Arc<PgStore> {
@@ -118,4 +118,50 @@ async fn an_app_never_runs_more_leases_than_it_may() {
     }
     tasks.join_all().await;
     assert_eq!(most.load(Ordering::SeqCst), MOST, "so many ran at the same time");
+}
+
+/// A retry of many rows takes its time. It is held up in the middle here, and others are claimed, recorded and aborted meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_retry_that_takes_its_time_holds_nobody_up() {
+    let database = migrated();
+    let (store, other) = (connect(&database).await, connect(&database).await);
+    let new = batch();
+    let id = new.id;
+    store.submit_batch(new, rows(100)).await.unwrap();
+    let [lease] = store.claim_leases(&request()).await.unwrap()[..] else { panic!("there are rows") };
+    let results: Vec<_> = store.read_leased_rows(lease.key).await.unwrap().iter().map(failure).collect();
+    store.record_results(lease.key, &results, SECOND).await.unwrap();
+    for _ in 0..2 {
+        let lease = store.claim_finish("finisher", None, TTL).await.unwrap().unwrap();
+        match lease.step {
+            BatchStep::Join => store.record_files(&lease, &[]).await.unwrap(),
+            _ => store.record_mark_done(&lease, None).await.unwrap(),
+        }
+    }
+    let mut gate = PgConnection::connect(&database.url()).await.unwrap();
+    let mut closed = gate.begin().await.unwrap();
+    sqlx::query("SELECT FROM rowmill.outcomes WHERE row_no = 50 FOR UPDATE").execute(&mut *closed).await.unwrap();
+    let retrying = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.retry_batch(id, &RetryRows::default()).await }
+    });
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *closed).await.unwrap() < 1 {
+        assert!(Instant::now() < deadline, "the retry never came to the outcome");
+        sqlx::query("SELECT pg_stat_clear_snapshot()").execute(&mut *closed).await.unwrap();
+    }
+    // Of the same app and operation, and with the batch itself.
+    let next = batch();
+    other.submit_batch(next.clone(), rows(2)).await.unwrap();
+    let [lease] = other.claim_leases(&request()).await.unwrap()[..] else { panic!("it is claimed") };
+    assert_eq!(lease.batch, next.id);
+    let results: Vec<_> = other.read_leased_rows(lease.key).await.unwrap().iter().map(success).collect();
+    assert!(other.record_results(lease.key, &results, SECOND).await.unwrap().last);
+    assert!(!other.abort_batch(id, None).await.unwrap().changed);
+    assert_eq!(other.read_batch(id).await.unwrap().counts.failed, 100, "it is as it was");
+    assert!(other.claim_finish("finisher", None, TTL).await.unwrap().is_some());
+    closed.rollback().await.unwrap();
+    assert_eq!(retrying.await.unwrap().unwrap().rows, 100);
+    assert_eq!(other.read_batch(id).await.unwrap().counts.failed, 0);
 }

@@ -30,6 +30,16 @@ impl Schedule {
             found.extend(page);
         }
         ensure!(found == wanted.results(), "the results are {found:#?}\ninstead of {:#?}", wanted.results());
+        let (mut outcomes, mut after) = (Vec::new(), None);
+        loop {
+            let page = self.store.read_past_outcomes(wanted.id, after, page_rows).await?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.cursor());
+            outcomes.extend(page);
+        }
+        ensure!(outcomes == wanted.past_outcomes, "the past outcomes are {outcomes:#?}\ninstead of {:#?}", wanted.past_outcomes);
+        let rounds = self.store.list_rounds(wanted.id, 0, 1_000).await?;
+        ensure!((batch.round, &rounds) == (wanted.round, &wanted.past_rounds), "the rounds are {rounds:#?}\ninstead of {:#?}", wanted.past_rounds);
         for (key, times) in self.taken.range((wanted.id, 0)..=(wanted.id, u32::MAX)) {
             ensure!(*times == 1, "the outcome of row {} was taken {times} times", key.1);
         }
@@ -49,13 +59,20 @@ impl Schedule {
         Ok(())
     }
 
+    /// A batch's round was over, joined and marked once.
+    pub(super) fn ensure_ended_once(&self, at: usize) -> Result<()> {
+        let batch = &self.model.batches[at];
+        let aborted = batch.status == BatchStatus::Aborted;
+        let ends = self.ends.get(&batch.id).copied().unwrap_or_default();
+        let at_once = !aborted && batch.is_query() && batch.pieces().is_empty();
+        ensure!(ends == [u32::from(!aborted), u32::from(!at_once), 1], "over, joined and marked so often: {ends:?}, {batch:?}");
+        Ok(())
+    }
+
     /// Every row has exactly one outcome or was aborted, and every batch was finished exactly once.
     pub(super) async fn compare_ends(&self) -> Result<()> {
-        for batch in &self.model.batches {
-            let aborted = batch.status == BatchStatus::Aborted;
-            let ends = self.ends.get(&batch.id).copied().unwrap_or_default();
-            let at_once = !aborted && batch.is_query() && batch.pieces().is_empty();
-            ensure!(ends == [u32::from(!aborted), u32::from(!at_once), 1], "over, joined and marked so often: {ends:?}, {batch:?}");
+        for (at, batch) in self.model.batches.iter().enumerate() {
+            self.ensure_ended_once(at)?;
             let found = self.store.read_batch(batch.id).await?;
             ensure!(found.step == BatchStep::Done && found.status.is_final(), "{found:?}");
             let counts = found.counts;

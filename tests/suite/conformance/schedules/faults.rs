@@ -7,10 +7,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rowmill::model::{
     self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FinishLease,
-    JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion,
-    Pruning, RecordedOutcome, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, Verdict, WorkerInfo, WorkerRecord,
+    JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy,
+    ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, Retried, RetryRows, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey,
+    Timestamp, Verdict, WorkerInfo, WorkerRecord,
 };
-use rowmill::store::{Aborted, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use rowmill::store::{Aborted, ChainStep, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
 
 use super::{Kit, Schedule};
@@ -149,6 +150,22 @@ impl Store for Faulty {
 
     async fn discard_batch(&self, id: BatchId) -> Result<(), StoreError> {
         self.store.discard_batch(id).await
+    }
+
+    async fn retry_batch(&self, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError> {
+        self.store.retry_batch(id, rows).await
+    }
+
+    async fn list_rounds(&self, id: BatchId, after: u32, limit: u32) -> Result<Vec<PastRound>, StoreError> {
+        self.store.list_rounds(id, after, limit).await
+    }
+
+    async fn read_past_outcomes(&self, id: BatchId, after: Option<PastCursor>, limit: u32) -> Result<Vec<PastOutcome>, StoreError> {
+        self.store.read_past_outcomes(id, after, limit).await
+    }
+
+    async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError> {
+        self.store.advance_chain().await
     }
 
     async fn record_batch_file(&self, id: BatchId, file: &BatchFile, context: Option<&JsonText>) -> Result<(), StoreError> {

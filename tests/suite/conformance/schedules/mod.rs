@@ -122,8 +122,9 @@ impl Schedule {
                 self.pass_time();
                 Ok(())
             }
-            81..89 => self.claim_finish().await,
-            _ => self.finish().await,
+            81..88 => self.claim_finish().await,
+            88..95 => self.finish().await,
+            _ => self.retry().await,
         }
     }
 

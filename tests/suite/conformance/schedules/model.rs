@@ -2,8 +2,8 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use rowmill::model::{
-    BatchCounts, BatchId, BatchStatus, BatchStep, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, RecordedOutcome, RowResult, RowStatus,
-    Timestamp, Verdict,
+    BatchCounts, BatchId, BatchStatus, BatchStep, ClaimRequest, FinishLease, Lease, LeaseKey, LeasedRow, PastOutcome, PastRound, RecordedOutcome,
+    RowResult, RowStatus, Timestamp, Verdict,
 };
 
 /// From so many crashes on, rows are leased one by one.
@@ -22,6 +22,12 @@ pub struct BatchModel {
     pub status: BatchStatus,
     pub step: BatchStep,
     pub rows: Vec<RowModel>,
+    pub round: u32,
+    pub past_rounds: Vec<PastRound>,
+    /// By row, then by round.
+    pub past_outcomes: Vec<PastOutcome>,
+    /// So many rows have been leased.
+    pub cursor: usize,
     pub fuel: u64,
     pub abort_reason: Option<String>,
     pub mark_error: Option<String>,
@@ -159,6 +165,63 @@ impl BatchModel {
         matches!(self.rows[..], [RowModel { line: 0, .. }])
     }
 
+    /// Its rows are leased.
+    fn begin(&mut self, now: Timestamp) {
+        self.status = BatchStatus::Inprog;
+        self.started_at = self.started_at.or(Some(now));
+    }
+
+    /// Whether a row is run again by a retry of the batch.
+    fn is_retried(&self, row: &RowModel, code: Option<&str>) -> bool {
+        match row.outcome.as_ref().map(|outcome| &outcome.verdict) {
+            Some(Verdict::Final { status: RowStatus::Failed, messages, .. }) => {
+                code.is_none_or(|code| messages.iter().any(|message| message.code == code))
+            }
+            Some(_) => false,
+            None => true,
+        }
+    }
+
+    /// How many rows a retry runs again; none when it is refused.
+    pub fn rows_to_retry(&self, code: Option<&str>, aborted: bool) -> Option<u64> {
+        let may = self.step == BatchStep::Done && !self.is_query() && (aborted || self.status != BatchStatus::Aborted);
+        Some(self.rows.iter().filter(|row| self.is_retried(row, code)).count() as u64).filter(|rows| may && *rows > 0)
+    }
+
+    /// Begins a new round. Returns the rows whose outcomes are past now.
+    pub fn retry(&mut self, code: Option<&str>, files: Vec<rowmill::model::OutputFile>, now: Timestamp) -> Vec<u32> {
+        let round = PastRound {
+            round: self.round,
+            status: self.status,
+            counts: self.counts(),
+            abort_reason: self.abort_reason.take(),
+            mark_error: self.mark_error.take(),
+            started_at: self.started_at.take(),
+            finished_at: self.finished_at.take().expect("it has ended"),
+            files,
+        };
+        let mut past = Vec::new();
+        for at in 0..self.rows.len() {
+            if !self.is_retried(&self.rows[at], code) {
+                continue;
+            }
+            let (row_no, leased) = (u32::try_from(at + 1).expect("rows are few"), at < self.cursor);
+            let row = &mut self.rows[at];
+            row.attempt = 1;
+            row.place = if leased { Place::Retry { due_at: now } } else { Place::Fresh };
+            if let Some(RowResult { attempt, fuel, log, verdict: Verdict::Final { output, messages, .. }, .. }) = row.outcome.take() {
+                let round = self.round;
+                self.past_outcomes.push(PastOutcome { round, row_no, line: row.line, output, messages, attempts: attempt, fuel, log });
+                past.push(row_no);
+            }
+        }
+        self.past_outcomes.sort_by_key(|outcome| (outcome.row_no, outcome.round));
+        self.past_rounds.push(round);
+        (self.round, self.status, self.step) = (self.round + 1, BatchStatus::Queued, BatchStep::Rows);
+        (self.finish, self.finish_attempts) = (None, 0);
+        past
+    }
+
     fn has_fresh_rows(&self) -> bool {
         matches!(self.status, BatchStatus::Queued | BatchStatus::Inprog) && self.rows.iter().any(|row| row.place == Place::Fresh)
     }
@@ -228,6 +291,7 @@ impl Model {
                 ensure!(self.lease_to_take(now).is_none(), "retries were leased while a lease could be taken");
                 let all_due = numbers.iter().all(|number| self.batches[at].rows[*number as usize - 1].is_due(now));
                 ensure!(all_due, "not all rows of {numbers:?} are retries that are due");
+                self.batches[at].begin(now);
                 0
             }
             Place::Fresh => {
@@ -237,9 +301,8 @@ impl Model {
                 let fresh = (1..).zip(&self.batches[at].rows).filter(|(_, row)| row.place == Place::Fresh).map(|(number, _)| number);
                 let next: Vec<u32> = fresh.take(numbers.len()).collect();
                 ensure!(next == numbers, "the next fresh rows are {next:?}, not {numbers:?}");
-                let batch = &mut self.batches[at];
-                batch.status = BatchStatus::Inprog;
-                batch.started_at = batch.started_at.or(Some(now));
+                self.batches[at].cursor += numbers.len();
+                self.batches[at].begin(now);
                 0
             }
             Place::Ended => bail!("row {} was leased though it ended", numbers[0]),

@@ -3,10 +3,11 @@
 use std::fmt::Debug;
 
 use anyhow::{Result, bail, ensure};
-use rowmill::model::{BatchStatus, BatchStep, JsonText, NewBatch, NewRow, ProcessorKind};
+use rowmill::model::{BatchStatus, BatchStep, JsonText, NewBatch, NewRow, ProcessorKind, Retried, RetryRows, RowResult, Verdict};
 use rowmill::store::StoreError;
 
 use super::Schedule;
+use super::finishers::output_files;
 use super::model::{BatchModel, Place, RowModel};
 use crate::conformance::build::batch;
 
@@ -47,6 +48,10 @@ impl Schedule {
             status: if hold { BatchStatus::Wait } else { BatchStatus::Queued },
             step: BatchStep::Rows,
             rows: rows.iter().map(row_model).collect(),
+            round: 1,
+            past_rounds: Vec::new(),
+            past_outcomes: Vec::new(),
+            cursor: 0,
             fuel: 0,
             abort_reason: None,
             mark_error: None,
@@ -128,6 +133,41 @@ impl Schedule {
         let changed = self.model.abort(at, reason.as_deref());
         let batch = &self.model.batches[at];
         ensure!((aborted.changed, aborted.status, aborted.counts) == (changed, batch.status, batch.counts()), "{aborted:?} for {batch:?}");
+        self.compare(at).await
+    }
+}
+
+impl Schedule {
+    /// Mostly of a batch that has ended.
+    pub(super) async fn retry(&mut self) -> Result<()> {
+        let ended: Vec<usize> = (0..self.model.batches.len()).filter(|at| self.model.batches[*at].step == BatchStep::Done).collect();
+        let Some(at) = self.random.pick(&ended).copied().filter(|_| !self.random.chance(10)).or_else(|| self.some_batch()) else { return Ok(()) };
+        let (now, aborted) = (self.now(), self.random.chance(70));
+        let batch = &self.model.batches[at];
+        let codes = batch.rows.iter().filter_map(|row| match &row.outcome {
+            Some(RowResult { verdict: Verdict::Final { messages, .. }, .. }) => messages.first().map(|message| message.code.clone()),
+            _ => None,
+        });
+        let codes: Vec<String> = codes.collect();
+        let code = self.random.pick(&codes).cloned().filter(|_| self.random.chance(30));
+        let (id, wanted) = (batch.id, batch.rows_to_retry(code.as_deref(), aborted));
+        self.tell(("retry", id, aborted, &code));
+        let request = RetryRows { codes: code.clone().into_iter().collect(), aborted, deadline_at: None };
+        let retried = self.store.retry_batch(id, &request).await;
+        match (retried, wanted) {
+            (Ok(Retried { round, rows }), Some(wanted)) => {
+                self.ensure_ended_once(at)?;
+                let batch = &mut self.model.batches[at];
+                ensure!((round, rows) == (batch.round + 1, wanted), "round {round} of {rows} rows, instead of {wanted}: {batch:?}");
+                let files = output_files(batch);
+                for row_no in batch.retry(code.as_deref(), files, now) {
+                    self.taken.remove(&(id, row_no));
+                }
+                self.ends.insert(id, [0; 3]);
+            }
+            (Err(StoreError::WrongStatus { .. } | StoreError::Invalid(_)), None) => {}
+            (retried, wanted) => bail!("{retried:?} instead of {wanted:?} rows of {:?}", self.model.batches[at]),
+        }
         self.compare(at).await
     }
 }

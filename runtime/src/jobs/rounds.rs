@@ -1,0 +1,67 @@
+//! Batches that are run again, in part.
+
+use super::{JobError, JobManager};
+use crate::model::{BatchId, PastCursor, PastOutcome, PastRound, Retried, RetryRows};
+use crate::status::Snapshot;
+
+impl JobManager {
+    /// Runs the failed rows of a batch that has ended again, or some of them, as a new round of the same batch. Its counts go back by these rows, its output files are joined
+    /// anew when they have ended, and its processor is told again (`mark-done`). Attempts begin with 1, and the processor's version stays.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager, id: rowmill::model::BatchId) -> anyhow::Result<()> {
+    /// use rowmill::model::RetryRows;
+    ///
+    /// let retried = jobs.batch_retry(id, &RetryRows { codes: vec!["deadline".to_owned()], ..RetryRows::default() }).await?;
+    /// println!("round {}: {} rows", retried.round, retried.rows);
+    /// let batch = jobs.wait(id).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::NoBatch`]; [`JobError::Store`] when it has not ended, is a slow query, was aborted (unless its aborted rows are wanted), or has no such row.
+    pub async fn batch_retry(&self, id: BatchId, rows: &RetryRows) -> Result<Retried, JobError> {
+        self.check_batch(id).await?;
+        let retried = self.shared.store.retry_batch(id, rows).await.map_err(|error| self.not_here(error))?;
+        tracing::info!(batch = %id, round = retried.round, rows = retried.rows, "a batch is retried");
+        self.shared.status.publish(Snapshot::of(&self.shared.store.read_batch(id).await?));
+        Ok(retried)
+    }
+
+    /// How the rounds of a batch ended before the one that it is in, at most `limit`, from behind a round (0 for all). The end is an empty page.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager, id: rowmill::model::BatchId) -> anyhow::Result<()> {
+    /// for round in jobs.batch_rounds(id, 0, 100).await? {
+    ///     println!("{}: {} rows failed", round.round, round.counts.failed);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::NoBatch`], [`JobError::Store`].
+    pub async fn batch_rounds(&self, id: BatchId, after: u32, limit: u32) -> Result<Vec<PastRound>, JobError> {
+        self.check_batch(id).await?;
+        self.shared.store.list_rounds(id, after, limit).await.map_err(|error| self.not_here(error))
+    }
+
+    /// The outcomes that rows of a batch had before they were run again, in the order in which the rows came in. The next page begins after the last one of this page; the end is
+    /// an empty page.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager, id: rowmill::model::BatchId) -> anyhow::Result<()> {
+    /// let first = jobs.past_outcomes(id, None, 100).await?;
+    /// let second = jobs.past_outcomes(id, first.last().map(|outcome| outcome.cursor()), 100).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::NoBatch`], [`JobError::Store`].
+    pub async fn past_outcomes(&self, id: BatchId, after: Option<PastCursor>, limit: u32) -> Result<Vec<PastOutcome>, JobError> {
+        self.check_batch(id).await?;
+        self.shared.store.read_past_outcomes(id, after, limit).await.map_err(|error| self.not_here(error))
+    }
+}
