@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rowmill::cli::{
-    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, migrate, policies, query, results, run, schedules, status, submit, terms, watch,
-    work, workers,
+    Cli, Command, EXIT_CANNOT_RUN, apps, bench, compiler, config, deploy, migrate, policies, processors, query, results, run, schedules, status,
+    submit, terms, watch, work, workers,
 };
 
 fn main() -> ExitCode {
@@ -20,6 +20,10 @@ fn main() -> ExitCode {
         Command::Workers(args) => workers::run(&args),
         Command::Apps(args) => apps::run(&args),
         Command::Deploy(args) => deploy::run(&args),
+        Command::Processors(args) => processors::run(&args),
+        Command::Activate(args) => processors::activate(&args),
+        Command::Rollback(args) => processors::rollback(&args),
+        Command::Diff(args) => processors::diff(&args),
         Command::Submit(args) => submit::submit(&args),
         Command::Append(args) => submit::append(&args),
         Command::Release(args) => submit::release(&args),
@@ -35,6 +39,7 @@ fn main() -> ExitCode {
         Command::Answer(args) => query::answer(&args),
         Command::Schedules(args) => schedules::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::CompileProcessor(args) => compiler::run(&args),
     };
     ended.unwrap_or_else(|error| {
         rowmill::cli::say_error(&error);

@@ -3,6 +3,7 @@
 mod batches;
 mod queries;
 mod schedules;
+mod versions;
 mod workers;
 
 use std::sync::Arc;

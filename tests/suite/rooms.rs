@@ -28,6 +28,8 @@ const RULES: &[Rule] = &[
     CrateOnlyIn("wasmtime", "sandbox"),
     CrateOnlyIn("wasmtime_wasi", "sandbox"),
     CrateOnlyIn("wit_component", "sandbox"),
+    CrateOnlyIn("wasmparser", "sandbox"),
+    CrateOnlyIn("hmac", "sandbox"),
     CrateOnlyIn("object_store", "blobs"),
     CrateOnlyIn("redis", "status"),
     CrateOnlyIn("figment", "config"),

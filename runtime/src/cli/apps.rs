@@ -12,7 +12,7 @@ use super::table::Table;
 use super::wiring::{block_on, open_store};
 use super::{EXIT_SUCCESS, print_data};
 use crate::config::{parse_memory, parse_timeout};
-use crate::model::{App, Limits, ProcessorVersion};
+use crate::model::{App, Limits, ProcessorVersion, RegisteredVersion};
 use crate::store::Store;
 
 /// List apps with their processors, or change an app's share and limits.
@@ -75,7 +75,7 @@ fn parse_running_max(text: &str) -> Result<RunningMax, String> {
 struct Listed {
     #[serde(flatten)]
     app: App,
-    /// The newest version of each operation.
+    /// The active version of each operation.
     processors: Vec<ProcessorVersion>,
 }
 
@@ -121,15 +121,14 @@ fn changed(app: App, set: &AppsSet, defaults: &Limits) -> App {
 /// Also apps that were never registered, but have processors.
 async fn list(store: &dyn Store) -> anyhow::Result<Vec<Listed>> {
     let mut listed: Vec<Listed> = store.list_apps().await?.into_iter().map(|app| Listed { app, processors: Vec::new() }).collect();
-    for version in store.list_processors(None).await? {
+    for RegisteredVersion { version, active, .. } in store.list_processors(None).await? {
         let at = listed.iter().position(|listed| listed.app.name == version.app).unwrap_or_else(|| {
             listed.push(Listed { app: App::named(&version.app), processors: Vec::new() });
             listed.len() - 1
         });
-        let processors = &mut listed[at].processors;
-        // They come by version.
-        processors.retain(|other| other.op != version.op);
-        processors.push(version);
+        if active {
+            listed[at].processors.push(version);
+        }
     }
     listed.sort_by(|one, other| one.app.name.cmp(&other.app.name));
     Ok(listed)

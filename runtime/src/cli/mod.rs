@@ -10,11 +10,13 @@ macro_rules! say {
 
 pub mod apps;
 pub mod bench;
+pub mod compiler;
 pub mod config;
 pub mod deploy;
 mod feed;
 pub mod migrate;
 pub mod policies;
+pub mod processors;
 mod progress;
 pub mod query;
 pub mod results;
@@ -62,6 +64,10 @@ pub enum Command {
     Workers(workers::WorkersCommand),
     Apps(apps::AppsCommand),
     Deploy(deploy::DeployCommand),
+    Processors(processors::ProcessorsCommand),
+    Activate(processors::ActivateCommand),
+    Rollback(processors::RollbackCommand),
+    Diff(processors::DiffCommand),
     Submit(submit::SubmitCommand),
     Append(submit::AppendCommand),
     Release(submit::ReleaseCommand),
@@ -77,6 +83,8 @@ pub enum Command {
     Answer(query::AnswerCommand),
     Schedules(schedules::SchedulesCommand),
     Bench(bench::BenchCommand),
+    #[command(hide = true)]
+    CompileProcessor(compiler::CompilerCommand),
 }
 
 /// Logs go to stderr; `ROWMILL_LOG` chooses which, as in `ROWMILL_LOG=debug` or `ROWMILL_LOG=rowmill::worker=trace`.

@@ -11,8 +11,8 @@ use crate::blobs::{BlobSettings, Blobs};
 use crate::config::{Config, ObjectsUrl, StoreUrl};
 use crate::intake::InflateLimits;
 use crate::jobs::JobManager;
-use crate::model::SystemClock;
-use crate::sandbox::Sandbox;
+use crate::model::{CodeQuota, SystemClock};
+use crate::sandbox::{CompilerSettings, Sandbox, SandboxSettings};
 use crate::status::{RedisSettings, StatusBoard};
 use crate::store::{LogPosition, PgSettings, PgStore, SqliteStore, Store};
 use crate::worker::{WorkerError, WorkerSettings};
@@ -40,8 +40,10 @@ impl Parts {
         let settings = WorkerSettings { ends_when_idle, ..worker_settings(config) };
         // Checkers of files run beside the worker's guests.
         let checkers = u32::try_from(config.watch.files_at_once).unwrap_or(u32::MAX);
-        let sandbox = Sandbox::new(settings.instances_max().saturating_add(checkers), &cache_directory()?)?;
-        Ok(Parts { jobs: JobManager::new(store, blobs, Arc::new(status), sandbox, settings), store_is_shared })
+        let sandbox = open_sandbox(config, settings.instances_max().saturating_add(checkers))?;
+        let quota = CodeQuota { versions_max: config.processors.versions_max, bytes_max: config.processors.bytes_max };
+        let jobs = JobManager::new(store, blobs, Arc::new(status), sandbox, settings).with_code_quota(quota);
+        Ok(Parts { jobs, store_is_shared })
     }
 
     /// Begins to work where nobody else can, because the store is this process's alone.
@@ -149,6 +151,21 @@ fn blob_settings(config: &Config) -> anyhow::Result<BlobSettings> {
             ..BlobSettings::new(format!("s3://{bucket}{}{prefix}", if prefix.is_empty() { "" } else { "/" }))
         }),
     }
+}
+
+/// Uploads are compiled by this program, in processes of their own.
+fn open_sandbox(config: &Config, instances: u32) -> anyhow::Result<Sandbox> {
+    let processors = &config.processors;
+    let compiler = CompilerSettings {
+        time_max: processors.compile_time,
+        memory_max_bytes: processors.compile_memory_bytes,
+        threads: processors.compiles_at_once,
+        at_once: processors.compiles_at_once,
+        upload_max_bytes: processors.upload_max_bytes,
+        ..CompilerSettings::this_program()
+    };
+    let key = processors.key.as_ref().map(|key| key.expose().as_bytes().to_vec());
+    Ok(Sandbox::open(SandboxSettings { key, compiler, ..SandboxSettings::new(instances, cache_directory()?) })?)
 }
 
 /// What a compressed file may become.

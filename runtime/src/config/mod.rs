@@ -33,6 +33,7 @@ pub struct Config {
     pub redis: RedisConfig,
     pub objects: ObjectsConfig,
     pub worker: WorkerConfig,
+    pub processors: ProcessorsConfig,
     pub intake: IntakeConfig,
     pub watch: WatchConfig,
     pub limits: LimitsConfig,
@@ -111,6 +112,19 @@ pub struct WorkerConfig {
     pub drain_grace: Duration,
 }
 
+/// `[processors]`
+#[derive(Clone, Debug)]
+pub struct ProcessorsConfig {
+    pub upload_max_bytes: u64,
+    /// Of one app.
+    pub versions_max: u32,
+    pub bytes_max: u64,
+    pub compile_time: Duration,
+    pub compile_memory_bytes: u64,
+    pub compiles_at_once: u32,
+    pub key: Option<Secret>,
+}
+
 /// `[intake]`
 #[derive(Clone, Debug)]
 pub struct IntakeConfig {
@@ -137,6 +151,7 @@ impl Config {
         let store_url = resolved.secret("store", "url", "url_file")?;
         let redis_url = resolved.secret("redis", "url", "url_file")?;
         let secret_access_key = resolved.secret("objects", "secret_access_key", "secret_access_key_file")?;
+        let key = resolved.secret("processors", "key", "key_file")?;
         let endpoint = resolved.text("objects.endpoint");
         resolved.derive("objects.path_style", endpoint.is_some().to_string());
         Ok(Config {
@@ -162,6 +177,15 @@ impl Config {
                 lease_rows_max: resolved.count("worker.lease_rows_max"),
                 lease_target: resolved.time("worker.lease_target"),
                 drain_grace: resolved.time("worker.drain_grace"),
+            },
+            processors: ProcessorsConfig {
+                upload_max_bytes: resolved.size("processors.upload_max"),
+                versions_max: resolved.count("processors.versions_max"),
+                bytes_max: resolved.size("processors.bytes_max"),
+                compile_time: resolved.time("processors.compile_time"),
+                compile_memory_bytes: resolved.size("processors.compile_memory"),
+                compiles_at_once: resolved.count("processors.compiles_at_once"),
+                key,
             },
             intake: IntakeConfig { inflated_max: resolved.size("intake.inflated_max"), ratio_max: resolved.count("intake.ratio_max") },
             watch: WatchConfig {

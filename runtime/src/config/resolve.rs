@@ -139,7 +139,7 @@ fn written(value: &Value, setting: &Setting) -> Result<String, String> {
 
 fn shown(kind: Kind, text: String) -> Json {
     match kind {
-        Kind::Secret => Json::from("***"),
+        Kind::Secret | Kind::Key => Json::from("***"),
         Kind::StoreUrl if text.starts_with("sqlite:") => Json::from(text),
         Kind::StoreUrl | Kind::RedisUrl => Json::from(Secret::new(text).as_shown_url()),
         Kind::Count(..) => text.parse::<u64>().map_or_else(|_| Json::from(text), Json::from),

@@ -28,12 +28,17 @@ pub enum Kind {
     /// `http://` or `https://`, without user and password.
     Endpoint,
     Secret,
+    /// A secret that is used as a key: not shorter than [`KEY_BYTES_MIN`].
+    Key,
     Count(u64, u64),
     Time(Duration, Duration),
     Size(u64, u64),
     Switch,
     Choice(&'static [&'static str]),
 }
+
+/// Whoever guesses a key can make code that is run as it is.
+const KEY_BYTES_MIN: usize = 32;
 
 /// What holds when nothing is said.
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +81,7 @@ impl Kind {
             Kind::ObjectsUrl => "`file:DIR` or `s3://BUCKET/PREFIX`".to_owned(),
             Kind::Endpoint => "`https://HOST` or `http://HOST:PORT`".to_owned(),
             Kind::Secret => "text, never shown".to_owned(),
+            Kind::Key => format!("text of {KEY_BYTES_MIN} bytes or more, never shown"),
             Kind::Count(min, max) => format!("{min} to {max}"),
             Kind::Time(min, max) => format!("{} to {}", show_time(*min), show_time(*max)),
             Kind::Size(min, max) => format!("{} to {}", show_size(*min), show_size(*max)),
@@ -91,6 +97,7 @@ impl Kind {
         let is = |holds: bool| if holds { Ok(text.to_owned()) } else { Err(format!("it should be {}", self.says().replace('`', ""))) };
         match *self {
             Kind::Text | Kind::Path | Kind::Secret => is(!text.is_empty()),
+            Kind::Key => is(text.len() >= KEY_BYTES_MIN),
             Kind::StoreUrl => is(has_rest(text, &["sqlite:", "postgres://", "postgresql://"])),
             Kind::RedisUrl => is(has_rest(text, &["redis://", "rediss://", "redis+unix://", "unix://"])),
             Kind::ObjectsUrl => {
@@ -131,7 +138,7 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-use Kind::{Choice, Count, Endpoint, ObjectsUrl, Path, RedisUrl, Secret, Size, StoreUrl, Switch, Text, Time};
+use Kind::{Choice, Count, Endpoint, Key, ObjectsUrl, Path, RedisUrl, Secret, Size, StoreUrl, Switch, Text, Time};
 use SettingDefault::{Derived, Machine, Unset, Value};
 
 /// Every setting there is, in the order in which they are shown.
@@ -193,6 +200,32 @@ pub const SETTINGS: &[Setting] = &[
         Value("10s"),
         "how long rows may go on when the worker is to stop; then they are given back",
     ),
+    setting("processors", "upload_max", Size(64 << 10, 256 << 20), Value("64MiB"), "size of an uploaded component"),
+    setting("processors", "versions_max", Count(1, 100_000), Value("100"), "versions that an app keeps, all its operations together"),
+    setting("processors", "bytes_max", Size(1 << 20, 1 << 40), Value("1GiB"), "size of the uploads of these versions together"),
+    setting(
+        "processors",
+        "compile_time",
+        Time(seconds(1), seconds(3_600)),
+        Value("2m"),
+        "how long one upload may be compiled; then the compiler is killed",
+    ),
+    setting("processors", "compile_memory", Size(256 << 20, 64 << 30), Value("2GiB"), "address space of the process that compiles"),
+    setting(
+        "processors",
+        "compiles_at_once",
+        Count(1, 64),
+        Machine { says: "half the cores", value: || cores().div_euclid(2).clamp(1, 64).to_string() },
+        "uploads that one process compiles at the same time, each with as many threads; of each app one",
+    ),
+    setting(
+        "processors",
+        "key",
+        Key,
+        Unset,
+        "the key by which the processes of an installation know compiled code as their own; without it each cache has a key of its own, and compiled code is not shared through the object store",
+    ),
+    setting("processors", "key_file", Path, Unset, "a file that holds processors.key, instead of it"),
     setting("intake", "inflated_max", Size(1 << 10, 1 << 40), Value("16GiB"), "how much may come out of a compressed file; one with more is refused"),
     setting(
         "intake",

@@ -45,6 +45,7 @@ mod error;
 mod files;
 mod key;
 mod policies;
+mod processors;
 mod queries;
 mod request;
 mod schedules;
@@ -57,12 +58,13 @@ use tokio_util::sync::CancellationToken;
 pub use self::error::JobError;
 pub use self::files::{KeepError, KeptFile};
 pub use self::key::KEY_BYTES_MAX;
+pub use self::processors::VersionDiff;
 pub use self::queries::{QueryResult, QueryState};
 pub use self::request::{BatchRequest, QueryRequest};
 pub use self::schedules::{ScheduleRequest, Scheduled};
 
 use crate::blobs::Blobs;
-use crate::model::{Batch, BatchId};
+use crate::model::{Batch, BatchId, CodeQuota};
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
 use crate::schedule::Ticker;
@@ -76,6 +78,7 @@ pub struct JobManager {
     shared: Arc<Shared>,
     /// The only app whose batches can be used through this one.
     only_app: Option<String>,
+    code_quota: CodeQuota,
 }
 
 struct Shared {
@@ -91,13 +94,17 @@ impl JobManager {
     /// Works with these. Any number of processes may have one over the same PostgreSQL database, object store and Redis.
     pub fn new(store: Arc<dyn Store>, blobs: Blobs, status: Arc<StatusBoard>, sandbox: Sandbox, worker: WorkerSettings) -> JobManager {
         let registry = Arc::new(Registry::new(sandbox, blobs.clone()));
-        JobManager { shared: Arc::new(Shared { store, blobs, status, registry, worker, shutdown: CancellationToken::new() }), only_app: None }
+        JobManager {
+            shared: Arc::new(Shared { store, blobs, status, registry, worker, shutdown: CancellationToken::new() }),
+            only_app: None,
+            code_quota: CodeQuota::default(),
+        }
     }
 
     /// The same, for one app alone: to everything else it says that it is not there.
     #[must_use]
     pub fn restricted_to(&self, app: impl Into<String>) -> JobManager {
-        JobManager { shared: Arc::clone(&self.shared), only_app: Some(app.into()) }
+        JobManager { shared: Arc::clone(&self.shared), only_app: Some(app.into()), code_quota: self.code_quota }
     }
 
     /// Claims and runs what was submitted, here or elsewhere, and submits what schedules ask for, until [`JobManager::shutdown`]. Rows that run then come to their end, for the settings'

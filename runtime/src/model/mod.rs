@@ -26,7 +26,7 @@ pub use limits::Limits;
 pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict};
 pub use policy::{NoRate, PartialTerms, Policy, Rate};
 pub use pooler::Pooler;
-pub use processor::ProcessorVersion;
+pub use processor::{CodeQuota, NOTE_BYTES_MAX, NewVersion, ProcessorVersion, RegisteredVersion};
 pub use schedule::{
     ComingTicks, Missed, NewSchedule, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, ScheduleKey, TickAction, TickEnd, TickKey,
 };

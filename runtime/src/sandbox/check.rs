@@ -1,18 +1,16 @@
 //! Files through a checker.
 
 use tokio_util::sync::CancellationToken;
-use wasmtime::component::Linker;
 use wasmtime::{Engine, Store};
 
-use super::LoadError;
 use super::bindings::file_check::exports::rowmill::jobs::file_check as contract;
 use super::bindings::file_check::{FileChecker, FileCheckerPre};
 use super::bindings::types;
-use super::cache::CompiledCache;
 use super::ending::ending_of_init;
 use super::guest::{GuestState, make_store};
-use super::load::{check_imports, compile, exports_of, list};
+use super::load::{check_imports, exports_of, list, take};
 use super::session::{Allowance, Guarded, arm, guard, started, stopped_ending, within_fuel};
+use super::{Inner, LoadError};
 use crate::model::{Ending, INPUT_BYTES_MAX, JsonText, Limits, Message, NewRow};
 
 const FILE_CHECK: &str = "rowmill:jobs/file-check@0.1.0";
@@ -79,8 +77,9 @@ pub struct CheckSession {
     context: JsonText,
 }
 
-pub(super) fn load(engine: &Engine, linker: &Linker<GuestState>, cache: &CompiledCache, wasm: &[u8]) -> Result<Checker, LoadError> {
-    let (component, digest) = compile(engine, cache, wasm)?;
+pub(super) fn load(sandbox: &Inner, wasm: &[u8]) -> Result<Checker, LoadError> {
+    let (component, digest) = take(sandbox, wasm)?;
+    let Inner { engine, linker, .. } = sandbox;
     let exports = exports_of(engine, &component);
     if !exports.iter().any(|name| name == FILE_CHECK) {
         return Err(LoadError::NoChecker { exports: list(&exports) });

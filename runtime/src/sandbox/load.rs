@@ -6,11 +6,11 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
-use super::LoadError;
 use super::bindings::{batch, slow_query};
-use super::cache::CompiledCache;
+use super::compile::compile;
 use super::guest::{GuestState, make_store};
-use super::lift::to_component;
+use super::inspect::inspect;
+use super::{Inner, LoadError};
 use crate::model::{Limits, ProcessorKind, hex};
 
 const BATCH: &str = "rowmill:jobs/batch@0.1.0";
@@ -41,6 +41,26 @@ impl Processor {
             World::SlowQuery(_) => ProcessorKind::SlowQuery,
         }
     }
+
+    /// The names of what it imports and exports, in order.
+    pub fn interface(&self) -> Interface {
+        let component = match &self.world {
+            World::Batch(pre) => pre.instance_pre().component(),
+            World::SlowQuery(pre) => pre.instance_pre().component(),
+        };
+        let mut imports: Vec<String> = component.component_type().imports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+        let mut exports = exports_of(&self.engine, component);
+        imports.sort();
+        exports.sort();
+        Interface { imports, exports }
+    }
+}
+
+/// What a processor imports and exports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
 }
 
 /// Everything a guest may import, whether or not it is granted.
@@ -52,33 +72,44 @@ pub(super) fn make_linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState
     Ok(linker)
 }
 
-pub(super) fn load(engine: &Engine, linker: &Linker<GuestState>, cache: &CompiledCache, wasm: &[u8]) -> Result<Processor, LoadError> {
-    let (component, digest) = compile(engine, cache, wasm)?;
-    prepare(engine, linker, &component, digest)
+pub(super) fn load(sandbox: &Inner, wasm: &[u8]) -> Result<Processor, LoadError> {
+    let (component, digest) = take(sandbox, wasm)?;
+    prepare(&sandbox.engine, &sandbox.linker, &component, digest)
 }
 
-/// A component's code, from the cache when it is there, and the digest of its upload.
-pub(super) fn compile(engine: &Engine, cache: &CompiledCache, wasm: &[u8]) -> Result<(Component, String), LoadError> {
-    let digest = hex(&Sha256::digest(wasm));
-    let component = match cache.load(engine, &digest) {
-        Some(component) => component,
-        None => {
-            let component = Component::new(engine, to_component(engine, wasm)?).map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
-            cache.save(&digest, &component);
-            component
-        }
-    };
+/// A component's code, from the cache when it is there, else from the compiler; and the digest of its upload.
+pub(super) fn take(sandbox: &Inner, wasm: &[u8]) -> Result<(Component, String), LoadError> {
+    let Inner { engine, cache, compiler, .. } = sandbox;
+    inspect(wasm, compiler.upload_max_bytes)?;
+    let digest = digest_of(wasm);
+    if let Some(component) = cache.load(engine, &digest) {
+        return Ok((component, digest));
+    }
+    let _compiling = cache.lock(&digest);
+    // The one that held the lock before may have compiled it.
+    if let Some(component) = cache.load(engine, &digest) {
+        return Ok((component, digest));
+    }
+    let code = compile(compiler, engine, cache.engine_hash(), wasm)?;
+    let component = cache.add(engine, &digest, &code).map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
+    tracing::info!(digest, upload_bytes = wasm.len(), code_bytes = code.len(), "compiled");
     Ok((component, digest))
 }
 
-pub(super) fn load_compiled(
-    engine: &Engine,
-    linker: &Linker<GuestState>,
-    cache: &CompiledCache,
-    digest: &str,
-) -> Option<Result<Processor, LoadError>> {
-    let component = cache.load(engine, digest)?;
-    Some(prepare(engine, linker, &component, digest.to_owned()))
+pub(super) fn digest_of(wasm: &[u8]) -> String {
+    hex(&Sha256::digest(wasm))
+}
+
+/// A processor whose compiled code is in the cache.
+pub(super) fn load_compiled(sandbox: &Inner, digest: &str) -> Option<Result<Processor, LoadError>> {
+    let component = sandbox.cache.load(&sandbox.engine, digest)?;
+    Some(prepare(&sandbox.engine, &sandbox.linker, &component, digest.to_owned()))
+}
+
+/// The same for code that was sealed elsewhere, which is put into the cache. None when it is not this installation's.
+pub(super) fn load_sealed(sandbox: &Inner, digest: &str, sealed: &[u8]) -> Option<Result<Processor, LoadError>> {
+    let component = sandbox.cache.adopt(&sandbox.engine, digest, sealed)?;
+    Some(prepare(&sandbox.engine, &sandbox.linker, &component, digest.to_owned()))
 }
 
 /// Checks compiled code, and makes it ready to be instantiated.

@@ -93,7 +93,7 @@ impl TermsRow {
     }
 }
 
-/// The newest version for an operation as a query returns it, with the terms of the policies of the operation and of its app: version, kind, digest, created_at,
+/// The active version for an operation as a query returns it, with the terms of the policies of the operation and of its app: version, kind, digest, created_at,
 /// terms, terms.
 pub(super) type OpRow = (i64, String, String, i64, Option<String>, Option<String>);
 

@@ -11,6 +11,7 @@ mod rules;
 mod scheduled;
 mod sizing;
 mod sqlite;
+mod versions;
 
 use std::time::Duration;
 
@@ -19,13 +20,14 @@ use tokio::sync::broadcast;
 
 use crate::model::{
     App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, FinishLease, JsonText, Lease, LeaseKey,
-    LeasedRow, NewBatch, NewRow, NewSchedule, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult,
-    Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome,
+    RegisteredVersion, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 pub use events::StoreEvent;
 pub use postgres::{LogPosition, PgConnection, PgSettings, PgStore, SchemaState};
 pub use sqlite::SqliteStore;
+pub use versions::VersionError;
 
 /// Output files of one batch, at most: each is open while the batch is joined.
 pub const FILES_PER_BATCH_MAX: usize = 64;
@@ -56,6 +58,8 @@ pub enum StoreError {
     },
     #[error("{0}")]
     Invalid(String),
+    #[error(transparent)]
+    Version(#[from] VersionError),
     #[error("the store at {place} is in use by another process")]
     InUse { place: String },
     #[error("the store failed while it was to {doing}")]
@@ -293,13 +297,35 @@ pub trait Store: Send + Sync + 'static {
     /// The apps that are registered, by name.
     async fn list_apps(&self) -> Result<Vec<App>, StoreError>;
 
-    /// Registers code for an app and an operation as its newest version. Returns that of the newest version, when it is the same code.
+    /// Registers code for an app and an operation as its newest version, and makes it the active one where that is wanted. Returns the newest version when that is the same code.
     ///
     /// # Errors
-    /// `Invalid` for a name as in [`Store::put_app`].
-    async fn put_processor(&self, app: &str, op: &str, kind: ProcessorKind, digest: &str) -> Result<ProcessorVersion, StoreError>;
+    /// `Invalid` for a name as in [`Store::put_app`], and for a note that is too long. `Version`: a quota; code that is being removed; and as for [`Store::activate_processor`].
+    async fn put_processor(&self, new: &NewVersion) -> Result<ProcessorVersion, StoreError>;
 
-    /// The newest version for an app and an operation, whatever its letters' case, with the terms that the policies of the operation and of its app give to what is
+    /// Lets a version serve what is submitted from now on. One that does already is left as it is.
+    ///
+    /// # Errors
+    /// `Version`: there is none; a schedule that is not paused submits what is of the other kind.
+    async fn activate_processor(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError>;
+
+    /// Lets the version serve that was active before the one that is, and was not removed. The next rollback goes back further.
+    ///
+    /// # Errors
+    /// `Version`: nothing was active before; a schedule as for [`Store::activate_processor`].
+    async fn rollback_processor(&self, app: &str, op: &str) -> Result<ProcessorVersion, StoreError>;
+
+    /// Removes a version: nothing is submitted with it any more. Its number is not given again. Returns the digests of code that no version has any more; whoever called removes it from the object
+    /// store, within some minutes, and then says so ([`Store::forget_code`]).
+    ///
+    /// # Errors
+    /// `Version`: there is none; it is active; a batch uses it that has not ended.
+    async fn remove_processor(&self, app: &str, op: &str, version: u32) -> Result<Vec<String>, StoreError>;
+
+    /// Code is not in the object store any more: it can be registered again.
+    async fn forget_code(&self, digest: &str) -> Result<(), StoreError>;
+
+    /// The active version for an app and an operation, whatever its letters' case, with the terms that the policies of the operation and of its app give to what is
     /// submitted.
     async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError>;
 
@@ -321,8 +347,8 @@ pub trait Store: Send + Sync + 'static {
     /// Takes a policy back. Whether there was one.
     async fn remove_policy(&self, app: &str, op: Option<&str>) -> Result<bool, StoreError>;
 
-    /// All versions, of one app or of all, by app, operation and version.
-    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError>;
+    /// All versions that were not removed, of one app or of all, by app, operation and version. Batches are counted for one app alone.
+    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<RegisteredVersion>, StoreError>;
 
     /// A worker's sign of life; the first registers it. One that was not seen for a day is forgotten.
     async fn beat_worker(&self, worker: &WorkerInfo) -> Result<(), StoreError>;

@@ -29,6 +29,7 @@ use self::lane::Lane;
 use crate::blobs::{BlobError, Blobs};
 use crate::model::{ClaimedWork, ProcessorKind};
 use crate::registry::Registry;
+use crate::sandbox::LoadError;
 use crate::status::StatusBoard;
 use crate::store::{Store, StoreError};
 
@@ -44,6 +45,8 @@ pub enum WorkerError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    #[error("a processor cannot be made ready")]
+    Compiler(#[source] LoadError),
 }
 
 /// What the worker works with.

@@ -141,20 +141,24 @@ impl Worker {
         }
     }
 
-    /// The batch's code, or a sentence for its rows. When the object store fails it is asked again for a while: until then the lease is kept, not its rows failed.
+    /// The batch's code, or a sentence for its rows. When the object store or the compiler fails it is asked again for a while: until then the lease is kept, not its rows failed.
     async fn find_processor(&self, batch: &Batch, held: &HeldLease) -> Result<Result<Processor, String>, WorkerError> {
         let mut pauses = Pauses::default();
         let given_up_at = Instant::now() + CODE_PATIENCE;
         loop {
             match self.registry.find(batch).await {
                 Ok(processor) => return Ok(Ok(processor)),
-                Err(FindError::Unusable(reason)) => return Ok(Err(reason)),
-                Err(FindError::Blobs(error)) => {
+                Err(error) => {
+                    let error = match error {
+                        FindError::Blobs(error) => WorkerError::from(error),
+                        FindError::Compiler(error) => WorkerError::Compiler(error),
+                        FindError::Unusable(reason) => return Ok(Err(reason)),
+                    };
                     let waits = self.settings.outlasts_failures && !held.cancel.is_cancelled() && !self.drain.is_cancelled();
                     if !waits || Instant::now() > given_up_at {
-                        return Err(error.into());
+                        return Err(error);
                     }
-                    self.report("cannot read a processor", error.into());
+                    self.report("cannot read a processor", error);
                     tokio::select! {
                         () = held.cancel.cancelled() => {}
                         () = self.drain.cancelled() => {}

@@ -100,6 +100,7 @@ impl Worker {
             match self.keeping(lease, self.registry.find(&batch)).await? {
                 Err(FindError::Unusable(reason)) => Some(reason),
                 Err(FindError::Blobs(error)) => return Err(error.into()),
+                Err(FindError::Compiler(error)) => return Err(WorkerError::Compiler(error)),
                 Ok(processor) => {
                     let limits = match self.assignments.get(batch.id) {
                         Some(assignment) => assignment.limits.clone(),

@@ -129,21 +129,6 @@ pub async fn slow_queries_and_batches_are_claimed_apart(kit: Kit) {
     }
 }
 
-pub async fn a_new_code_is_a_new_version(kit: Kit) {
-    let put = |digest: &'static str| kit.store.put_processor("a", "Op", ProcessorKind::Batch, digest);
-    assert_eq!(kit.store.find_op("a", "op").await.unwrap(), None);
-    let versions = [put("one").await, put("one").await, put("two").await, put("one").await].map(|version| version.unwrap().version);
-    assert_eq!(versions, [1, 1, 2, 3]);
-    kit.store.put_processor("b", "op", ProcessorKind::SlowQuery, "one").await.unwrap();
-    let (newest, _) = kit.store.find_op("a", "OP").await.unwrap().unwrap();
-    assert_eq!((newest.op.as_str(), newest.version, newest.digest.as_str(), newest.kind), ("op", 3, "one", ProcessorKind::Batch));
-    let listed = |versions: Vec<rowmill::model::ProcessorVersion>| versions.into_iter().map(|v| (v.app, v.version)).collect::<Vec<_>>();
-    let of_a = listed(kit.store.list_processors(Some("a")).await.unwrap());
-    assert_eq!(of_a, [1, 2, 3].map(|version| ("a".to_owned(), version)));
-    assert_eq!(listed(kit.store.list_processors(None).await.unwrap()).len(), 4);
-    is_invalid(kit.store.put_processor(&"n".repeat(256), "op", ProcessorKind::Batch, "one").await);
-}
-
 pub async fn workers_are_seen_with_what_they_run(kit: Kit) {
     let info = |name: &str| WorkerInfo { name: name.to_owned(), host: "host".to_owned(), pid: 7, slots: 4, query_slots: 2, draining: false };
     kit.store.beat_worker(&info("worker")).await.unwrap();

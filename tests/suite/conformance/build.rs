@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use rowmill::model::{
-    BatchCounts, BatchId, ClaimRequest, JsonText, LeasedRow, NewBatch, NewRow, Piece, ProcessorKind, RowResult, RowStatus, Terms, Verdict,
+    BatchCounts, BatchId, ClaimRequest, CodeQuota, JsonText, LeasedRow, NewBatch, NewRow, NewVersion, Piece, ProcessorKind, RowResult, RowStatus,
+    Terms, Verdict,
 };
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -24,6 +25,20 @@ pub fn batch() -> NewBatch {
         terms: Terms::default(),
         hold: false,
         request_digest: None,
+    }
+}
+
+/// A version that serves from then on.
+pub fn version(app: &str, op: &str, kind: ProcessorKind, digest: &str) -> NewVersion {
+    NewVersion {
+        app: app.to_owned(),
+        op: op.to_owned(),
+        kind,
+        digest: digest.to_owned(),
+        size_bytes: 1_000,
+        note: None,
+        activate: true,
+        quota: CodeQuota::default(),
     }
 }
 

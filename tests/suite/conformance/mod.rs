@@ -30,6 +30,7 @@ mod terms;
 mod texts;
 mod ticker;
 mod ticks;
+mod versions;
 mod workers;
 
 mod postgres;
@@ -48,8 +49,21 @@ macro_rules! conformance {
                 an_app_that_was_idle_does_not_wait_for_another
                 an_app_that_was_idle_saves_up_little
                 slow_queries_and_batches_are_claimed_apart
-                a_new_code_is_a_new_version
                 workers_are_seen_with_what_they_run
+            }
+            versions {
+                a_new_code_is_a_new_version
+                a_version_serves_when_it_is_active_and_no_other
+                a_rollback_goes_back_through_what_was_active
+                a_version_that_was_removed_is_gone_and_its_number_with_it
+                a_version_in_use_is_not_removed
+                nothing_is_submitted_with_a_version_that_was_removed
+                code_goes_with_the_last_version_that_has_it
+                a_removal_that_died_is_taken_over_by_the_next
+                an_app_keeps_no_more_versions_and_code_than_it_may
+                a_version_of_the_other_kind_is_not_put_under_a_schedule
+                versions_are_listed_with_the_batches_that_use_them
+                a_note_may_be_any_text
             }
             submit {
                 a_batch_comes_back_as_it_was_submitted
@@ -312,7 +326,7 @@ macro_rules! conformance {
                 what_a_tick_did_is_there_after_a_crash
             }
             ticker {
-                what_is_due_is_submitted_with_the_newest_processor
+                what_is_due_is_submitted_with_the_active_processor
                 missed_ticks_are_skipped_submitted_once_or_each
                 of_more_missed_ticks_than_a_hundred_the_last_are_submitted
                 a_tick_without_a_processor_says_so_and_the_next_is_submitted

@@ -194,7 +194,7 @@ async fn what_cannot_be_submitted_is_refused_with_a_sentence(site: Site) {
     let jobs = &site.jobs;
     let request = || BatchRequest::new("bank", "validate");
     let said = refused!(jobs.batch_submit(BatchRequest::new("bank", "Nope").with_rows(vec![transaction(1)])).await, JobError::NoProcessor { .. });
-    assert_eq!(said, "app \"bank\" has no processor for the operation \"nope\": register one first (rowmill deploy)");
+    assert_eq!(said, "app \"bank\" has no processor that serves the operation \"nope\": deploy one and activate it (rowmill deploy --activate)");
     refused!(jobs.batch_submit(BatchRequest::new("ban", "kvalidate").with_rows(vec![transaction(1)])).await, JobError::NoProcessor { .. });
     let said = refused!(jobs.batch_submit(BatchRequest::new("bank", "statement").with_rows(vec![transaction(1)])).await, JobError::OtherKind { .. });
     assert!(said.contains("is of the kind slow_query, and this needs batch"), "{said}");

@@ -20,7 +20,7 @@ use crate::blobs::Blobs;
 use crate::export::{Summary, export_batch};
 use crate::model::{Batch, BatchStatus, BatchStep, ProcessorKind, SystemClock, without_controls};
 use crate::registry::Registry;
-use crate::sandbox::{Processor, Sandbox};
+use crate::sandbox::{CompilerSettings, Processor, Sandbox, SandboxSettings};
 use crate::status::StatusBoard;
 use crate::store::{SqliteStore, Store};
 use crate::worker::{Worker, WorkerSettings};
@@ -88,7 +88,8 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
 }
 
 fn make_sandbox(settings: &WorkerSettings) -> anyhow::Result<Sandbox> {
-    Ok(Sandbox::new(settings.instances_max(), &cache_directory()?)?)
+    let settings = SandboxSettings::new(settings.instances_max(), cache_directory()?);
+    Ok(Sandbox::open(SandboxSettings { compiler: CompilerSettings::this_program(), ..settings })?)
 }
 
 fn load_processor(args: &RunArgs, sandbox: &Sandbox) -> anyhow::Result<Processor> {

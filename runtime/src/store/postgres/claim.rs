@@ -89,7 +89,7 @@ impl WorkRow {
     fn work(self) -> Result<ClaimedWork, StoreError> {
         let lease = self.lease.lease();
         let whole = !self.batch.context.is_empty();
-        let batch = whole.then(|| Ok((self.batch.batch(lease.batch)?, Some(decoded(app_of(self.app)?))))).transpose()?;
+        let batch = whole.then(|| Ok::<_, StoreError>((self.batch.batch(lease.batch)?, Some(decoded(app_of(self.app)?))))).transpose()?;
         Ok(ClaimedWork { lease, batch, rows: self.with_rows.then(|| self.rows.rows()) })
     }
 }

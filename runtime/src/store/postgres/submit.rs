@@ -9,9 +9,9 @@ use super::connect::{PgStore, refuse};
 use super::listen::{CHANNEL, write};
 use super::text::{INPUT_END, encode};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
-use crate::store::StoreError;
 use crate::store::columns::{count, failed, failure_limit, retry_json, status_of};
 use crate::store::rules::{NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
+use crate::store::{StoreError, VersionError};
 
 /// Rows of one statement, at most, and their bytes. Arrays need no protocol of their own, as COPY does.
 const ROWS_PER_INSERT: usize = 10_000;
@@ -87,9 +87,10 @@ impl<'a> New<'a> {
                 INSERT INTO rowmill.batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, fresh,
                     row_count, line_last, lines_ascend, input_bytes_max, submitted_at, request_digest, retry_rule, start_at, deferred, deadline_at,
                     failures_max, failures_percent, row_micros)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()), $22, $23, $24, $24 IS NOT NULL, $25,
+                SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()), $22, $23, $24, $24 IS NOT NULL, $25,
                     $26, $27,
-                    (SELECT p.row_micros FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6))
+                    (SELECT p.row_micros FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6)
+                WHERE NOT EXISTS (SELECT FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6 AND p.removed_at IS NOT NULL)
                 ON CONFLICT (batch_id) DO NOTHING RETURNING batch_key),
              written AS (
                 INSERT INTO rowmill.rows (batch_key, line, row_no, input, rejected)
@@ -131,14 +132,15 @@ impl<'a> New<'a> {
         if let [(key,)] = written[..] {
             return Ok(Some(key));
         }
-        // Whoever wrote it has committed: the insert waited for that.
+        // It is there, and whoever wrote it has committed: the insert waited for that. Or its version was removed.
         let known: Vec<Option<String>> = sqlx::query_scalar("SELECT request_digest FROM rowmill.batches WHERE batch_id = $1")
             .persistent(named)
             .bind(id.uuid())
             .fetch_all(db)
             .await
             .map_err(failed("look up a batch"))?;
-        was_submitted(*id, known.into_iter().flatten().next().as_deref(), request_digest.as_deref()).map(|()| None)
+        let known = known.into_iter().next().ok_or(VersionError::Removed { version: *processor_version })?;
+        was_submitted(*id, known.as_deref(), request_digest.as_deref()).map(|()| None)
     }
 }
 

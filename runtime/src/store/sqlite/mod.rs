@@ -9,9 +9,11 @@ mod leases;
 mod policies;
 mod read;
 mod record;
+mod removals;
 mod schedules;
 mod submit;
 mod ticks;
+mod versions;
 mod workers;
 
 use std::fs::File;
@@ -32,8 +34,8 @@ use super::events::Events;
 use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
     App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, Schedule, ScheduleKey,
-    TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    NewRow, NewSchedule, NewVersion, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RegisteredVersion,
+    RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -271,12 +273,28 @@ impl Store for SqliteStore {
         apps::list_apps(self).await
     }
 
-    async fn put_processor(&self, app: &str, op: &str, kind: ProcessorKind, digest: &str) -> Result<ProcessorVersion, StoreError> {
-        apps::put_processor(self, app, op, kind, digest).await
+    async fn put_processor(&self, new: &NewVersion) -> Result<ProcessorVersion, StoreError> {
+        versions::put_processor(self, new).await
+    }
+
+    async fn activate_processor(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
+        versions::activate_processor(self, app, op, version).await
+    }
+
+    async fn rollback_processor(&self, app: &str, op: &str) -> Result<ProcessorVersion, StoreError> {
+        versions::rollback_processor(self, app, op).await
+    }
+
+    async fn remove_processor(&self, app: &str, op: &str, version: u32) -> Result<Vec<String>, StoreError> {
+        removals::remove_processor(self, app, op, version).await
+    }
+
+    async fn forget_code(&self, digest: &str) -> Result<(), StoreError> {
+        removals::forget_code(self, digest).await
     }
 
     async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
-        apps::find_op(self, app, op).await
+        versions::find_op(self, app, op).await
     }
 
     async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError> {
@@ -295,8 +313,8 @@ impl Store for SqliteStore {
         policies::remove_policy(self, app, op).await
     }
 
-    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {
-        apps::list_processors(self, app).await
+    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<RegisteredVersion>, StoreError> {
+        versions::list_processors(self, app).await
     }
 
     async fn beat_worker(&self, worker: &WorkerInfo) -> Result<(), StoreError> {

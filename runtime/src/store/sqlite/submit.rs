@@ -8,7 +8,7 @@ use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp};
 use crate::store::columns::{count, failed, failure_limit, retry_json};
 use crate::store::rules::{NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
-use crate::store::{StoreError, StoreEvent};
+use crate::store::{StoreError, StoreEvent, VersionError};
 
 pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
     check_submit(&batch, &rows)?;
@@ -30,8 +30,10 @@ pub(super) async fn insert_batch(db: &mut SqliteConnection, now: Timestamp, batc
     let inserted = sqlx::query(
         "INSERT INTO batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at,
             request_digest, retry_rule, start_at, deferred, deadline_at, failures_max, failures_percent, row_micros)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14 IS NOT NULL, ?15, ?16, ?17,
-            (SELECT row_micros FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6)) ON CONFLICT (batch_id) DO NOTHING",
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14 IS NOT NULL, ?15, ?16, ?17,
+            (SELECT row_micros FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6)
+         WHERE NOT EXISTS (SELECT 1 FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6 AND removed_at IS NOT NULL)
+         ON CONFLICT (batch_id) DO NOTHING",
     )
     .bind(batch.id.to_string())
     .bind(batch.app)
@@ -54,11 +56,13 @@ pub(super) async fn insert_batch(db: &mut SqliteConnection, now: Timestamp, batc
     .await
     .map_err(failed("submit a batch"))?;
     if inserted.rows_affected() == 0 {
-        let known: Option<String> = sqlx::query_scalar("SELECT request_digest FROM batches WHERE batch_id = ?")
+        // It is there, or its version was removed.
+        let known: Option<Option<String>> = sqlx::query_scalar("SELECT request_digest FROM batches WHERE batch_id = ?")
             .bind(batch.id.to_string())
-            .fetch_one(&mut *db)
+            .fetch_optional(&mut *db)
             .await
             .map_err(failed("look up a batch"))?;
+        let known = known.ok_or(VersionError::Removed { version: batch.processor_version })?;
         return was_submitted(batch.id, known.as_deref(), batch.request_digest.as_deref()).map(|()| false);
     }
     insert_rows(db, inserted.last_insert_rowid(), rows).await?;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rowmill::model::{
     self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RowResult, RowStatus, ScheduleKey,
-    TickAction, TickEnd, TickKey, Timestamp, Verdict, WorkerInfo, WorkerRecord,
+    NewRow, NewSchedule, NewVersion, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RegisteredVersion,
+    RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, Verdict, WorkerInfo, WorkerRecord,
 };
 use rowmill::store::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
@@ -293,8 +293,24 @@ impl Store for Faulty {
         self.store.list_apps().await
     }
 
-    async fn put_processor(&self, app: &str, op: &str, kind: ProcessorKind, digest: &str) -> Result<ProcessorVersion, StoreError> {
-        self.store.put_processor(app, op, kind, digest).await
+    async fn put_processor(&self, new: &NewVersion) -> Result<ProcessorVersion, StoreError> {
+        self.store.put_processor(new).await
+    }
+
+    async fn activate_processor(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
+        self.store.activate_processor(app, op, version).await
+    }
+
+    async fn rollback_processor(&self, app: &str, op: &str) -> Result<ProcessorVersion, StoreError> {
+        self.store.rollback_processor(app, op).await
+    }
+
+    async fn remove_processor(&self, app: &str, op: &str, version: u32) -> Result<Vec<String>, StoreError> {
+        self.store.remove_processor(app, op, version).await
+    }
+
+    async fn forget_code(&self, digest: &str) -> Result<(), StoreError> {
+        self.store.forget_code(digest).await
     }
 
     async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
@@ -325,7 +341,7 @@ impl Store for Faulty {
         self.store.abort_overdue().await
     }
 
-    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {
+    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<RegisteredVersion>, StoreError> {
         self.store.list_processors(app).await
     }
 
