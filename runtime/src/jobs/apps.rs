@@ -3,7 +3,7 @@
 use bytes::Bytes;
 
 use super::{JobError, JobManager};
-use crate::model::{App, PartialTerms, ProcessorKind, ProcessorVersion, WorkerRecord};
+use crate::model::{App, Grants, PartialTerms, ProcessorKind, ProcessorVersion, WorkerRecord};
 
 impl JobManager {
     /// Registers an app, or changes its weight and limits. An app that was never registered has the defaults.
@@ -24,6 +24,28 @@ impl JobManager {
     pub async fn register_app(&self, app: &App) -> Result<(), JobError> {
         self.check_app(&app.name)?;
         Ok(self.shared.store.put_app(app).await?)
+    }
+
+    /// Changes what the processors of an app may reach beyond their rows. False, and nothing is changed, when something else than `from` is granted to it by now:
+    /// read it again. Whoever may use one app only cannot grant it anything.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager) -> anyhow::Result<()> {
+    /// use rowmill::model::{Grants, HttpGrant};
+    ///
+    /// let http = HttpGrant { allow: ["https://api.example.com".parse()?].into(), ..HttpGrant::default() };
+    /// jobs.set_grants("bank", &Grants::default(), &Grants { http: Some(http), ..Grants::default() }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::OnlyOperators`]; [`JobError::Store`] for grants that cannot be.
+    pub async fn set_grants(&self, app: &str, from: &Grants, to: &Grants) -> Result<bool, JobError> {
+        match &self.only_app {
+            Some(allowed) => Err(JobError::OnlyOperators { allowed: allowed.clone() }),
+            None => Ok(self.shared.store.set_grants(app, from, to).await?),
+        }
     }
 
     /// The apps that are registered, by name.
@@ -86,6 +108,8 @@ impl JobManager {
     async fn register(&self, app: &str, op: &str, wasm: Bytes, wanted: Option<ProcessorKind>) -> Result<ProcessorVersion, JobError> {
         self.check_app(app)?;
         let processor = self.shared.registry.load(wasm.clone()).await.map_err(JobError::Unusable)?;
+        let granted = self.shared.store.read_app(app).await?.map(|app| app.grants).unwrap_or_default();
+        processor.check_grants(app, &granted).map_err(JobError::Unusable)?;
         let kind = processor.kind();
         if let Some(wanted) = wanted.filter(|wanted| *wanted != kind) {
             return Err(JobError::OtherKind { app: app.to_owned(), op: op.to_lowercase(), found: kind, wanted });

@@ -3,14 +3,18 @@
 
 mod bindings;
 mod cache;
+mod capabilities;
 mod check;
 mod ending;
 mod engine;
 mod guest;
+mod http;
+mod key_value;
 mod lift;
 mod limiter;
 mod load;
 mod log;
+mod mask;
 mod session;
 
 use std::path::Path;
@@ -22,9 +26,13 @@ use wasmtime::component::Linker;
 use self::cache::CompiledCache;
 use self::guest::GuestState;
 
+pub use capabilities::Capabilities;
 pub use check::{CheckError, CheckSession, CheckSpec, CheckedFile, Checker, Finding};
 pub use guest::ProgressSink;
+pub use http::{Http, HttpBody, HttpCapability, HttpFailure, HttpFailureKind, HttpTimes};
+pub use key_value::KeyValue;
 pub use load::Processor;
+pub use mask::Masks;
 pub use session::{Session, SessionSpec};
 
 // What limits may allow, the engine has room for.
@@ -75,6 +83,8 @@ pub enum LoadError {
     NoChecker { exports: String },
     #[error("this component imports what no processor is given: {imports}")]
     UnknownImport { imports: String },
+    #[error("this component imports what app {app:?} was not granted: {missing}")]
+    NotGranted { app: String, missing: String },
     #[error("this component does not fit the interfaces of rowmill:jobs@0.1.0: {0}")]
     Mismatch(String),
 }
