@@ -74,8 +74,6 @@ enum Step {
 #[serde(rename_all = "kebab-case")]
 enum Place {
     Log,
-    /// In two entries.
-    TwoLogs,
     /// Behind so much that it is cut off.
     LongLog,
     Message,
@@ -167,11 +165,6 @@ fn said(done: Result<Value, String>) -> Value {
 fn tell(value: String, place: &Place, told: &mut Told) -> Result<(), Failure> {
     match place {
         Place::Log => host::info(format!("it is {value}, really")),
-        Place::TwoLogs => {
-            let (one, other) = value.split_at(value.len() / 2);
-            host::info(format!("it begins with {one}"));
-            host::info(format!("{other} is its end"));
-        }
         Place::LongLog => {
             for _ in 0..4_000 {
                 host::info(&value);

@@ -101,7 +101,7 @@ pub fn run(args: &AppsCommand) -> anyhow::Result<ExitCode> {
                 print(listed, args.json)?;
             }
             Some(AppsAction::Show(show)) => super::grants::show(&*store, &show.app, args.json).await?,
-            Some(AppsAction::Grant(grant)) => super::grants::change(&*store, &grant.app, args.json, |grants| grant.add_to(grants)).await?,
+            Some(AppsAction::Grant(grant)) => super::grants::change(&*store, &grant.app, args.json, |grants| grant.options.add_to(grants)).await?,
             Some(AppsAction::Revoke(revoke)) => super::grants::change(&*store, &revoke.app, args.json, |grants| revoke.take_from(grants)).await?,
             None => print(list(&*store).await?, args.json)?,
         }

@@ -25,6 +25,13 @@ pub struct AppsShow {
 #[derive(Debug, Args)]
 pub struct AppsGrant {
     pub app: String,
+    #[command(flatten)]
+    pub options: GrantOptions,
+}
+
+/// What is granted.
+#[derive(Debug, Args)]
+pub struct GrantOptions {
     /// A value that processors read by its key (wasi:config).
     #[arg(long = "value", value_name = "KEY=VALUE", value_parser = parse_pair)]
     pub values: Vec<(String, String)>,
@@ -104,9 +111,8 @@ fn parse_value_size(text: &str) -> Result<u32, String> {
     u32::try_from(bytes).ok().filter(|bytes| (1..=1 << 20).contains(bytes)).ok_or_else(|| "it should be 1MiB at most".to_owned())
 }
 
-impl AppsGrant {
+impl GrantOptions {
     pub(super) fn add_to(&self, grants: &mut Grants) -> anyhow::Result<()> {
-        let before = grants.clone();
         // A key has a value or a secret.
         for (key, value) in &self.values {
             grants.secrets.remove(key);
@@ -147,9 +153,6 @@ impl AppsGrant {
             }
             None if self.value_bytes.is_some() || self.total_bytes.is_some() => bail!("no store of values is granted: grant it with --key-value"),
             None => {}
-        }
-        if *grants == before {
-            say!("it has all of this already");
         }
         Ok(())
     }

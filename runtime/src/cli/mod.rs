@@ -13,7 +13,7 @@ pub mod bench;
 pub mod config;
 pub mod deploy;
 mod feed;
-mod grants;
+pub mod grants;
 pub mod migrate;
 pub mod policies;
 mod progress;

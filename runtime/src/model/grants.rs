@@ -81,9 +81,15 @@ impl Grants {
             if http.allow.is_empty() {
                 return Err("HTTP is granted, but to no host".to_owned());
             }
+            if http.at_once_max > HttpGrant::AT_ONCE_MAX {
+                return Err(format!("an instance may have {} HTTP requests at once, and no more", HttpGrant::AT_ONCE_MAX));
+            }
             if http.requests_max == 0 || http.at_once_max == 0 || http.timeout.is_zero() {
                 return Err("HTTP is granted, but no request, or no time for one: these limits are 1 or more".to_owned());
             }
+        }
+        if self.key_value.as_ref().is_some_and(|grant| grant.value_bytes_max > KeyValueGrant::VALUE_BYTES_MAX) {
+            return Err(format!("a value by its key may have {} bytes, and no more", KeyValueGrant::VALUE_BYTES_MAX));
         }
         let bytes = self.to_json().len();
         if bytes > GRANTS_BYTES_MAX {
@@ -128,6 +134,11 @@ pub struct HttpGrant {
     /// Time of one request, from its begin to the end of its response.
     #[serde(rename = "timeout_ms", with = "millis")]
     pub timeout: Duration,
+}
+
+impl HttpGrant {
+    /// More requests at once would be too much memory of one instance.
+    pub const AT_ONCE_MAX: u32 = 64;
 }
 
 impl Default for HttpGrant {
@@ -276,6 +287,11 @@ pub struct KeyValueGrant {
     pub value_bytes_max: u32,
     /// Bytes of all keys and values together.
     pub total_bytes_max: u64,
+}
+
+impl KeyValueGrant {
+    /// Many values go in one call.
+    pub const VALUE_BYTES_MAX: u32 = 1 << 20;
 }
 
 impl Default for KeyValueGrant {

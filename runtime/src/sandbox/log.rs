@@ -185,6 +185,19 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_hidden_though_it_comes_in_pieces_or_is_cut() {
+        let log = RowLog::new(100, Masks::new(["hunter2-hunter2"]));
+        for piece in ["it is hun", "ter2", "-hun", "ter2, really\n"] {
+            log.stream(piece, true);
+        }
+        assert_eq!(log.last_words().unwrap(), "it is ***, really");
+        assert_eq!(log.take().unwrap(), "it is ***, really\n");
+        let log = RowLog::new(20, Masks::new(["hunter2-hunter2"]));
+        log.stream("0123456789 hunter2-hunter2", true);
+        assert_eq!(log.take().unwrap(), "0123456789 ***\n[cut: 6 more bytes; the limit is 20 bytes per row]\n");
+    }
+
+    #[test]
     fn the_last_words_are_the_last_error_or_the_end_of_stderr() {
         let log = RowLog::new(100, Masks::default());
         log.entry("error", "first");
