@@ -110,7 +110,11 @@ mod wasm {
         let (scheme, rest) = request.url.split_once("://").ok_or(()).map_err(bad)?;
         let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
         let path = if path.starts_with('?') { format!("/{path}") } else { path.to_owned() };
-        let headers = Fields::from_list(&request.headers).map_err(|_| error("HttpRequestHeaderSize"))?;
+        let mut headers = request.headers.clone();
+        if !request.body.is_empty() && !headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-length")) {
+            headers.push(("content-length".to_owned(), request.body.len().to_string().into_bytes()));
+        }
+        let headers = Fields::from_list(&headers).map_err(|_| error("HttpRequestHeaderSize"))?;
         let outgoing = OutgoingRequest::new(headers);
         outgoing.set_method(&method(&request.method)).map_err(|()| error("HttpRequestMethodInvalid"))?;
         let scheme = match scheme {

@@ -40,6 +40,11 @@ enum Step {
         url: String,
         count: usize,
     },
+    /// Sends a body without telling how long it is.
+    Upload {
+        url: String,
+        bytes: usize,
+    },
     /// Makes headers until it may make no more.
     Headers {
         bytes: usize,
@@ -143,6 +148,7 @@ fn take(step: Step, told: &mut Told) -> Result<Value, Failure> {
             send(http::Request { method, url, headers, body }, follow)
         }
         Step::AtOnce { url, count } => at_once(&url, count),
+        Step::Upload { url, bytes } => upload(&url, bytes),
         Step::Headers { bytes } => headers(bytes),
         Step::Get { key } => said(key_value::get(key).map(|value| value.map(|value| String::from_utf8_lossy(&value).into_owned()).into())),
         Step::Set { key, value } => said(key_value::set(key, value).map(Value::from)),
@@ -198,7 +204,7 @@ fn send(request: http::Request, follow: bool) -> Value {
 #[cfg(target_arch = "wasm32")]
 mod raw {
     use rowmill_guest::bindings::granted_part::wasi::http::outgoing_handler::handle;
-    use rowmill_guest::bindings::granted_part::wasi::http::types::{Fields, OutgoingRequest, Scheme};
+    use rowmill_guest::bindings::granted_part::wasi::http::types::{Fields, Method, OutgoingBody, OutgoingRequest, Scheme};
     use serde_json::{Value, json};
 
     pub fn at_once(url: &str, count: usize) -> Value {
@@ -234,6 +240,36 @@ mod raw {
         json!(ends)
     }
 
+    pub fn upload(url: &str, bytes: usize) -> Value {
+        let (authority, path) = url.trim_start_matches("http://").split_once('/').unwrap_or((url, ""));
+        let request = OutgoingRequest::new(Fields::new());
+        let _ = request.set_method(&Method::Post);
+        let _ = request.set_scheme(Some(&Scheme::Http));
+        let _ = request.set_authority(Some(authority));
+        let _ = request.set_path_with_query(Some(&format!("/{path}")));
+        let Ok(body) = request.body() else { return json!("no body") };
+        let Ok(stream) = body.write() else { return json!("no stream") };
+        let response = match handle(request, None) {
+            Ok(response) => response,
+            Err(code) => return json!(format!("{code:?}")),
+        };
+        for _ in 0..bytes.div_ceil(1_000) {
+            if stream.blocking_write_and_flush(&[b'x'; 1_000]).is_err() {
+                break;
+            }
+        }
+        drop(stream);
+        let _ = OutgoingBody::finish(body, None);
+        loop {
+            match response.get() {
+                None => response.subscribe().block(),
+                Some(Ok(Ok(answer))) => break json!(answer.status()),
+                Some(Ok(Err(code))) => break json!(format!("{code:?}")),
+                Some(Err(())) => break json!("taken"),
+            }
+        }
+    }
+
     pub fn headers(bytes: usize) -> Value {
         let fields = Fields::new();
         let value = vec![b'x'; bytes];
@@ -243,11 +279,16 @@ mod raw {
 }
 
 #[cfg(target_arch = "wasm32")]
-use raw::{at_once, headers};
+use raw::{at_once, headers, upload};
 
 #[cfg(not(target_arch = "wasm32"))]
 fn at_once(url: &str, count: usize) -> Value {
     Value::from((0..count).map(|_| send(http::Request::get(url), false)).collect::<Vec<_>>())
+}
+
+#[cfg(not(target_arch = "wasm32"))]
+fn upload(url: &str, bytes: usize) -> Value {
+    send(http::Request::post(url, vec![b'x'; bytes]), false)
 }
 
 #[cfg(not(target_arch = "wasm32"))]

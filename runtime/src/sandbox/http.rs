@@ -12,9 +12,12 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use http_body_util::combinators::UnsyncBoxBody;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use wasmtime::component::{Linker, Resource};
+use wasmtime_wasi_http::p2::bindings::http::types::ErrorCode;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpCtx, WasiHttpHooks};
 
 use super::capabilities::caught;
+use super::guest::GuestState;
 use super::log::RowLog;
 
 /// Headers of one resource: a guest may have hundreds of these.
@@ -110,6 +113,32 @@ impl HttpFailure {
             HttpFailureKind::Protocol => Error::HttpProtocolError,
             HttpFailureKind::Host => Error::InternalError(Some(self.reason)),
         }
+    }
+}
+
+/// Links `wasi:http`. wasmtime's own answer to `http-error-code` knows no errors of bodies, so ours takes its place.
+pub(super) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    linker.allow_shadowing(true);
+    linker.instance("wasi:http/types@0.2.12")?.func_wrap("http-error-code", |store, (error,): (Resource<wasmtime::Error>,)| {
+        let error = store.data().table.get(&error)?;
+        let code = error.downcast_ref::<Error>().map(code_of).or_else(|| error.downcast_ref::<ErrorCode>().cloned());
+        Ok((code,))
+    })?;
+    linker.allow_shadowing(false);
+    Ok(())
+}
+
+/// The errors that bodies have: those of [`HttpFailure::into_error`].
+fn code_of(error: &Error) -> ErrorCode {
+    match error {
+        Error::HttpRequestBodySize(size) => ErrorCode::HttpRequestBodySize(*size),
+        Error::HttpResponseBodySize(size) => ErrorCode::HttpResponseBodySize(*size),
+        Error::HttpResponseTimeout => ErrorCode::HttpResponseTimeout,
+        Error::HttpResponseHeaderSectionSize(size) => ErrorCode::HttpResponseHeaderSectionSize(*size),
+        Error::ConnectionTerminated => ErrorCode::ConnectionTerminated,
+        Error::HttpProtocolError => ErrorCode::HttpProtocolError,
+        other => ErrorCode::InternalError(Some(other.to_string())),
     }
 }
 

@@ -12,6 +12,7 @@ use super::LoadError;
 use super::bindings::{batch, config, key_value, slow_query};
 use super::cache::CompiledCache;
 use super::guest::{GuestState, make_store};
+use super::http;
 use super::lift::to_component;
 use crate::model::{Capability, Grants, Limits, ProcessorKind, hex};
 
@@ -88,7 +89,7 @@ pub(super) fn make_linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState
     key_value::wasi::keyvalue::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     key_value::wasi::keyvalue::atomics::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     key_value::wasi::keyvalue::batch::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    http::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 

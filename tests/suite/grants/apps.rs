@@ -126,13 +126,13 @@ fn the_command_line_grants_shows_and_takes_back() {
         "--key-value",
     ]);
     insta::assert_snapshot!(shown, @r"
-    GRANT      WHAT                                LIMITS
+    GRANT      WHAT                                   LIMITS
     value      branch = 3
     secret     token: the workers' secret bank-token
-    http       GET,POST http://*.example.com:8080  7 requests of a row, 8 at once, 1MiB sent, 8MiB received, 2s each
-    http       https://api.example.com             7 requests of a row, 8 at once, 1MiB sent, 8MiB received, 2s each
+    http       GET,POST http://*.example.com:8080     7 requests of a row, 8 at once, 1MiB sent, 8MiB received, 2s each
+    http       https://api.example.com                7 requests of a row, 8 at once, 1MiB sent, 8MiB received, 2s each
     http       the addresses 10.1.0.0/16
-    key-value  values by keys                      64KiB a value, 16MiB in all
+    key-value  values by keys                         64KiB a value, 16MiB in all
     ");
     let json: Value = serde_json::from_str(&site.said(&["apps", "show", "bank", "--json"])).unwrap();
     assert_eq!(json["grants"]["secrets"], json!({"token": "bank-token"}));

@@ -8,6 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+/// The first byte of who wants to speak TLS.
+const TLS_HANDSHAKE: u8 = 0x16;
+
 /// It ends when it is dropped.
 pub struct Web {
     pub port: u16,
@@ -52,6 +55,9 @@ async fn serve(mut stream: TcpStream, asked: Arc<Mutex<Vec<String>>>) -> io::Res
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await?);
+        if head == [TLS_HANDSHAKE] {
+            return stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
     }
     let head = String::from_utf8_lossy(&head).into_owned();
     let first = head.lines().next().unwrap_or_default().to_owned();
@@ -81,6 +87,8 @@ async fn serve(mut stream: TcpStream, asked: Arc<Mutex<Vec<String>>>) -> io::Res
             stream.write_all(b"\r\n").await?;
         }
         "nonsense" => stream.write_all(b"\0\x01\x02 no HTTP at all\r\n\r\n").await?,
+        // Reads and never answers.
+        "swallow" => while stream.read(&mut [0; 1024]).await? > 0 {},
         "cut" => stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nsome").await?,
         "echo" => {
             let length = head.lines().find_map(|line| line.to_lowercase().strip_prefix("content-length:")?.trim().parse().ok());

@@ -100,7 +100,7 @@ impl HttpClient {
             .await
             .map_err(|_| failure(Kind::ResponseTimeout, format!("{}:{} did not answer in time", target.host, target.port)))??;
         let max = self.grant.response_bytes_max;
-        if request_has_body(&response) && content_length(response.headers()).is_some_and(|bytes| bytes > max) {
+        if has_body(&response) && content_length(response.headers()).is_some_and(|bytes| bytes > max) {
             return Err(too_large(Kind::ResponseTooLarge, "response", max));
         }
         let too_large = too_large(Kind::ResponseTooLarge, "response", max);
@@ -112,7 +112,7 @@ impl HttpClient {
 }
 
 /// Whether there is something to come: of the answer to HEAD only the length is told.
-fn request_has_body(response: &Response<hyper::body::Incoming>) -> bool {
+fn has_body(response: &Response<hyper::body::Incoming>) -> bool {
     !hyper::body::Body::is_end_stream(response.body())
 }
 
