@@ -97,6 +97,8 @@ pub mod granted_part {
             package rowmill:guest-sdk;
             world granted-part {
                 import wasi:config/store@0.2.0-rc.1;
+                import wasi:filesystem/preopens@0.2.12;
+                import wasi:filesystem/types@0.2.12;
                 import wasi:http/outgoing-handler@0.2.12;
                 import wasi:keyvalue/store@0.2.0-draft;
                 import wasi:keyvalue/atomics@0.2.0-draft;

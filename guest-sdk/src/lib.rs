@@ -8,6 +8,7 @@ pub mod check_instance;
 pub mod config;
 mod decode;
 mod failure;
+pub mod files;
 pub mod host;
 pub mod http;
 #[doc(hidden)]

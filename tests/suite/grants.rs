@@ -2,6 +2,7 @@
 
 mod apps;
 mod config;
+mod directories;
 mod http;
 mod key_value;
 mod web;

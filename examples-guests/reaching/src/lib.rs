@@ -2,7 +2,7 @@
 //!
 //! `[{"do": "config", "key": "branch"}, {"do": "http", "url": "http://127.0.0.1:8080/"}]`
 
-use rowmill_guest::{AppInfo, Batch, BatchProcessor, Empty, Failure, Outcome, Row, config, host, http, key_value};
+use rowmill_guest::{AppInfo, Batch, BatchProcessor, Empty, Failure, Outcome, Row, config, files, host, http, key_value};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -48,6 +48,16 @@ enum Step {
     /// Makes headers until it may make no more.
     Headers {
         bytes: usize,
+    },
+    Read {
+        path: String,
+    },
+    Write {
+        path: String,
+        text: String,
+    },
+    List {
+        path: String,
     },
     Get {
         key: String,
@@ -150,6 +160,9 @@ fn take(step: Step, told: &mut Told) -> Result<Value, Failure> {
         Step::AtOnce { url, count } => at_once(&url, count),
         Step::Upload { url, bytes } => upload(&url, bytes),
         Step::Headers { bytes } => headers(bytes),
+        Step::Read { path } => said(files::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned().into())),
+        Step::Write { path, text } => said(files::write(path, text).map(Value::from)),
+        Step::List { path } => said(files::list(path).map(Value::from)),
         Step::Get { key } => said(key_value::get(key).map(|value| value.map(|value| String::from_utf8_lossy(&value).into_owned()).into())),
         Step::Set { key, value } => said(key_value::set(key, value).map(Value::from)),
         Step::SetBytes { key, bytes } => said(key_value::set(key, vec![b'x'; bytes]).map(Value::from)),

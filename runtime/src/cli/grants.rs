@@ -9,7 +9,7 @@ use clap::builder::RangedU64ValueParser;
 use super::print_data;
 use super::table::Table;
 use crate::config::{parse_size, parse_timeout, show_size, show_time};
-use crate::model::{App, Grants, HttpRule, Net};
+use crate::model::{App, DirectoryGrant, Grants, HttpRule, Net};
 use crate::store::Store;
 
 /// Somebody else changed the same grants so often in between: then something is wrong.
@@ -59,6 +59,12 @@ pub struct GrantOptions {
     /// Time of one HTTP request, from its begin to the end of its response.
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     pub http_timeout: Option<Duration>,
+    /// A directory of the workers' machines that processors may read (wasi:filesystem), as in /data=/srv/bank.
+    #[arg(long = "dir", value_name = "GUEST=HOST", value_parser = parse_pair)]
+    pub directories: Vec<(String, String)>,
+    /// The same, and they may change what is in it.
+    #[arg(long = "dir-writable", value_name = "GUEST=HOST", value_parser = parse_pair)]
+    pub writable_directories: Vec<(String, String)>,
     /// A store of values by keys that is the app's alone (wasi:keyvalue): in Redis (redis.url), in the worker's process without.
     #[arg(long)]
     pub key_value: bool,
@@ -86,6 +92,9 @@ pub struct AppsRevoke {
     /// Addresses, as they were granted.
     #[arg(long = "net", value_name = "NET")]
     pub nets: Vec<Net>,
+    /// A directory, by the path that processors find it under.
+    #[arg(long = "dir", value_name = "GUEST")]
+    pub directories: Vec<String>,
     /// The store of values by keys. What is in it stays until it is granted again.
     #[arg(long)]
     pub key_value: bool,
@@ -143,6 +152,12 @@ impl GrantOptions {
             None if of_http => bail!("HTTP is not granted: say which hosts with --http"),
             None => {}
         }
+        for (guest, path) in &self.directories {
+            grants.directories.insert(guest.clone(), DirectoryGrant { path: path.clone(), writable: false });
+        }
+        for (guest, path) in &self.writable_directories {
+            grants.directories.insert(guest.clone(), DirectoryGrant { path: path.clone(), writable: true });
+        }
         if self.key_value {
             grants.key_value.get_or_insert_default();
         }
@@ -186,6 +201,11 @@ impl AppsRevoke {
         }
         if grants.http.as_ref().is_some_and(|http| http.allow.is_empty()) {
             grants.http = None;
+        }
+        for guest in &self.directories {
+            if grants.directories.remove(guest).is_none() {
+                bail!("it was granted no directory {guest}");
+            }
         }
         if self.key_value && grants.key_value.take().is_none() {
             bail!("it was granted no store of values");
@@ -240,6 +260,10 @@ pub(super) async fn show(store: &dyn Store, name: &str, json: bool) -> anyhow::R
             table.row(["http".to_owned(), format!("the addresses {net}"), String::new()]);
         }
     }
+    for (guest, directory) in &app.grants.directories {
+        let how = if directory.writable { "read and write" } else { "read only" };
+        table.row(["dir".to_owned(), format!("{guest} = {}", directory.path), how.to_owned()]);
+    }
     if let Some(key_value) = &app.grants.key_value {
         let limits = format!("{} a value, {} in all", show_size(key_value.value_bytes_max.into()), show_size(key_value.total_bytes_max));
         table.row(["key-value".to_owned(), "values by keys".to_owned(), limits]);
@@ -253,6 +277,7 @@ pub(super) fn kinds(grants: &Grants) -> String {
         ("value", !grants.values.is_empty()),
         ("secret", !grants.secrets.is_empty()),
         ("http", grants.http.is_some()),
+        ("dir", !grants.directories.is_empty()),
         ("key-value", grants.key_value.is_some()),
     ];
     let kinds: Vec<&str> = kinds.into_iter().filter(|(_, has)| *has).map(|(kind, _)| kind).collect();

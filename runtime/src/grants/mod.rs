@@ -12,8 +12,8 @@ pub use self::http::{Resolve, SystemResolver};
 use self::http::HttpClient;
 use self::key_value::{LocalValues, RedisValues, ValueStore};
 use self::secrets::read_secret;
-use crate::model::Grants;
-use crate::sandbox::{Capabilities, HttpCapability, Masks};
+use crate::model::{DirectoryGrant, Grants};
+use crate::sandbox::{Capabilities, Directory, HttpCapability, Masks};
 
 /// What this process has to grant from.
 #[derive(Clone)]
@@ -67,11 +67,17 @@ impl Granter {
             requests_max: grant.requests_max,
             at_once_max: grant.at_once_max,
         });
+        let directory = |(guest, grant): (&String, &DirectoryGrant)| Directory {
+            guest: guest.clone(),
+            path: PathBuf::from(&grant.path),
+            writable: grant.writable,
+        };
+        let directories = grants.directories.iter().map(directory).collect();
         let key_value = match &grants.key_value {
             Some(grant) => Some(key_value::of_app(self.values()?, app, grant)),
             None => None,
         };
-        Ok(Capabilities { config, masks, http, key_value })
+        Ok(Capabilities { config, masks, directories, http, key_value })
     }
 
     async fn read_secrets(&self, app: &str, grants: &Grants) -> Result<Vec<(String, String)>, String> {

@@ -24,6 +24,9 @@ pub struct Grants {
     /// Outgoing HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub http: Option<HttpGrant>,
+    /// Directories, by the absolute path under which guests find them.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub directories: BTreeMap<String, DirectoryGrant>,
     /// A key-value store that is the app's alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_value: Option<KeyValueGrant>,
@@ -77,6 +80,10 @@ impl Grants {
         for name in self.secrets.values() {
             check_word("the name of a secret", name)?;
         }
+        for (guest, directory) in &self.directories {
+            check_path("the path of a directory in the guest", guest)?;
+            check_path("the path of a directory on the workers", &directory.path)?;
+        }
         if let Some(http) = &self.http {
             if http.allow.is_empty() {
                 return Err("HTTP is granted, but to no host".to_owned());
@@ -102,6 +109,26 @@ impl Grants {
     pub fn to_json(&self) -> String {
         serde_json::to_string(self).expect("it holds texts and numbers only")
     }
+}
+
+/// A directory of the workers' machines.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DirectoryGrant {
+    /// An absolute path.
+    pub path: String,
+    /// Whether guests may change what is in it.
+    #[serde(default)]
+    pub writable: bool,
+}
+
+fn check_path(what: &str, path: &str) -> Result<(), String> {
+    let steps_down = path.split('/').skip(1).all(|step| !step.is_empty() && step != "." && step != "..");
+    if !path.starts_with('/') || !steps_down || path.len() > 1_000 || path.contains('\0') {
+        let shown: String = path.chars().take(200).collect();
+        return Err(format!("{shown:?} cannot be {what}: an absolute path below /, without . and .., of 1000 bytes at most"));
+    }
+    Ok(())
 }
 
 /// Words are names of files, too.
@@ -387,6 +414,12 @@ mod tests {
         );
         assert!(refused(Grants { values: values("k"), secrets: values("k"), ..Grants::default() }).contains("a value and a secret"));
         assert!(refused(Grants { http: Some(HttpGrant::default()), ..Grants::default() }).contains("to no host"));
+        for (guest, path) in
+            [("data", "/srv"), ("/data/../x", "/srv"), ("/", "/srv"), ("/data/", "/srv"), ("/data", "srv"), ("/data", "/"), ("/data", "/a/./b")]
+        {
+            let directories = BTreeMap::from([(guest.to_owned(), DirectoryGrant { path: path.to_owned(), writable: false })]);
+            assert!(refused(Grants { directories, ..Grants::default() }).contains("an absolute path below /"), "{guest} {path}");
+        }
         let large = BTreeMap::from([("k".to_owned(), "x".repeat(GRANTS_BYTES_MAX))]);
         assert!(refused(Grants { values: large, ..Grants::default() }).contains("may have 65536 at most"));
     }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
@@ -19,8 +20,20 @@ pub struct Capabilities {
     pub config: Option<BTreeMap<String, String>>,
     /// Hides these secrets in all that a guest says.
     pub masks: Masks,
+    pub directories: Vec<Directory>,
     pub http: Option<HttpCapability>,
     pub key_value: Option<Arc<dyn KeyValue>>,
+}
+
+/// A directory of this machine that guests find.
+#[derive(Clone, Debug)]
+pub struct Directory {
+    /// Where guests find it.
+    pub guest: String,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Whether they may change what is in it.
+    pub writable: bool,
 }
 
 /// A panic of what the host does for a guest, as a text: it ends a call, and never the host.

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::ResourceTable;
+use wasmtime::error::Context as _;
 use wasmtime::{CallHook, Engine, Store, StoreContextMut};
-use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
 use super::bindings::{host, types};
@@ -65,13 +66,14 @@ pub(super) fn make_store(
 ) -> wasmtime::Result<Store<GuestState>> {
     let log = RowLog::new(limits.log_bytes, capabilities.masks.clone());
     // Everything of WASI that is not named here is denied when it is called: files, environment, network, names.
-    let wasi = WasiCtxBuilder::new()
-        .stdout(log.as_stream(false))
-        .stderr(log.as_stream(true))
-        .max_random_size(RANDOM_BYTES_MAX)
-        .allow_tcp(false)
-        .allow_udp(false)
-        .build();
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.stdout(log.as_stream(false)).stderr(log.as_stream(true)).max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
+    for directory in &capabilities.directories {
+        let permissions = if directory.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+        let opened = wasi.preopened_dir(&directory.path, &directory.guest, permissions);
+        opened.with_context(|| format!("the directory {}, granted as {}, cannot be opened", directory.path.display(), directory.guest))?;
+    }
+    let wasi = wasi.build();
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES_MAX);
     let limiter = MemoryLimiter::new(limits.memory_bytes);

@@ -26,7 +26,7 @@ use wasmtime::component::Linker;
 use self::cache::CompiledCache;
 use self::guest::GuestState;
 
-pub use capabilities::Capabilities;
+pub use capabilities::{Capabilities, Directory};
 pub use check::{CheckError, CheckSession, CheckSpec, CheckedFile, Checker, Finding};
 pub use guest::ProgressSink;
 pub use http::{Http, HttpBody, HttpCapability, HttpFailure, HttpFailureKind, HttpTimes};
