@@ -286,9 +286,9 @@ impl fmt::Display for HttpRule {
             write!(f, "{} ", methods.join(","))?;
         }
         if self.host.contains(':') {
-            write!(f, "{scheme}://[{}]", self.host)?
+            write!(f, "{scheme}://[{}]", self.host)?;
         } else {
-            write!(f, "{scheme}://{}", self.host)?
+            write!(f, "{scheme}://{}", self.host)?;
         }
         if self.port == port { Ok(()) } else { write!(f, ":{}", self.port) }
     }
