@@ -2,6 +2,7 @@ mod alya;
 mod blobs;
 mod config;
 mod conformance;
+mod grants;
 mod help;
 mod history;
 mod jobs;

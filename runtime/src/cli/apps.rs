@@ -7,6 +7,8 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+pub use super::grants::{AppsGrant, AppsRevoke, AppsShow};
+
 use super::config::ConfigArgs;
 use super::table::Table;
 use super::wiring::{block_on, open_store};
@@ -15,7 +17,7 @@ use crate::config::{parse_memory, parse_timeout};
 use crate::model::{App, Limits, ProcessorVersion, RegisteredVersion};
 use crate::store::Store;
 
-/// List apps with their processors, or change an app's share and limits.
+/// List apps with their processors, or change an app's share, limits and grants.
 #[derive(Debug, Args)]
 pub struct AppsCommand {
     #[command(flatten)]
@@ -30,6 +32,9 @@ pub struct AppsCommand {
 #[derive(Debug, Subcommand)]
 pub enum AppsAction {
     Set(AppsSet),
+    Show(AppsShow),
+    Grant(AppsGrant),
+    Revoke(AppsRevoke),
 }
 
 /// Register an app, or change what is given; the rest stays.
@@ -87,21 +92,25 @@ pub fn run(args: &AppsCommand) -> anyhow::Result<ExitCode> {
     let config = args.config.load(Vec::new())?;
     block_on(async {
         let store = open_store(&config).await?;
-        if let Some(AppsAction::Set(set)) = &args.action {
-            let stored = store.read_app(&set.app).await?.unwrap_or_else(|| App::named(&set.app));
-            let app = changed(stored, set, &config.limits);
-            store.put_app(&app).await?;
-            let listed = list(&*store).await?.into_iter().filter(|listed| listed.app.name == app.name).collect();
-            print(listed, args.json)?;
-        } else {
-            print(list(&*store).await?, args.json)?;
+        match &args.action {
+            Some(AppsAction::Set(set)) => {
+                let stored = store.read_app(&set.app).await?.unwrap_or_else(|| App::named(&set.app));
+                let app = changed(stored, set, &config.limits);
+                store.put_app(&app).await?;
+                let listed = list(&*store).await?.into_iter().filter(|listed| listed.app.name == app.name).collect();
+                print(listed, args.json)?;
+            }
+            Some(AppsAction::Show(show)) => super::grants::show(&*store, &show.app, args.json).await?,
+            Some(AppsAction::Grant(grant)) => super::grants::change(&*store, &grant.app, args.json, |grants| grant.options.add_to(grants)).await?,
+            Some(AppsAction::Revoke(revoke)) => super::grants::change(&*store, &revoke.app, args.json, |grants| revoke.take_from(grants)).await?,
+            None => print(list(&*store).await?, args.json)?,
         }
         Ok(ExitCode::from(EXIT_SUCCESS))
     })
 }
 
 fn changed(app: App, set: &AppsSet, defaults: &Limits) -> App {
-    let limits = if set.default_limits { None } else { app.limits };
+    let limits = if set.default_limits { None } else { app.limits.clone() };
     let limits = if set.fuel.is_some() || set.timeout.is_some() || set.memory.is_some() {
         let old = limits.unwrap_or_else(|| defaults.clone());
         let (fuel, timeout, memory_bytes) =
@@ -110,12 +119,7 @@ fn changed(app: App, set: &AppsSet, defaults: &Limits) -> App {
     } else {
         limits
     };
-    App {
-        weight: set.weight.unwrap_or(app.weight),
-        running_max: set.running_max.map_or(app.running_max, |RunningMax(number)| number),
-        limits,
-        name: app.name,
-    }
+    App { weight: set.weight.unwrap_or(app.weight), running_max: set.running_max.map_or(app.running_max, |RunningMax(number)| number), limits, ..app }
 }
 
 /// Also apps that were never registered, but have processors.
@@ -138,7 +142,7 @@ fn print(listed: Vec<Listed>, json: bool) -> anyhow::Result<()> {
     if json {
         return print_data(&serde_json::to_string(&listed)?);
     }
-    let mut table = Table::new(["APP", "WEIGHT", "RUNNING AT ONCE", "LIMITS OF A ROW", "PROCESSORS"]);
+    let mut table = Table::new(["APP", "WEIGHT", "RUNNING AT ONCE", "LIMITS OF A ROW", "GRANTS", "PROCESSORS"]);
     for Listed { app, processors } in listed {
         let processors = processors.iter().map(|version| format!("{} v{} ({})", version.op, version.version, version.kind.as_str()));
         let limits = app.limits.as_ref().map_or_else(
@@ -153,6 +157,7 @@ fn print(listed: Vec<Listed>, json: bool) -> anyhow::Result<()> {
             app.weight.to_string(),
             app.running_max.map_or_else(|| "any".to_owned(), |number| number.to_string()),
             limits,
+            super::grants::kinds(&app.grants),
             processors.collect::<Vec<_>>().join(", "),
         ]);
     }

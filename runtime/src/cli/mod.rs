@@ -14,6 +14,7 @@ pub mod compiler;
 pub mod config;
 pub mod deploy;
 mod feed;
+pub mod grants;
 pub mod migrate;
 pub mod policies;
 pub mod processors;

@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 
 use crate::blobs::{BlobSettings, Blobs};
 use crate::config::{Config, ObjectsUrl, StoreUrl};
+use crate::grants::GrantSettings;
 use crate::intake::InflateLimits;
 use crate::jobs::JobManager;
 use crate::model::{CodeQuota, SystemClock};
@@ -184,6 +185,11 @@ fn worker_settings(config: &Config) -> WorkerSettings {
         lease_rows_max: worker.lease_rows_max,
         drain_grace: worker.drain_grace,
         limits: config.limits.clone(),
+        grants: GrantSettings {
+            secrets_directory: config.grants.secrets_directory.clone(),
+            redis_url: config.redis.url.as_ref().map(|url| url.expose().to_owned()),
+            ..GrantSettings::default()
+        },
         outlasts_failures: true,
         ends_when_idle: false,
     }

@@ -36,6 +36,7 @@ pub struct Config {
     pub processors: ProcessorsConfig,
     pub intake: IntakeConfig,
     pub watch: WatchConfig,
+    pub grants: GrantsConfig,
     pub limits: LimitsConfig,
     in_force: Vec<InForce>,
 }
@@ -141,6 +142,12 @@ pub struct WatchConfig {
     pub grace: Duration,
 }
 
+/// `[grants]`
+#[derive(Clone, Debug)]
+pub struct GrantsConfig {
+    pub secrets_directory: Option<PathBuf>,
+}
+
 impl Config {
     /// Reads and checks everything.
     ///
@@ -193,6 +200,7 @@ impl Config {
                 files_at_once: resolved.count("watch.files_at_once"),
                 grace: resolved.time("watch.grace"),
             },
+            grants: GrantsConfig { secrets_directory: resolved.text("grants.secrets_directory").map(PathBuf::from) },
             limits: LimitsConfig {
                 fuel: resolved.count("limits.fuel"),
                 timeout: resolved.time("limits.timeout"),

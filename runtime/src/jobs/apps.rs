@@ -1,7 +1,7 @@
 //! Apps and workers.
 
 use super::{JobError, JobManager};
-use crate::model::{App, WorkerRecord};
+use crate::model::{App, Grants, WorkerRecord};
 
 impl JobManager {
     /// Registers an app, or changes its weight and limits. An app that was never registered has the defaults.
@@ -22,6 +22,28 @@ impl JobManager {
     pub async fn register_app(&self, app: &App) -> Result<(), JobError> {
         self.check_app(&app.name)?;
         Ok(self.shared.store.put_app(app).await?)
+    }
+
+    /// Changes what the processors of an app may reach beyond their rows. False, and nothing is changed, when something else than `from` is granted to it by now:
+    /// read it again. Whoever may use one app only cannot grant it anything.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager) -> anyhow::Result<()> {
+    /// use rowmill::model::{Grants, HttpGrant};
+    ///
+    /// let http = HttpGrant { allow: ["https://api.example.com".parse()?].into(), ..HttpGrant::default() };
+    /// jobs.set_grants("bank", &Grants::default(), &Grants { http: Some(http), ..Grants::default() }).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::OnlyOperators`]; [`JobError::Store`] for grants that cannot be.
+    pub async fn set_grants(&self, app: &str, from: &Grants, to: &Grants) -> Result<bool, JobError> {
+        match &self.only_app {
+            Some(allowed) => Err(JobError::OnlyOperators { allowed: allowed.clone() }),
+            None => Ok(self.shared.store.set_grants(app, from, to).await?),
+        }
     }
 
     /// The apps that are registered, by name.

@@ -19,6 +19,8 @@ pub enum JobError {
     OtherApp { app: String, allowed: String },
     #[error("files in the object store are not one app's: they cannot be used where only what belongs to app {allowed:?} can be")]
     FilesOfAllApps { allowed: String },
+    #[error("grants are given by operators: they cannot be changed where only what belongs to app {allowed:?} can be used")]
+    OnlyOperators { allowed: String },
     /// The batch is a slow query, or the other way round.
     #[error("{id} is of the kind {}, and this is for {}", found.as_str(), wanted.as_str())]
     BatchOfOtherKind { id: BatchId, found: ProcessorKind, wanted: ProcessorKind },

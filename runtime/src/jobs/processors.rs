@@ -120,6 +120,8 @@ impl JobManager {
         let Upload { app, op, wasm, wanted, note, activate } = upload;
         self.check_app(app)?;
         let processor = self.shared.registry.load(app, wasm.clone()).await.map_err(JobError::Unusable)?;
+        let granted = self.shared.store.read_app(app).await?.map(|app| app.grants).unwrap_or_default();
+        processor.check_grants(app, &granted).map_err(JobError::Unusable)?;
         let kind = processor.kind();
         if let Some(wanted) = wanted.filter(|wanted| *wanted != kind) {
             return Err(JobError::OtherKind { app: app.to_owned(), op: op.to_lowercase(), found: kind, wanted });

@@ -3,18 +3,22 @@
 
 mod bindings;
 mod cache;
+mod capabilities;
 mod check;
 mod child;
 mod compile;
 mod ending;
 mod engine;
 mod guest;
+mod http;
 mod inspect;
 mod key;
+mod key_value;
 mod lift;
 mod limiter;
 mod load;
 mod log;
+mod mask;
 mod session;
 
 use std::path::{Path, PathBuf};
@@ -27,11 +31,15 @@ use wasmtime::component::Linker;
 use self::cache::CompiledCache;
 use self::guest::GuestState;
 
+pub use capabilities::{Capabilities, Directory};
 pub use check::{CheckError, CheckSession, CheckSpec, CheckedFile, Checker, Finding};
 pub use child::serve_compiler;
 pub use compile::CompilerSettings;
 pub use guest::ProgressSink;
+pub use http::{Http, HttpBody, HttpCapability, HttpFailure, HttpFailureKind, HttpTimes};
+pub use key_value::KeyValue;
 pub use load::{Interface, Processor};
+pub use mask::Masks;
 pub use session::{Session, SessionSpec};
 
 // What limits may allow, the engine has room for.
@@ -105,6 +113,8 @@ pub enum LoadError {
     NoChecker { exports: String },
     #[error("this component imports what no processor is given: {imports}")]
     UnknownImport { imports: String },
+    #[error("this component imports what app {app:?} was not granted: {missing}")]
+    NotGranted { app: String, missing: String },
     #[error("this component does not fit the interfaces of rowmill:jobs@0.1.0: {0}")]
     Mismatch(String),
     #[error("this file cannot be compiled: the compiler needed more memory than it may have ({} MiB)", limit >> 20)]

@@ -1,8 +1,8 @@
 //! How values stand in columns, the same in every database.
 
 use crate::model::{
-    App, BatchCounts, BatchFile, BatchStatus, BatchStep, FailureLimit, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Rate, RecordedOutcome,
-    RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
+    App, BatchCounts, BatchFile, BatchStatus, BatchStep, FailureLimit, Grants, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Rate,
+    RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
 };
 use crate::store::StoreError;
 
@@ -195,18 +195,29 @@ impl BatchFileRow {
     }
 }
 
-/// An app as a query returns it: name, weight, running_max, limits.
+/// An app as a query returns it: name, weight, running_max, limits, grants.
 #[derive(sqlx::FromRow)]
 pub(super) struct AppRow {
     app: String,
     weight: i64,
     running_max: Option<i64>,
     limits: Option<String>,
+    grants: Option<String>,
 }
 
 pub(super) fn app_of(row: AppRow) -> Result<App, StoreError> {
     let limits = row.limits.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read the limits of an app"))?;
-    Ok(App { name: row.app, weight: small(row.weight), running_max: row.running_max.map(small), limits })
+    let grants = grants_of(row.grants.as_deref())?;
+    Ok(App { name: row.app, weight: small(row.weight), running_max: row.running_max.map(small), limits, grants })
+}
+
+/// Grants as they are stored: nothing where there are none.
+pub(super) fn grants_of(json: Option<&str>) -> Result<Grants, StoreError> {
+    Ok(json.map(serde_json::from_str).transpose().map_err(failed("read the grants of an app"))?.unwrap_or_default())
+}
+
+pub(super) fn grants_json(grants: &Grants) -> Option<String> {
+    (!grants.is_empty()).then(|| grants.to_json())
 }
 
 pub(super) fn limits_json(app: &App) -> Option<String> {

@@ -19,7 +19,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::model::{
-    App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, FinishLease, JsonText, Lease, LeaseKey,
+    App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, FinishLease, Grants, JsonText, Lease, LeaseKey,
     LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome,
     RegisteredVersion, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
@@ -285,11 +285,17 @@ pub trait Store: Send + Sync + 'static {
     /// `NotFound`.
     async fn read_pieces(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError>;
 
-    /// Registers an app, or changes what is registered of it.
+    /// Registers an app, or changes what is registered of it, but for its grants.
     ///
     /// # Errors
     /// `Invalid`: a weight outside 1 to 1,000; a limit of 0 running leases; a name that is empty or longer than [`crate::model::NAME_BYTES_MAX`].
     async fn put_app(&self, app: &App) -> Result<(), StoreError>;
+
+    /// Changes what is granted to an app, which is registered if it was not. False, and nothing is changed, when something else than `from` is granted to it.
+    ///
+    /// # Errors
+    /// `Invalid` for grants that cannot be, and a name as in [`Store::put_app`].
+    async fn set_grants(&self, app: &str, from: &Grants, to: &Grants) -> Result<bool, StoreError>;
 
     /// An app; none that was never registered.
     async fn read_app(&self, name: &str) -> Result<Option<App>, StoreError>;

@@ -3,7 +3,9 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use crate::model::{App, BatchFile, BatchId, NAME_BYTES_MAX, NewBatch, NewRow, Piece, Policy, ProcessorKind, Rate, RowResult, RowStatus, Verdict};
+use crate::model::{
+    App, BatchFile, BatchId, Grants, NAME_BYTES_MAX, NewBatch, NewRow, Piece, Policy, ProcessorKind, Rate, RowResult, RowStatus, Verdict,
+};
 use crate::store::{StoreError, StoreEvent};
 
 /// How much the newest measurement counts in the time per row: 1 in this many.
@@ -138,6 +140,11 @@ pub(super) fn check_app(app: &App) -> Result<(), StoreError> {
         return Err(StoreError::Invalid(format!("an app runs one lease at least, but {:?} was to run 0", app.name)));
     }
     Ok(())
+}
+
+pub(super) fn check_grants(app: &str, grants: &Grants) -> Result<(), StoreError> {
+    check_name("an app", app)?;
+    grants.check().map_err(|reason| StoreError::Invalid(format!("this cannot be granted to app {app:?}: {reason}")))
 }
 
 pub(super) fn check_name(whose: &str, name: &str) -> Result<(), StoreError> {

@@ -27,6 +27,7 @@ use self::assignment::Assignments;
 use self::heartbeat::{HeldLease, HeldLeases};
 use self::lane::Lane;
 use crate::blobs::{BlobError, Blobs};
+use crate::grants::Granter;
 use crate::model::{ClaimedWork, ProcessorKind};
 use crate::registry::Registry;
 use crate::sandbox::LoadError;
@@ -54,6 +55,7 @@ pub struct Worker {
     store: Arc<dyn Store>,
     blobs: Blobs,
     registry: Arc<Registry>,
+    granter: Granter,
     status: Arc<StatusBoard>,
     settings: WorkerSettings,
     /// Set once, when it is to end in good order.
@@ -74,6 +76,7 @@ impl Worker {
             store,
             blobs,
             registry,
+            granter: Granter::new(settings.grants.clone()),
             status,
             settings,
             drain: CancellationToken::new(),

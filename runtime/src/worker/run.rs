@@ -131,10 +131,14 @@ impl Worker {
         let batch = &assignment.batch;
         match self.find_processor(batch, held).await? {
             Ok(processor) => {
+                let capabilities = match assignment.capabilities(&self.granter, &processor).await {
+                    Ok(capabilities) => capabilities,
+                    Err(reason) => return Ok(Runner::Fixed(Ending::CannotStart { reason })),
+                };
                 let limits = assignment.limits.clone();
                 let (status, id) = (Arc::clone(&self.status), batch.id);
                 let progress: crate::sandbox::ProgressSink = Arc::new(move |percent, text| status.publish_said(id, percent, text));
-                let spec = SessionSpec { batch: Batch::clone(batch), limits, cancel: held.cancel.clone(), progress: Some(progress) };
+                let spec = SessionSpec { batch: Batch::clone(batch), limits, cancel: held.cancel.clone(), progress: Some(progress), capabilities };
                 Ok(Runner::Guest(Box::new(Session::new(processor, spec))))
             }
             Err(reason) => Ok(Runner::Fixed(Ending::CannotStart { reason })),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::grants::GrantSettings;
 use crate::model::{Limits, WorkerInfo};
 
 /// How a worker works.
@@ -23,6 +24,8 @@ pub struct WorkerSettings {
     pub drain_grace: Duration,
     /// What rows of apps without limits of their own may use.
     pub limits: Limits,
+    /// What it has for apps that were granted something.
+    pub grants: GrantSettings,
     /// Whether it waits until the store and the object store come back when they fail. Else it ends.
     pub outlasts_failures: bool,
     /// Whether it ends once there is nothing left to do, now or later.
@@ -42,6 +45,7 @@ impl WorkerSettings {
             lease_rows_max: 5_000,
             drain_grace: Duration::from_secs(10),
             limits: Limits::default(),
+            grants: GrantSettings::default(),
             outlasts_failures: false,
             ends_when_idle: false,
         }

@@ -102,16 +102,23 @@ impl Worker {
                 Err(FindError::Blobs(error)) => return Err(error.into()),
                 Err(FindError::Compiler(error)) => return Err(WorkerError::Compiler(error)),
                 Ok(processor) => {
-                    let limits = match self.assignments.get(batch.id) {
-                        Some(assignment) => assignment.limits.clone(),
-                        None => self.limits(&batch.app).await?,
+                    let assignment = match self.assignments.get(batch.id) {
+                        Some(assignment) => assignment,
+                        None => self.assign(batch.clone(), self.store.read_app(&batch.app).await?),
                     };
-                    let mut session = Session::new(processor, SessionSpec { batch, limits, cancel: stop.clone(), progress: None });
-                    let marked = self.keeping(lease, session.mark_done()).await?;
-                    session.close().await;
-                    match marked {
-                        Err(Ending::Cancelled) => return Ok(self.give_back(lease, Duration::ZERO, stop).await?),
-                        marked => marked.err().map(|ending| ending.explain()),
+                    match assignment.capabilities(&self.granter, &processor).await {
+                        Err(reason) => Some(reason),
+                        Ok(capabilities) => {
+                            let limits = assignment.limits.clone();
+                            let spec = SessionSpec { batch, limits, cancel: stop.clone(), progress: None, capabilities };
+                            let mut session = Session::new(processor, spec);
+                            let marked = self.keeping(lease, session.mark_done()).await?;
+                            session.close().await;
+                            match marked {
+                                Err(Ending::Cancelled) => return Ok(self.give_back(lease, Duration::ZERO, stop).await?),
+                                marked => marked.err().map(|ending| ending.explain()),
+                            }
+                        }
                     }
                 }
             }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rowmill::model::{App, BatchId, ClaimRequest, Limits, NewBatch, ProcessorKind, RunningLeases, Terms, WorkerInfo};
+use rowmill::model::{App, BatchId, ClaimRequest, Grants, KeyValueGrant, Limits, NewBatch, ProcessorKind, RunningLeases, Terms, WorkerInfo};
 
 use super::build::{TTL, batch, query, request, row, rows, success};
 use super::kit::{Kit, is_invalid};
@@ -36,6 +36,33 @@ pub async fn an_app_comes_back_as_it_was_registered(kit: Kit) {
         is_invalid(kit.store.put_app(&wrong).await);
     }
     is_invalid(kit.store.put_app(&App::named("n".repeat(256))).await);
+}
+
+pub async fn grants_change_from_what_they_were_and_come_with_work(kit: Kit) {
+    let some = Grants { values: BTreeMap::from([("greeting".to_owned(), "grüß \u{0} \u{1a} \"dich\"".to_owned())]), ..Grants::default() };
+    let more = Grants { key_value: Some(KeyValueGrant::default()), ..some.clone() };
+    let granted = async || kit.store.read_app("a").await.unwrap().unwrap().grants;
+    // An app that was never registered.
+    assert!(kit.store.set_grants("a", &Grants::default(), &some).await.unwrap());
+    assert_eq!(kit.store.read_app("a").await.unwrap(), Some(App { grants: some.clone(), ..App::named("a") }));
+    assert!(!kit.store.set_grants("a", &Grants::default(), &more).await.unwrap());
+    assert!(!kit.store.set_grants("a", &more, &Grants::default()).await.unwrap());
+    assert_eq!(granted().await, some);
+    assert!(kit.store.set_grants("a", &some, &more).await.unwrap());
+    // Who registers an app neither gives nor takes.
+    kit.store.put_app(&App { weight: 2, ..App::named("a") }).await.unwrap();
+    assert_eq!(granted().await, more);
+    assert_eq!(kit.store.list_apps().await.unwrap(), [App { weight: 2, grants: more.clone(), ..App::named("a") }]);
+    submit_to(&kit, "a", 1, 0).await;
+    let work = kit.store.claim_work(&request()).await.unwrap().remove(0);
+    if let Some((_, app)) = work.batch {
+        assert_eq!(app.unwrap().grants, more);
+    }
+    assert!(kit.store.set_grants("a", &more, &Grants::default()).await.unwrap());
+    assert_eq!(granted().await, Grants::default());
+    let wrong = Grants { values: BTreeMap::from([("../x".to_owned(), String::new())]), ..Grants::default() };
+    is_invalid(kit.store.set_grants("a", &Grants::default(), &wrong).await);
+    is_invalid(kit.store.set_grants(&"n".repeat(256), &Grants::default(), &some).await);
 }
 
 pub async fn an_app_at_its_limit_gets_no_lease(kit: Kit) {

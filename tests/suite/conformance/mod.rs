@@ -41,6 +41,7 @@ macro_rules! conformance {
     ($harness:ty) => {
         $crate::conformance::tests_of! { $harness;
             apps {
+                grants_change_from_what_they_were_and_come_with_work
                 an_app_comes_back_as_it_was_registered
                 an_app_at_its_limit_gets_no_lease
                 what_an_app_at_its_limit_cannot_take_is_not_due

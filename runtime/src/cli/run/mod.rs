@@ -48,6 +48,8 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
     let settings = args.settings();
     let sandbox = make_sandbox(&settings)?;
     let processor = load_processor(args, &sandbox)?;
+    let grants = args.grants()?;
+    processor.check_grants(APP, &grants).context("rowmill run grants with the same options as rowmill apps grant")?;
     let directory = RunDirectory::new(args.out_directory());
     let opened = if args.resume { directory.resume(&processor.digest)? } else { directory.check_free()? };
     let manifest = match opened {
@@ -68,6 +70,9 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
             }
         },
     };
+    let before = store.read_app(APP).await?.map(|app| app.grants).unwrap_or_default();
+    // Nobody else has this store.
+    store.set_grants(APP, &before, &grants).await?;
     let blobs = Blobs::local(&directory.objects())?;
     let registry = Registry::new(sandbox, blobs.clone());
     registry.add(processor);

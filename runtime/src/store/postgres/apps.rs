@@ -2,10 +2,10 @@
 
 use super::connect::PgStore;
 use super::text::{decode, encode};
-use crate::model::App;
+use crate::model::{App, Grants};
 use crate::store::StoreError;
-use crate::store::columns::{AppRow, app_of, failed, limits_json};
-use crate::store::rules::check_app;
+use crate::store::columns::{AppRow, app_of, failed, grants_json, limits_json};
+use crate::store::rules::{check_app, check_grants};
 
 pub(super) fn decoded(app: App) -> App {
     App { name: decode(app.name), ..app }
@@ -29,9 +29,31 @@ pub(super) async fn put_app(store: &PgStore, app: &App) -> Result<(), StoreError
     db.done().await
 }
 
+pub(super) async fn set_grants(store: &PgStore, app: &str, from: &Grants, to: &Grants) -> Result<bool, StoreError> {
+    check_grants(app, to)?;
+    let granting = failed("change the grants of an app");
+    let mut db = store.begin().await?;
+    sqlx::query("INSERT INTO rowmill.apps (app) VALUES ($1) ON CONFLICT (app) DO NOTHING")
+        .persistent(store.named())
+        .bind(encode(app))
+        .execute(&mut *db)
+        .await
+        .map_err(granting)?;
+    let changed = sqlx::query("UPDATE rowmill.apps SET grants = $3 WHERE app = $1 AND grants IS NOT DISTINCT FROM $2")
+        .persistent(store.named())
+        .bind(encode(app))
+        .bind(grants_json(from))
+        .bind(grants_json(to))
+        .execute(&mut *db)
+        .await
+        .map_err(granting)?;
+    db.commit().await.map_err(failed("commit grants"))?;
+    Ok(changed.rows_affected() == 1)
+}
+
 pub(super) async fn read_app(store: &PgStore, name: &str) -> Result<Option<App>, StoreError> {
     let mut db = store.unit().await?;
-    let found: Option<AppRow> = sqlx::query_as("SELECT app, weight::bigint, running_max::bigint, limits FROM rowmill.apps WHERE app = $1")
+    let found: Option<AppRow> = sqlx::query_as("SELECT app, weight::bigint, running_max::bigint, limits, grants FROM rowmill.apps WHERE app = $1")
         .persistent(store.named())
         .bind(encode(name))
         .fetch_optional(&mut *db)
@@ -43,7 +65,7 @@ pub(super) async fn read_app(store: &PgStore, name: &str) -> Result<Option<App>,
 
 pub(super) async fn list_apps(store: &PgStore) -> Result<Vec<App>, StoreError> {
     let mut db = store.unit().await?;
-    let found: Vec<AppRow> = sqlx::query_as("SELECT app, weight::bigint, running_max::bigint, limits FROM rowmill.apps ORDER BY app")
+    let found: Vec<AppRow> = sqlx::query_as("SELECT app, weight::bigint, running_max::bigint, limits, grants FROM rowmill.apps ORDER BY app")
         .persistent(store.named())
         .fetch_all(&mut *db)
         .await

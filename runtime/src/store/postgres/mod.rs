@@ -37,8 +37,8 @@ pub use sqlx::PgConnection;
 
 use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, NewVersion, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RegisteredVersion,
+    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, FinishLease, Grants, JsonText, Lease, LeaseKey, LeasedRow,
+    NewBatch, NewRow, NewSchedule, NewVersion, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RegisteredVersion,
     RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
@@ -197,6 +197,10 @@ impl Store for PgStore {
 
     async fn put_app(&self, app: &App) -> Result<(), StoreError> {
         apps::put_app(self, app).await
+    }
+
+    async fn set_grants(&self, app: &str, from: &Grants, to: &Grants) -> Result<bool, StoreError> {
+        apps::set_grants(self, app, from, to).await
     }
 
     async fn read_app(&self, name: &str) -> Result<Option<App>, StoreError> {

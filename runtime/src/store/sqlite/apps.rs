@@ -1,10 +1,10 @@
 //! Apps.
 
 use super::SqliteStore;
-use crate::model::App;
+use crate::model::{App, Grants};
 use crate::store::StoreError;
-use crate::store::columns::{AppRow, app_of, failed, limits_json};
-use crate::store::rules::check_app;
+use crate::store::columns::{AppRow, app_of, failed, grants_json, limits_json};
+use crate::store::rules::{check_app, check_grants};
 
 pub(super) async fn put_app(store: &SqliteStore, app: &App) -> Result<(), StoreError> {
     check_app(app)?;
@@ -22,8 +22,24 @@ pub(super) async fn put_app(store: &SqliteStore, app: &App) -> Result<(), StoreE
     Ok(())
 }
 
+pub(super) async fn set_grants(store: &SqliteStore, app: &str, from: &Grants, to: &Grants) -> Result<bool, StoreError> {
+    check_grants(app, to)?;
+    let granting = failed("change the grants of an app");
+    let mut db = store.begin().await?;
+    sqlx::query("INSERT INTO apps (app) VALUES (?) ON CONFLICT (app) DO NOTHING").bind(app).execute(&mut *db).await.map_err(granting)?;
+    let changed = sqlx::query("UPDATE apps SET grants = ?3 WHERE app = ?1 AND grants IS ?2")
+        .bind(app)
+        .bind(grants_json(from))
+        .bind(grants_json(to))
+        .execute(&mut *db)
+        .await
+        .map_err(granting)?;
+    db.commit().await.map_err(failed("commit grants"))?;
+    Ok(changed.rows_affected() == 1)
+}
+
 pub(super) async fn read_app(store: &SqliteStore, name: &str) -> Result<Option<App>, StoreError> {
-    let found: Option<AppRow> = sqlx::query_as("SELECT app, weight, running_max, limits FROM apps WHERE app = ?")
+    let found: Option<AppRow> = sqlx::query_as("SELECT app, weight, running_max, limits, grants FROM apps WHERE app = ?")
         .bind(name)
         .fetch_optional(&store.readers)
         .await
@@ -32,7 +48,7 @@ pub(super) async fn read_app(store: &SqliteStore, name: &str) -> Result<Option<A
 }
 
 pub(super) async fn list_apps(store: &SqliteStore) -> Result<Vec<App>, StoreError> {
-    let found: Vec<AppRow> = sqlx::query_as("SELECT app, weight, running_max, limits FROM apps ORDER BY app")
+    let found: Vec<AppRow> = sqlx::query_as("SELECT app, weight, running_max, limits, grants FROM apps ORDER BY app")
         .fetch_all(&store.readers)
         .await
         .map_err(failed("list apps"))?;

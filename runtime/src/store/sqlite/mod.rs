@@ -33,8 +33,8 @@ use super::columns::{failed, status_of};
 use super::events::Events;
 use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, NewVersion, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RegisteredVersion,
+    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, FinishLease, Grants, JsonText, Lease, LeaseKey, LeasedRow,
+    NewBatch, NewRow, NewSchedule, NewVersion, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RegisteredVersion,
     RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
@@ -263,6 +263,10 @@ impl Store for SqliteStore {
 
     async fn put_app(&self, app: &App) -> Result<(), StoreError> {
         apps::put_app(self, app).await
+    }
+
+    async fn set_grants(&self, app: &str, from: &Grants, to: &Grants) -> Result<bool, StoreError> {
+        apps::set_grants(self, app, from, to).await
     }
 
     async fn read_app(&self, name: &str) -> Result<Option<App>, StoreError> {
