@@ -13,6 +13,7 @@ pub mod bench;
 pub mod config;
 pub mod deploy;
 mod feed;
+pub mod logs;
 pub mod migrate;
 pub mod policies;
 mod progress;
@@ -26,6 +27,7 @@ pub mod status;
 pub mod submit;
 mod table;
 pub mod terms;
+pub mod usage;
 pub mod watch;
 mod wiring;
 pub mod work;
@@ -68,6 +70,7 @@ pub enum Command {
     Status(status::StatusCommand),
     Rows(results::RowsCommand),
     Results(results::ResultsCommand),
+    Logs(logs::LogsCommand),
     Abort(status::AbortCommand),
     Priority(terms::PriorityCommand),
     Policies(policies::PoliciesCommand),
@@ -76,6 +79,7 @@ pub enum Command {
     Query(query::QueryCommand),
     Answer(query::AnswerCommand),
     Schedules(schedules::SchedulesCommand),
+    Usage(usage::UsageCommand),
     Bench(bench::BenchCommand),
 }
 

@@ -90,7 +90,7 @@ impl Ticker {
         let tick = schedule.next_tick();
         let end = match self.store.run_tick(&tick, &action).await {
             // What the store does not take it never will: the tick must not stand in the way of those that follow.
-            Err(error @ (StoreError::Invalid(_) | StoreError::Exists(_))) => {
+            Err(error @ (StoreError::Invalid(_) | StoreError::Exists(_) | StoreError::OverQuota(_))) => {
                 let failed = match action {
                     TickAction::Submit { at, next_at, .. } => TickAction::Fail { at, error: error.to_string(), next_at },
                     _ => TickAction::Stop { error: error.to_string() },

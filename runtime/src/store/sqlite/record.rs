@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
+use super::quota::fit_into_quota;
 use super::{ROWS_PER_INSERT, SqliteStore, new_token};
 use crate::model::{BatchId, BatchStatus, FinishLease, LeaseKey, Piece, ProcessorKind, RowResult, RowStatus, Timestamp, Verdict};
 use crate::store::columns::{counts, failed, kind_of, signed, step_of};
@@ -37,7 +38,11 @@ pub(super) async fn record_results(
         ensure_next_rows(results, first..=last)?;
     }
     let files = FileNumbers::assign(&mut db, key, results).await?;
-    insert_outcomes(&mut db, key, results, &files).await?;
+    let logs = fit_into_quota(&mut db, &store.bounds, key, results).await?;
+    insert_outcomes(&mut db, key, results, &files, &logs.dropped).await?;
+    if !results.is_empty() {
+        super::usage::add(&mut db, key, results, took, now).await?;
+    }
     if retries {
         record_retried(&mut db, key, lease, results, took, now).await?;
     } else {
@@ -333,15 +338,22 @@ impl FileNumbers {
     }
 }
 
-async fn insert_outcomes(db: &mut SqliteConnection, key: i64, results: &[RowResult], files: &FileNumbers) -> Result<(), StoreError> {
+/// Those in `dropped`, positions in order, without their log.
+async fn insert_outcomes(
+    db: &mut SqliteConnection,
+    key: i64,
+    results: &[RowResult],
+    files: &FileNumbers,
+    dropped: &[usize],
+) -> Result<(), StoreError> {
     static FULL: LazyLock<Arc<str>> = LazyLock::new(|| insert_outcomes_sql(ROWS_PER_INSERT).into());
-    let finals: Vec<&RowResult> = results.iter().filter(|result| matches!(result.verdict, Verdict::Final { .. })).collect();
+    let finals: Vec<(usize, &RowResult)> = results.iter().enumerate().filter(|(_, result)| matches!(result.verdict, Verdict::Final { .. })).collect();
     for chunk in finals.chunks(ROWS_PER_INSERT) {
         let full = chunk.len() == ROWS_PER_INSERT;
         // Made of constants and question marks only.
         let sql = if full { AssertSqlSafe(FULL.clone()) } else { AssertSqlSafe(insert_outcomes_sql(chunk.len()).into()) };
         let mut insert = sqlx::query(sql).persistent(full);
-        for result in chunk {
+        for (at, result) in chunk {
             let Verdict::Final { status, output, messages, pieces } = &result.verdict else { continue };
             let messages = (!messages.is_empty()).then(|| serde_json::to_string(messages).expect("messages of numbers and strings are always JSON"));
             insert = insert
@@ -353,7 +365,7 @@ async fn insert_outcomes(db: &mut SqliteConnection, key: i64, results: &[RowResu
                 .bind(output.as_deref())
                 .bind(messages)
                 .bind(files.encode(pieces))
-                .bind(result.log.as_deref());
+                .bind(result.log.as_deref().filter(|_| dropped.binary_search(at).is_err()));
         }
         insert.execute(&mut *db).await.map_err(failed("append outcomes"))?;
     }
