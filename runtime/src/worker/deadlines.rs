@@ -55,6 +55,7 @@ impl Worker {
     async fn abort_overdue_once(&self) -> Result<Option<Duration>, WorkerError> {
         let overdue = self.store.abort_overdue().await?;
         for id in overdue.aborted {
+            tracing::info!(batch = %id, "aborted: its time is up");
             self.follow_abort(id).await?;
         }
         Ok(overdue.next)

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use rowmill::model::{App, AppQuota, BatchId, BatchStatus, LeasedRow, NewBatch, NewRow, RowResult};
-use rowmill::store::{OverQuota, StoreError};
+use rowmill::model::{App, AppBounds, AppQuota, BatchId, BatchStatus, LeasedRow, Limits, NewBatch, NewRow, Quota, RowResult};
+use rowmill::store::{OverQuota, Store, StoreError};
 
 use super::build::{batch, failure, held, json_of, query, row, row_with, rows, rows_with_lines, success, with_pieces};
 use super::kit::Kit;
@@ -188,4 +188,58 @@ pub async fn a_batch_that_runs_for_too_long_is_aborted(kit: Kit) {
     assert_eq!(found.abort_reason.as_deref(), Some("it has run for 60000 ms, and batches of its app may run for 60000 ms"));
     super::kit::is_lost(kit.try_record(&lease, &[]).await);
     assert_eq!(kit.store.abort_overdue().await.unwrap().aborted, []);
+}
+
+/// What [`bounded`] has to hold to.
+pub fn bounds() -> AppBounds {
+    let quota = Quota { batch_rows: 3, batch_log_bytes: 4, batch_time: Duration::from_secs(60), ..Quota::default() };
+    AppBounds { quota_max: Quota { batch_rows: 5, ..quota.clone() }, quota, limits_max: Limits { fuel: 100, ..Limits::most() }, ..AppBounds::open() }
+}
+
+/// More than the operator allows.
+pub fn given_before() -> App {
+    App { quota: AppQuota { batch_rows: Some(9), ..AppQuota::default() }, ..App::named(APP) }
+}
+
+/// A store with [`bounds`], in which an app was [given more before](given_before).
+pub async fn bounded(store: &dyn Store) {
+    let submit = async |app: &str, count: u32| {
+        let new = NewBatch { app: app.to_owned(), ..batch() };
+        let id = new.id;
+        store.submit_batch(new, rows(count)).await.map(|()| id)
+    };
+    let over = |error: StoreError| match error {
+        StoreError::OverQuota(OverQuota::BatchRows { rows, limit, .. }) => (rows, limit),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(over(submit("shop", 4).await.unwrap_err()), (4, 3));
+    assert_eq!(over(submit(APP, 6).await.unwrap_err()), (6, 5));
+    submit(APP, 5).await.unwrap();
+    let id = submit("shop", 2).await.unwrap();
+    for (wrong, sentence) in [
+        (given_before(), "app \"bank\" was to have batch_rows 9, but the most that an app may have is 5 (maximum.batch_rows)"),
+        (
+            App { quota: AppQuota { batch_time: Some(Duration::from_secs(61)), ..AppQuota::default() }, ..App::named(APP) },
+            "app \"bank\" was to have batch_time 61000 ms, but the most that an app may have is 60000 ms (maximum.batch_time)",
+        ),
+        (
+            App { limits: Some(Limits::default()), ..App::named(APP) },
+            "app \"bank\" was to have fuel 1000000000, but the most that an app may have is 100 (maximum.fuel)",
+        ),
+    ] {
+        assert_eq!(store.put_app(&wrong).await.unwrap_err().to_string(), sentence);
+    }
+    assert_eq!(store.read_app(APP).await.unwrap(), Some(given_before()));
+    // What records look up.
+    let request = super::build::request();
+    let mut logs = Vec::new();
+    while let [lease] = store.claim_leases(&request).await.unwrap()[..] {
+        let leased = store.read_leased_rows(lease.key).await.unwrap();
+        let results: Vec<RowResult> = leased.iter().map(|row| RowResult { log: Some("1234".to_owned()), ..success(row) }).collect();
+        store.record_results(lease.key, &results, Duration::ZERO).await.unwrap();
+    }
+    for row in store.read_results(id, None, 9).await.unwrap() {
+        logs.push(row.log);
+    }
+    assert_eq!((logs, store.count_dropped_logs(id).await.unwrap()), (vec![Some("1234".to_owned()), None], 1));
 }
