@@ -18,11 +18,6 @@ pub(super) fn longest_input(rows: &[NewRow]) -> Option<&NewRow> {
     rows.iter().filter(|row| row.rejected.is_none()).max_by_key(|row| row.input.as_str().len())
 }
 
-/// The logs of final results together.
-pub(super) fn log_bytes(results: &[RowResult]) -> u64 {
-    results.iter().filter_map(final_log).map(|log| log.len() as u64).sum()
-}
-
 fn final_log(result: &RowResult) -> Option<&str> {
     match result.verdict {
         Verdict::Final { .. } => result.log.as_deref(),

@@ -8,7 +8,7 @@ use super::Installation;
 fn an_operator_bounds_what_apps_may_be_given_and_sees_what_they_used() {
     let site = Installation::embedded();
     site.deploy("misbehave", "misbehaving");
-    let (status, _, said) = site.run(&["apps", "set", "bank", "--fuel", "2000000", "--set", "maximum.fuel=1500000", "--set", "limits.batch_time=1h"]);
+    let (status, _, said) = site.run(&["apps", "--set", "maximum.fuel=1500000", "set", "bank", "--fuel", "2000000"]);
     assert_eq!(
         (status, said.as_str()),
         (2, "rowmill: app \"bank\" was to have fuel 2000000, but the most that an app may have is 1500000 (maximum.fuel)")

@@ -2,9 +2,9 @@
 
 use sqlx::SqliteConnection;
 
-use crate::model::{AppBounds, NewRow, RowResult};
+use crate::model::{AppBounds, NewRow, Quota, RowResult};
 use crate::store::columns::{count, failed, quota_of, signed};
-use crate::store::quota::{FittedLogs, fit_logs, log_bytes, longest_input};
+use crate::store::quota::{FittedLogs, fit_logs, longest_input};
 use crate::store::rules::pieces;
 use crate::store::{OverQuota, StoreError};
 
@@ -56,31 +56,18 @@ pub(super) async fn admit_rows(db: &mut SqliteConnection, key: i64, bounds: &App
     Ok(())
 }
 
-/// What the batch may still log, and whether it may have these files; counts both.
-pub(super) async fn fit_into_quota(db: &mut SqliteConnection, bounds: &AppBounds, key: i64, results: &[RowResult]) -> Result<FittedLogs, StoreError> {
+/// What results add to the bytes of their batch.
+pub(super) struct Fitted {
+    pub logs: FittedLogs,
+    pub file_bytes: u64,
+}
+
+/// What a batch may still log, and whether it may have these files, where it has logged and written so much.
+pub(super) fn fit_into_quota(quota: &Quota, logged: i64, filed: i64, results: &[RowResult]) -> Result<Fitted, StoreError> {
     let file_bytes: u64 = results.iter().flat_map(pieces).map(|piece| piece.text.len() as u64).sum();
-    if file_bytes == 0 && log_bytes(results) == 0 {
-        return Ok(FittedLogs { dropped: Vec::new(), kept_bytes: 0 });
-    }
-    let (logged, filed, given): (i64, i64, Option<String>) =
-        sqlx::query_as("SELECT b.log_bytes, b.file_bytes, a.quota FROM batches b LEFT JOIN apps a USING (app) WHERE b.batch_key = ?")
-            .bind(key)
-            .fetch_one(&mut *db)
-            .await
-            .map_err(failed("look up what an app may hold"))?;
-    let quota = bounds.quota_of(&quota_of(given)?);
     let left = quota.batch_file_bytes.saturating_sub(count(filed));
     if file_bytes > left {
         return Err(StoreError::FilesTooLarge { left, limit: quota.batch_file_bytes });
     }
-    let logs = fit_logs(results, quota.batch_log_bytes.saturating_sub(count(logged)));
-    sqlx::query("UPDATE batches SET log_bytes = log_bytes + ?, logs_dropped = logs_dropped + ?, file_bytes = file_bytes + ? WHERE batch_key = ?")
-        .bind(signed(logs.kept_bytes))
-        .bind(signed(logs.dropped.len() as u64))
-        .bind(signed(file_bytes))
-        .bind(key)
-        .execute(db)
-        .await
-        .map_err(failed("count logs and files"))?;
-    Ok(logs)
+    Ok(Fitted { logs: fit_logs(results, quota.batch_log_bytes.saturating_sub(count(logged))), file_bytes })
 }
