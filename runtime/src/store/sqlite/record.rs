@@ -13,6 +13,9 @@ use crate::store::columns::{counts, failed, kind_of, quota_of, signed, step_of};
 use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
 use crate::store::{FILES_PER_BATCH_MAX, Finisher, Recorded, StoreError, StoreEvent};
 
+/// A lease that is held: its batch, whether it is of retries, its next and last row; what its batch has logged and written, and what the app was given.
+type HeldRow = (i64, bool, i64, i64, i64, i64, Option<String>);
+
 pub(super) async fn record_results(
     store: &SqliteStore,
     lease: LeaseKey,
@@ -23,7 +26,7 @@ pub(super) async fn record_results(
     check_verdicts(results)?;
     let now = store.now();
     let mut db = store.begin().await?;
-    let held: Option<(i64, bool, i64, i64, i64, i64, Option<String>)> = sqlx::query_as(
+    let held: Option<HeldRow> = sqlx::query_as(
         "SELECT l.batch_key, l.retries, l.next_row, l.last_row, b.log_bytes, b.file_bytes, a.quota
          FROM leases l JOIN batches b USING (batch_key) LEFT JOIN apps a USING (app) WHERE l.lease_id = ? AND l.token = ? AND l.expires_at > ?",
     )
