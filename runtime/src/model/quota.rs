@@ -45,7 +45,7 @@ impl Quota {
     /// Nothing that the runtime could hold is over it.
     pub fn most() -> Quota {
         Quota {
-            input_bytes: INPUT_BYTES_MAX as u64,
+            input_bytes: 1 << 30,
             batch_rows: u64::from(u32::MAX),
             queued_rows: 1_000_000_000_000,
             batch_time: Duration::from_secs(366 * 24 * 60 * 60),
