@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rowmill::cli::{
-    Cli, Command, EXIT_CANNOT_RUN, apps, bench, compiler, config, deploy, migrate, policies, processors, query, results, run, schedules, status,
-    submit, terms, watch, work, workers,
+    Cli, Command, EXIT_CANNOT_RUN, apps, bench, compiler, config, deploy, logs, migrate, policies, processors, query, results, run, schedules,
+    status, submit, terms, usage, watch, work, workers,
 };
 
 fn main() -> ExitCode {
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Rows(args) => results::rows(&args),
         Command::Results(args) => results::results(&args),
+        Command::Logs(args) => logs::run(&args),
         Command::Abort(args) => status::abort(&args),
         Command::Priority(args) => terms::priority(&args),
         Command::Policies(args) => policies::run(&args),
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Command::Query(args) => query::query(&args),
         Command::Answer(args) => query::answer(&args),
         Command::Schedules(args) => schedules::run(&args),
+        Command::Usage(args) => usage::run(&args),
         Command::Bench(args) => bench::run(&args),
         Command::CompileProcessor(args) => compiler::run(&args),
     };

@@ -1,6 +1,7 @@
 //! Every operation of `JobManager`, on SQLite and on PostgreSQL, with real guests.
 
 mod batches;
+mod guests_of_apps;
 mod queries;
 mod schedules;
 mod versions;
@@ -69,6 +70,12 @@ impl Site {
             self.jobs.register_processor("bank", op, guests::read(guest)).await.unwrap();
         }
         self
+    }
+
+    /// Works like this.
+    fn working_by(self, settings: WorkerSettings) -> Site {
+        let jobs = manager(&self.store, &self.blobs, settings, StatusBoard::in_process());
+        Site { jobs, ..self }
     }
 
     pub fn begin_work(&mut self) {

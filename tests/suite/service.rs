@@ -1,5 +1,6 @@
 //! The program as a service: real workers and commands over PostgreSQL, Redis and S3, as processes.
 
+mod apps;
 mod terms;
 mod versions;
 

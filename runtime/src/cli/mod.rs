@@ -15,6 +15,7 @@ pub mod config;
 pub mod deploy;
 mod feed;
 pub mod grants;
+pub mod logs;
 pub mod migrate;
 pub mod policies;
 pub mod processors;
@@ -29,6 +30,7 @@ pub mod status;
 pub mod submit;
 mod table;
 pub mod terms;
+pub mod usage;
 pub mod watch;
 mod wiring;
 pub mod work;
@@ -75,6 +77,7 @@ pub enum Command {
     Status(status::StatusCommand),
     Rows(results::RowsCommand),
     Results(results::ResultsCommand),
+    Logs(logs::LogsCommand),
     Abort(status::AbortCommand),
     Priority(terms::PriorityCommand),
     Policies(policies::PoliciesCommand),
@@ -83,6 +86,7 @@ pub enum Command {
     Query(query::QueryCommand),
     Answer(query::AnswerCommand),
     Schedules(schedules::SchedulesCommand),
+    Usage(usage::UsageCommand),
     Bench(bench::BenchCommand),
     #[command(hide = true)]
     CompileProcessor(compiler::CompilerCommand),

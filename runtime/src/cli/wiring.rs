@@ -98,11 +98,11 @@ pub(super) async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>
     match &config.store.url {
         StoreUrl::Sqlite(file) => {
             let store = SqliteStore::open(file, Arc::new(SystemClock)).await.with_context(|| format!("the store is {}", file.display()))?;
-            Ok(Arc::new(store))
+            Ok(Arc::new(store.with_bounds(config.bounds.clone())))
         }
         StoreUrl::Postgres(url) => {
             let store = PgStore::connect(&pg_settings(config)?).await.with_context(|| format!("the store is {}", url.as_shown_url()))?;
-            Ok(Arc::new(store))
+            Ok(Arc::new(store.with_bounds(config.bounds.clone())))
         }
     }
 }
@@ -190,6 +190,8 @@ fn worker_settings(config: &Config) -> WorkerSettings {
             redis_url: config.redis.url.as_ref().map(|url| url.expose().to_owned()),
             ..GrantSettings::default()
         },
+        limits_max: config.bounds.limits_max.clone(),
+        memory_bytes: worker.memory_bytes,
         outlasts_failures: true,
         ends_when_idle: false,
     }

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::{Grants, Limits};
+use super::{AppQuota, Grants, Limits};
 
 /// Bytes of the name of an app or an operation, at most.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -18,6 +18,9 @@ pub struct App {
     /// What its processors may reach beyond their rows. Registering an app leaves it as it is: it is changed on its own.
     #[serde(default, skip_serializing_if = "Grants::is_empty")]
     pub grants: Grants,
+    /// What its batches may hold.
+    #[serde(default)]
+    pub quota: AppQuota,
 }
 
 impl App {
@@ -25,6 +28,6 @@ impl App {
 
     /// An app with the defaults: weight 1, and no limits of its own.
     pub fn named(name: impl Into<String>) -> App {
-        App { name: name.into(), weight: 1, running_max: None, limits: None, grants: Grants::default() }
+        App { name: name.into(), weight: 1, running_max: None, limits: None, quota: AppQuota::default(), grants: Grants::default() }
     }
 }

@@ -8,14 +8,17 @@ mod grants;
 mod json;
 mod lease;
 mod limits;
+mod log;
 mod net;
 mod outcome;
 mod policy;
 mod pooler;
 mod processor;
+mod quota;
 mod schedule;
 mod terms;
 mod text;
+mod usage;
 mod worker;
 
 pub use app::{App, NAME_BYTES_MAX};
@@ -26,14 +29,17 @@ pub use grants::{Capability, DirectoryGrant, GRANTS_BYTES_MAX, Grants, HttpGrant
 pub use json::{JsonText, NotJson};
 pub use lease::{ClaimRequest, ClaimedWork, FinishLease, Lease, LeaseKey, LeasedRow};
 pub use limits::Limits;
+pub use log::RowLog;
 pub use net::{Net, NoNet};
 pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict};
-pub use policy::{NoRate, PartialTerms, Policy, Rate};
+pub use policy::{Isolation, NoRate, PartialTerms, Policy, Rate};
 pub use pooler::Pooler;
 pub use processor::{CodeQuota, NOTE_BYTES_MAX, NewVersion, ProcessorVersion, RegisteredVersion};
+pub use quota::{AppBounds, AppQuota, Quota};
 pub use schedule::{
     ComingTicks, Missed, NewSchedule, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, ScheduleKey, TickAction, TickEnd, TickKey,
 };
 pub use terms::{FailureLimit, NoFailureLimit, RetryRule, Terms};
-pub use text::{hex, without_controls};
+pub use text::{hex, visible, without_controls};
+pub use usage::{FuelHistogram, FuelProfile, Meter, UsageRecord};
 pub use worker::{RunningLeases, WorkerInfo, WorkerRecord};

@@ -19,12 +19,37 @@ pub struct Policy {
     pub rate: Option<Rate>,
     /// The terms of batches that say nothing else. An operation's go before its app's.
     pub terms: PartialTerms,
+    /// Which rows of a batch may meet in one instance; [`Isolation::Lease`] when neither the operation nor its app says.
+    pub isolation: Option<Isolation>,
+}
+
+/// Which rows may meet in one instance of a processor. Those of two batches never do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// Those of one lease: some of a batch that follow each other.
+    #[default]
+    Lease,
+    /// None: each row gets an instance of its own.
+    Row,
+    /// Those of one batch that one worker runs: an instance is used again for its further leases. For code that takes long to start.
+    Warm,
+}
+
+impl Isolation {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Isolation::Lease => "lease",
+            Isolation::Row => "row",
+            Isolation::Warm => "warm",
+        }
+    }
 }
 
 impl Policy {
     /// One that says nothing.
     pub fn of(app: impl Into<String>, op: Option<&str>) -> Policy {
-        Policy { app: app.into(), op: op.map(str::to_lowercase), paused: false, rate: None, terms: PartialTerms::default() }
+        Policy { app: app.into(), op: op.map(str::to_lowercase), paused: false, rate: None, terms: PartialTerms::default(), isolation: None }
     }
 }
 

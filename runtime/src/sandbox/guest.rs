@@ -116,6 +116,14 @@ fn take_turns(mut store: StoreContextMut<'_, GuestState>, hook: CallHook) -> was
     }
 }
 
+impl GuestState {
+    /// For another lease.
+    pub(super) fn rebind(&mut self, cancel: CancellationToken, progress: Option<ProgressSink>) {
+        self.cancel = cancel;
+        self.progress = progress;
+    }
+}
+
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }

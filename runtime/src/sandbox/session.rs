@@ -12,7 +12,7 @@ use super::capabilities::{Capabilities, caught};
 use super::ending::{HostPanic, ending_of_error, ending_of_failure, ending_of_init, ending_of_return};
 use super::guest::{GuestState, ProgressSink, make_store};
 use super::load::{Processor, World};
-use crate::model::{Batch, BatchStatus, Ending, LeasedRow, Limits, RowRun};
+use crate::model::{Batch, BatchStatus, Ending, LeasedRow, Limits, ProcessorKind, RowRun};
 
 /// How long a guest may go on after its batch was aborted, when it looks at `cancelled` to leave in good order.
 const GRACE: Duration = Duration::from_millis(300);
@@ -39,6 +39,8 @@ pub struct Session {
     live: Option<Live>,
     /// The instance cannot be started: every further row ends like this.
     broken: Option<Ending>,
+    /// No row finds what another left.
+    instance_per_row: bool,
 }
 
 struct Live {
@@ -70,6 +72,12 @@ impl Allowance {
         Allowance { fuel: limits.fuel, timeout: limits.timeout }
     }
 
+    /// For one row, or one slow query, with this input.
+    fn input(limits: &Limits, kind: ProcessorKind, input: &str) -> Allowance {
+        let timeout = if kind == ProcessorKind::SlowQuery { limits.query_timeout } else { limits.timeout };
+        Allowance { fuel: limits.fuel_for(input.len()), timeout }
+    }
+
     pub(super) fn start(limits: &Limits) -> Allowance {
         let factor = Limits::START_FACTOR;
         Allowance { fuel: limits.fuel.saturating_mul(u64::from(factor)), timeout: limits.timeout.saturating_mul(factor) }
@@ -79,7 +87,27 @@ impl Allowance {
 impl Session {
     pub fn new(processor: Processor, spec: SessionSpec) -> Session {
         let (id, context) = (spec.batch.id.to_string(), spec.batch.context.as_str().to_owned());
-        Session { processor, spec, id, context, live: None, broken: None }
+        Session { processor, spec, id, context, live: None, broken: None, instance_per_row: false }
+    }
+
+    /// The same, where each row gets an instance of its own.
+    #[must_use]
+    pub fn with_instance_per_row(self) -> Session {
+        Session { instance_per_row: true, ..self }
+    }
+
+    /// Goes on with further rows of its batch, under another lease.
+    pub fn rebind(&mut self, cancel: CancellationToken, progress: Option<ProgressSink>) {
+        if let Some(live) = &mut self.live {
+            live.store.data_mut().rebind(cancel.clone(), progress.clone());
+        }
+        self.spec.cancel = cancel;
+        self.spec.progress = progress;
+    }
+
+    /// Whether it has an instance in which further rows can be run.
+    pub fn is_live(&self) -> bool {
+        self.live.is_some()
     }
 
     /// Runs one row, or the one input of a slow query.
@@ -90,7 +118,7 @@ impl Session {
             return run;
         }
         let Some(live) = &mut self.live else { unreachable!("it was started above") };
-        let allowance = Allowance::row(&self.spec.limits);
+        let allowance = Allowance::input(&self.spec.limits, self.processor.kind(), &row.input);
         arm(&mut live.store, allowance);
         let deadline = live.store.data().deadline;
         let returned = match &live.guest {
@@ -115,7 +143,11 @@ impl Session {
                 ending
             }
         };
-        RowRun { ending, fuel, log: log.take() }
+        let run = RowRun { ending, fuel, log: log.take() };
+        if self.instance_per_row {
+            self.end().await;
+        }
+        run
     }
 
     /// Tells the processor that its batch is final, in an instance in which no row was run.
@@ -165,6 +197,10 @@ impl Session {
 
     /// Lets the instance end in good order, if there is one.
     pub async fn close(mut self) {
+        self.end().await;
+    }
+
+    async fn end(&mut self) {
         let Some(mut live) = self.live.take() else { return };
         arm(&mut live.store, Allowance::start(&self.spec.limits));
         let deadline = live.store.data().deadline;

@@ -92,7 +92,7 @@ impl Ticker {
             // Another version serves by now: the tick is taken up again with that one.
             Err(StoreError::Version(VersionError::Removed { .. })) => return Ok(()),
             // What the store does not take it never will: the tick must not stand in the way of those that follow.
-            Err(error @ (StoreError::Invalid(_) | StoreError::Exists(_))) => {
+            Err(error @ (StoreError::Invalid(_) | StoreError::Exists(_) | StoreError::OverQuota(_))) => {
                 let failed = match action {
                     TickAction::Submit { at, next_at, .. } => TickAction::Fail { at, error: error.to_string(), next_at },
                     _ => TickAction::Stop { error: error.to_string() },

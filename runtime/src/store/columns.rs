@@ -1,8 +1,8 @@
 //! How values stand in columns, the same in every database.
 
 use crate::model::{
-    App, BatchCounts, BatchFile, BatchStatus, BatchStep, FailureLimit, Grants, PartialTerms, Policy, ProcessorKind, ProcessorVersion, Rate,
-    RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
+    App, AppQuota, BatchCounts, BatchFile, BatchStatus, BatchStep, FailureLimit, Grants, Isolation, PartialTerms, Policy, ProcessorKind,
+    ProcessorVersion, Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
 };
 use crate::store::StoreError;
 
@@ -106,12 +106,28 @@ pub(super) fn op_of(
     Ok((version, partial_terms_of(of_op)?.or(partial_terms_of(of_app)?)))
 }
 
-/// A policy as a query returns it: app, op, paused, rate_micros, burst, terms.
-pub(super) type PolicyRow = (String, String, bool, Option<i64>, Option<i64>, Option<String>);
+/// A policy as a query returns it: app, op, paused, rate_micros, burst, terms, isolation.
+pub(super) type PolicyRow = (String, String, bool, Option<i64>, Option<i64>, Option<String>, Option<String>);
 
-pub(super) fn policy_of((app, op, paused, rate_micros, burst, terms): PolicyRow) -> Result<Policy, StoreError> {
+pub(super) fn policy_of((app, op, paused, rate_micros, burst, terms, isolation): PolicyRow) -> Result<Policy, StoreError> {
     let rate = rate_micros.zip(burst).map(|(micros, burst)| Rate { micros: count(micros), burst: small(burst) });
-    Ok(Policy { app, op: (!op.is_empty()).then_some(op), paused, rate, terms: partial_terms_of(terms)? })
+    Ok(Policy {
+        app,
+        op: (!op.is_empty()).then_some(op),
+        paused,
+        rate,
+        terms: partial_terms_of(terms)?,
+        isolation: isolation.as_deref().map(isolation_of),
+    })
+}
+
+fn isolation_of(text: &str) -> Isolation {
+    match text {
+        "lease" => Isolation::Lease,
+        "row" => Isolation::Row,
+        "warm" => Isolation::Warm,
+        other => unreachable!("the constraint isolation_is_known let '{other}' through"),
+    }
 }
 
 pub(super) fn partial_terms_of(json: Option<String>) -> Result<PartialTerms, StoreError> {
@@ -195,20 +211,30 @@ impl BatchFileRow {
     }
 }
 
-/// An app as a query returns it: name, weight, running_max, limits, grants.
+/// An app as a query returns it: name, weight, running_max, limits, quota, grants.
 #[derive(sqlx::FromRow)]
 pub(super) struct AppRow {
     app: String,
     weight: i64,
     running_max: Option<i64>,
     limits: Option<String>,
+    quota: Option<String>,
     grants: Option<String>,
+}
+
+/// What an app was given, as it is stored: none for nothing.
+pub(super) fn quota_json(app: &App) -> Option<String> {
+    (app.quota != AppQuota::default()).then(|| serde_json::to_string(&app.quota).expect("numbers are always JSON"))
+}
+
+pub(super) fn quota_of(json: Option<String>) -> Result<AppQuota, StoreError> {
+    Ok(json.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read the quota of an app"))?.unwrap_or_default())
 }
 
 pub(super) fn app_of(row: AppRow) -> Result<App, StoreError> {
     let limits = row.limits.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read the limits of an app"))?;
     let grants = grants_of(row.grants.as_deref())?;
-    Ok(App { name: row.app, weight: small(row.weight), running_max: row.running_max.map(small), limits, grants })
+    Ok(App { name: row.app, weight: small(row.weight), running_max: row.running_max.map(small), limits, quota: quota_of(row.quota)?, grants })
 }
 
 /// Grants as they are stored: nothing where there are none.

@@ -7,10 +7,12 @@
 mod columns;
 mod events;
 mod postgres;
+mod quota;
 mod rules;
 mod scheduled;
 mod sizing;
 mod sqlite;
+mod usage;
 mod versions;
 
 use std::time::Duration;
@@ -19,13 +21,15 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::model::{
-    App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, FinishLease, Grants, JsonText, Lease, LeaseKey,
-    LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome,
-    RegisteredVersion, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, FinishLease, FuelProfile, Grants, JsonText,
+    Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion,
+    RecordedOutcome, RegisteredVersion, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo,
+    WorkerRecord,
 };
 
 pub use events::StoreEvent;
 pub use postgres::{LogPosition, PgConnection, PgSettings, PgStore, SchemaState};
+pub use quota::OverQuota;
 pub use sqlite::SqliteStore;
 pub use versions::VersionError;
 
@@ -56,6 +60,12 @@ pub enum StoreError {
         /// The names that the batch has, and those of this record that still fit.
         allowed: Vec<String>,
     },
+    /// The output files of a batch would be larger than its app may have. Nothing was changed.
+    #[error("the output files of the batch would be larger than the {limit} bytes that they may be: {left} are left")]
+    FilesTooLarge { left: u64, limit: u64 },
+    /// The app may not hold what was submitted. Nothing was changed.
+    #[error(transparent)]
+    OverQuota(OverQuota),
     #[error("{0}")]
     Invalid(String),
     #[error(transparent)]
@@ -136,13 +146,13 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Invalid`: no rows without `hold`; a line that is 0 in a batch or comes twice, or a slow query that is not one row with line 0, or is held; no
-    /// attempts. `Exists`.
+    /// attempts. `Exists`; `OverQuota`.
     async fn submit_batch(&self, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError>;
 
     /// Appends rows to a held batch. Returns how many it has now.
     ///
     /// # Errors
-    /// `NotFound`; `WrongStatus` unless it is in `wait`; `Invalid` for a line that is 0, or that the batch has already.
+    /// `NotFound`; `WrongStatus` unless it is in `wait`; `Invalid` for a line that is 0, or that the batch has already; `OverQuota`.
     async fn append_rows(&self, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError>;
 
     /// Releases a held batch. Returns how many rows it has. A batch that is queued already is left as it is.
@@ -158,7 +168,7 @@ pub trait Store: Send + Sync + 'static {
     /// `NotFound`.
     async fn abort_batch(&self, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError>;
 
-    /// Aborts batches whose deadline has passed, some hundred at most.
+    /// Aborts batches whose deadline has passed, and those with a lease that have run for longer than their app's may, some hundred at most.
     async fn abort_overdue(&self) -> Result<Overdue, StoreError>;
 
     /// Changes the priority of a batch whose rows have not all ended.
@@ -218,7 +228,8 @@ pub trait Store: Send + Sync + 'static {
     /// took, for the size of further leases. The lease ends with its last row.
     ///
     /// # Errors
-    /// `LeaseLost`; `Invalid` for results that are not the lease's next rows, or that end a row as `Aborted`; `TooManyFiles`.
+    /// `LeaseLost`; `Invalid` for results that are not the lease's next rows, or that end a row as `Aborted`; `TooManyFiles`; `FilesTooLarge`. Logs that
+    /// do not fit into what is left of the batch's are dropped, and counted.
     async fn record_results(&self, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
         self.record_to_finish(lease, results, took, None).await
     }
@@ -288,7 +299,7 @@ pub trait Store: Send + Sync + 'static {
     /// Registers an app, or changes what is registered of it, but for its grants.
     ///
     /// # Errors
-    /// `Invalid`: a weight outside 1 to 1,000; a limit of 0 running leases; a name that is empty or longer than [`crate::model::NAME_BYTES_MAX`].
+    /// `Invalid`: more than the operator allows; a weight outside 1 to 1,000; a limit of 0 running leases; a name that is empty or longer than [`crate::model::NAME_BYTES_MAX`].
     async fn put_app(&self, app: &App) -> Result<(), StoreError>;
 
     /// Changes what is granted to an app, which is registered if it was not. False, and nothing is changed, when something else than `from` is granted to it.
@@ -400,6 +411,23 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `Invalid` when the next tick would not come after this one.
     async fn run_tick(&self, tick: &TickKey, action: &TickAction) -> Result<TickEnd, StoreError>;
+
+    /// What the recorded rows of an app used, of one operation or of all, in hours that begin from `since` until before `until`, by hour, operation and version, at most `limit`.
+    async fn read_usage(&self, app: &str, op: Option<&str>, since: Timestamp, until: Timestamp, limit: u32) -> Result<Vec<UsageRecord>, StoreError>;
+
+    /// How much fuel the rows of an app used, by operation and version.
+    async fn read_fuel(&self, app: &str) -> Result<Vec<FuelProfile>, StoreError>;
+
+    /// Sums up what records appended for [`Store::read_usage`], some thousand entries at most, where they are not summed up at once. Nothing of what is read changes.
+    async fn fold_usage(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// How many rows of a batch had logs that were dropped, since they did not fit into what its app may log.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn count_dropped_logs(&self, id: BatchId) -> Result<u64, StoreError>;
 
     /// What happens from now on, in this process and, where the store has several, in others. Events may be missing or come twice: they save waiting, and nothing
     /// rests on them.

@@ -87,6 +87,6 @@ impl Worker {
     }
 
     fn limits_of(&self, app: Option<App>) -> Limits {
-        app.and_then(|app| app.limits).unwrap_or_else(|| self.settings.limits.clone())
+        self.settings.limits_of(app.and_then(|app| app.limits))
     }
 }

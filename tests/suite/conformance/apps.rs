@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rowmill::model::{App, BatchId, ClaimRequest, Grants, KeyValueGrant, Limits, NewBatch, ProcessorKind, RunningLeases, Terms, WorkerInfo};
+use rowmill::model::{
+    App, AppQuota, BatchId, ClaimRequest, Grants, KeyValueGrant, Limits, NewBatch, ProcessorKind, RunningLeases, Terms, WorkerInfo,
+};
 
 use super::build::{TTL, batch, query, request, row, rows, success};
 use super::kit::{Kit, is_invalid};
@@ -26,7 +28,8 @@ fn one_row() -> ClaimRequest {
 pub async fn an_app_comes_back_as_it_was_registered(kit: Kit) {
     assert_eq!(kit.store.read_app("a").await.unwrap(), None);
     let limits = Limits { fuel: 7, timeout: Duration::from_millis(1_500), ..Limits::default() };
-    let app = App { weight: 3, running_max: Some(2), limits: Some(limits), ..App::named("a") };
+    let quota = AppQuota { queued_rows: Some(5), batch_time: Some(Duration::from_millis(7)), ..AppQuota::default() };
+    let app = App { weight: 3, running_max: Some(2), limits: Some(limits), quota, ..App::named("a") };
     kit.store.put_app(&App::named("b")).await.unwrap();
     kit.store.put_app(&App::named("a")).await.unwrap();
     kit.store.put_app(&app).await.unwrap();
@@ -177,4 +180,20 @@ pub async fn workers_are_seen_with_what_they_run(kit: Kit) {
     kit.store.beat_worker(&info("new")).await.unwrap();
     let names: Vec<String> = kit.store.list_workers().await.unwrap().into_iter().map(|worker| worker.info.name).collect();
     assert_eq!(names, ["new"]);
+}
+
+/// A worker may have no room for an app at the moment.
+pub async fn an_app_that_a_worker_leaves_out_gets_no_lease(kit: Kit) {
+    submit_to(&kit, "a", 2, 9).await;
+    submit_to(&kit, "b", 1, 0).await;
+    let without = |apps: &[&str]| ClaimRequest { apps_except: apps.iter().map(|app| (*app).to_owned()).collect(), leases_max: 9, ..one_row() };
+    assert_eq!(kit.claim(&without(&["a", "b", "c"])).await, []);
+    let [lease] = kit.claim(&without(&["a"])).await[..] else { panic!() };
+    assert_eq!(app_of(&kit, &lease).await, "b");
+    // Nor what was given back.
+    kit.store.give_back_lease(lease.key).await.unwrap();
+    for lease in kit.claim(&without(&["b"])).await {
+        assert_eq!(app_of(&kit, &lease).await, "a");
+    }
+    assert_eq!(kit.claim(&without(&[])).await.len(), 1);
 }

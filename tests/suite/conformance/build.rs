@@ -75,7 +75,16 @@ pub fn json_of(bytes: usize) -> String {
 
 /// One lease by one slot.
 pub fn request() -> ClaimRequest {
-    ClaimRequest { worker: "worker".to_owned(), kind: None, leases_max: 1, rows_max: 100, target: Duration::from_millis(250), slots: 1, ttl: TTL }
+    ClaimRequest {
+        worker: "worker".to_owned(),
+        kind: None,
+        apps_except: Vec::new(),
+        leases_max: 1,
+        rows_max: 100,
+        target: Duration::from_millis(250),
+        slots: 1,
+        ttl: TTL,
+    }
 }
 
 pub fn by(worker: &str) -> ClaimRequest {
@@ -101,7 +110,7 @@ pub fn retry(row: &LeasedRow, after: Duration) -> RowResult {
 }
 
 pub fn result(row: &LeasedRow, verdict: Verdict) -> RowResult {
-    RowResult { row_no: row.row_no, attempt: row.attempt, fuel: 10, log: None, verdict }
+    RowResult { row_no: row.row_no, attempt: row.attempt, fuel: 10, input_bytes: u32::try_from(row.input.len()).unwrap(), log: None, verdict }
 }
 
 /// A success with pieces for output files.

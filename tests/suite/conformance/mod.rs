@@ -18,6 +18,7 @@ mod finish;
 mod hold;
 mod leases;
 mod policies;
+mod quotas;
 mod record;
 mod results;
 mod retries;
@@ -30,6 +31,7 @@ mod terms;
 mod texts;
 mod ticker;
 mod ticks;
+mod usage;
 mod versions;
 mod workers;
 
@@ -45,6 +47,7 @@ macro_rules! conformance {
                 an_app_comes_back_as_it_was_registered
                 an_app_at_its_limit_gets_no_lease
                 what_an_app_at_its_limit_cannot_take_is_not_due
+                an_app_that_a_worker_leaves_out_gets_no_lease
                 batches_of_a_higher_priority_come_first
                 work_is_shared_by_weight
                 an_app_that_was_idle_does_not_wait_for_another
@@ -102,6 +105,20 @@ macro_rules! conformance {
                 another_file_that_begins_with_a_row_takes_its_place
                 a_discarded_batch_is_gone_with_its_files
                 the_name_of_a_file_may_be_any_text
+            }
+            quotas {
+                a_batch_has_no_more_rows_than_its_app_may_have
+                an_input_is_no_larger_than_its_app_may_have
+                an_app_has_no_more_rows_without_an_outcome_than_it_may_have
+                what_was_submitted_before_brings_no_more_rows
+                rows_that_come_in_at_the_same_moment_are_no_more_than_may_be
+                logs_beyond_those_of_a_batch_are_dropped_and_counted
+                output_files_become_no_larger_than_those_of_a_batch_may
+                a_batch_that_runs_for_too_long_is_aborted
+            }
+            usage {
+                usage_is_the_sum_of_the_outcomes_also_after_retries_and_takeovers
+                usage_is_told_apart_by_hour_operation_and_version
             }
             claim {
                 a_claim_takes_the_next_rows_in_order

@@ -23,7 +23,7 @@ pub fn processor(wasm: &[u8]) -> Processor {
 }
 
 pub fn limits() -> Limits {
-    Limits { timeout: NO_DEADLINE, ..Limits::default() }
+    Limits { timeout: NO_DEADLINE, query_timeout: NO_DEADLINE, ..Limits::default() }
 }
 
 pub fn batch(kind: ProcessorKind, op: &str, context: &str) -> Batch {

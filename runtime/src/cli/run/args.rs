@@ -76,7 +76,7 @@ pub(super) enum Source {
 
 impl RunArgs {
     fn limits(&self) -> Limits {
-        Limits { fuel: self.fuel, timeout: self.timeout, memory_bytes: self.memory, ..Limits::default() }
+        Limits { fuel: self.fuel, timeout: self.timeout, query_timeout: self.timeout, memory_bytes: self.memory, ..Limits::default() }
     }
 
     pub(super) fn settings(&self) -> WorkerSettings {

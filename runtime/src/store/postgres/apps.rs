@@ -4,7 +4,7 @@ use super::connect::PgStore;
 use super::text::{decode, encode};
 use crate::model::{App, Grants};
 use crate::store::StoreError;
-use crate::store::columns::{AppRow, app_of, failed, grants_json, limits_json};
+use crate::store::columns::{AppRow, app_of, failed, grants_json, limits_json, quota_json};
 use crate::store::rules::{check_app, check_grants};
 
 pub(super) fn decoded(app: App) -> App {
@@ -12,17 +12,19 @@ pub(super) fn decoded(app: App) -> App {
 }
 
 pub(super) async fn put_app(store: &PgStore, app: &App) -> Result<(), StoreError> {
-    check_app(app)?;
+    check_app(app, &store.bounds)?;
     let mut db = store.unit().await?;
     sqlx::query(
-        "INSERT INTO rowmill.apps (app, weight, running_max, limits) VALUES ($1, $2, $3, $4)
-         ON CONFLICT (app) DO UPDATE SET weight = excluded.weight, running_max = excluded.running_max, limits = excluded.limits",
+        "INSERT INTO rowmill.apps (app, weight, running_max, limits, quota) VALUES ($1, $2, $3, $4, $5)
+         ON CONFLICT (app) DO UPDATE SET weight = excluded.weight, running_max = excluded.running_max, limits = excluded.limits,
+            quota = excluded.quota",
     )
     .persistent(store.named())
     .bind(encode(&app.name))
     .bind(i32::try_from(app.weight).unwrap_or(i32::MAX))
     .bind(app.running_max.map(|max| i32::try_from(max).unwrap_or(i32::MAX)))
     .bind(limits_json(app))
+    .bind(quota_json(app))
     .execute(&mut *db)
     .await
     .map_err(failed("register an app"))?;
@@ -53,19 +55,20 @@ pub(super) async fn set_grants(store: &PgStore, app: &str, from: &Grants, to: &G
 
 pub(super) async fn read_app(store: &PgStore, name: &str) -> Result<Option<App>, StoreError> {
     let mut db = store.unit().await?;
-    let found: Option<AppRow> = sqlx::query_as("SELECT app, weight::bigint, running_max::bigint, limits, grants FROM rowmill.apps WHERE app = $1")
-        .persistent(store.named())
-        .bind(encode(name))
-        .fetch_optional(&mut *db)
-        .await
-        .map_err(failed("read an app"))?;
+    let found: Option<AppRow> =
+        sqlx::query_as("SELECT app, weight::bigint, running_max::bigint, limits, quota, grants FROM rowmill.apps WHERE app = $1")
+            .persistent(store.named())
+            .bind(encode(name))
+            .fetch_optional(&mut *db)
+            .await
+            .map_err(failed("read an app"))?;
     db.done().await?;
     Ok(found.map(app_of).transpose()?.map(decoded))
 }
 
 pub(super) async fn list_apps(store: &PgStore) -> Result<Vec<App>, StoreError> {
     let mut db = store.unit().await?;
-    let found: Vec<AppRow> = sqlx::query_as("SELECT app, weight::bigint, running_max::bigint, limits, grants FROM rowmill.apps ORDER BY app")
+    let found: Vec<AppRow> = sqlx::query_as("SELECT app, weight::bigint, running_max::bigint, limits, quota, grants FROM rowmill.apps ORDER BY app")
         .persistent(store.named())
         .fetch_all(&mut *db)
         .await

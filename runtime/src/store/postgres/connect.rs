@@ -12,7 +12,7 @@ use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 
 use super::listen;
 use super::schema::{self, SchemaState};
-use crate::model::{Clock, Pooler};
+use crate::model::{AppBounds, Clock, Pooler};
 use crate::store::StoreError;
 use crate::store::columns::failed;
 use crate::store::events::Events;
@@ -64,6 +64,7 @@ pub struct PgStore {
     pooler: Pooler,
     pub(super) events: Events,
     pub(super) clock: Option<Arc<dyn Clock>>,
+    pub(super) bounds: AppBounds,
     listening: Option<tokio::task::AbortHandle>,
 }
 
@@ -89,7 +90,7 @@ impl PgStore {
             .connect_with(options)
             .await
             .map_err(failed("connect to its database"))?;
-        let mut store = PgStore { pool, pooler: settings.pooler, events: Events::new(), clock: None, listening: None };
+        let mut store = PgStore { pool, pooler: settings.pooler, events: Events::new(), clock: None, bounds: AppBounds::open(), listening: None };
         let state = schema::read_state(&mut *store.unit().await?).await?;
         if state != SchemaState::Current {
             return Err(StoreError::Invalid(state.to_string()));

@@ -12,6 +12,7 @@ mod leases;
 mod listen;
 mod log;
 mod policies;
+mod quota;
 mod read;
 mod record;
 mod removals;
@@ -20,6 +21,7 @@ mod schema;
 mod submit;
 mod text;
 mod ticks;
+mod usage;
 mod versions;
 mod workers;
 
@@ -37,9 +39,10 @@ pub use sqlx::PgConnection;
 
 use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, FinishLease, Grants, JsonText, Lease, LeaseKey, LeasedRow,
-    NewBatch, NewRow, NewSchedule, NewVersion, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RegisteredVersion,
-    RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    App, AppBounds, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, FinishLease, FuelProfile, Grants, JsonText, Lease,
+    LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion,
+    RecordedOutcome, RegisteredVersion, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo,
+    WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -76,7 +79,14 @@ impl PgStore {
     /// # Errors
     /// As [`Store::submit_batch`]. An error of the database leaves the transaction as PostgreSQL does: it can only be rolled back.
     pub async fn submit_batch_in(&self, transaction: &mut PgConnection, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
-        submit::submit_batch_in(transaction, false, self.now(), batch, rows).await
+        submit::submit_batch_in(transaction, false, self.now(), &self.bounds, batch, rows).await
+    }
+
+    /// The same store, where apps may hold and be given no more than this.
+    #[must_use]
+    pub fn with_bounds(mut self, bounds: AppBounds) -> PgStore {
+        self.bounds = bounds;
+        self
     }
 
     /// The same store with a clock that tests move.
@@ -301,6 +311,22 @@ impl Store for PgStore {
 
     async fn run_tick(&self, tick: &TickKey, action: &TickAction) -> Result<TickEnd, StoreError> {
         ticks::run_tick(self, tick, action).await
+    }
+
+    async fn read_usage(&self, app: &str, op: Option<&str>, since: Timestamp, until: Timestamp, limit: u32) -> Result<Vec<UsageRecord>, StoreError> {
+        usage::read_usage(self, app, op, since, until, limit).await
+    }
+
+    async fn read_fuel(&self, app: &str) -> Result<Vec<FuelProfile>, StoreError> {
+        usage::read_fuel(self, app).await
+    }
+
+    async fn fold_usage(&self) -> Result<(), StoreError> {
+        usage::fold_usage(self).await
+    }
+
+    async fn count_dropped_logs(&self, id: BatchId) -> Result<u64, StoreError> {
+        read::count_dropped_logs(self, id).await
     }
 
     fn events(&self) -> broadcast::Receiver<StoreEvent> {

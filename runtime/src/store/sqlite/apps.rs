@@ -3,19 +3,21 @@
 use super::SqliteStore;
 use crate::model::{App, Grants};
 use crate::store::StoreError;
-use crate::store::columns::{AppRow, app_of, failed, grants_json, limits_json};
+use crate::store::columns::{AppRow, app_of, failed, grants_json, limits_json, quota_json};
 use crate::store::rules::{check_app, check_grants};
 
 pub(super) async fn put_app(store: &SqliteStore, app: &App) -> Result<(), StoreError> {
-    check_app(app)?;
+    check_app(app, &store.bounds)?;
     sqlx::query(
-        "INSERT INTO apps (app, weight, running_max, limits) VALUES (?, ?, ?, ?)
-         ON CONFLICT (app) DO UPDATE SET weight = excluded.weight, running_max = excluded.running_max, limits = excluded.limits",
+        "INSERT INTO apps (app, weight, running_max, limits, quota) VALUES (?, ?, ?, ?, ?)
+         ON CONFLICT (app) DO UPDATE SET weight = excluded.weight, running_max = excluded.running_max, limits = excluded.limits,
+            quota = excluded.quota",
     )
     .bind(&app.name)
     .bind(app.weight)
     .bind(app.running_max)
     .bind(limits_json(app))
+    .bind(quota_json(app))
     .execute(&store.writer)
     .await
     .map_err(failed("register an app"))?;
@@ -39,7 +41,7 @@ pub(super) async fn set_grants(store: &SqliteStore, app: &str, from: &Grants, to
 }
 
 pub(super) async fn read_app(store: &SqliteStore, name: &str) -> Result<Option<App>, StoreError> {
-    let found: Option<AppRow> = sqlx::query_as("SELECT app, weight, running_max, limits, grants FROM apps WHERE app = ?")
+    let found: Option<AppRow> = sqlx::query_as("SELECT app, weight, running_max, limits, quota, grants FROM apps WHERE app = ?")
         .bind(name)
         .fetch_optional(&store.readers)
         .await
@@ -48,7 +50,7 @@ pub(super) async fn read_app(store: &SqliteStore, name: &str) -> Result<Option<A
 }
 
 pub(super) async fn list_apps(store: &SqliteStore) -> Result<Vec<App>, StoreError> {
-    let found: Vec<AppRow> = sqlx::query_as("SELECT app, weight, running_max, limits, grants FROM apps ORDER BY app")
+    let found: Vec<AppRow> = sqlx::query_as("SELECT app, weight, running_max, limits, quota, grants FROM apps ORDER BY app")
         .fetch_all(&store.readers)
         .await
         .map_err(failed("list apps"))?;

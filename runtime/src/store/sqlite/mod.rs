@@ -7,12 +7,14 @@ mod claim;
 mod finish;
 mod leases;
 mod policies;
+mod quota;
 mod read;
 mod record;
 mod removals;
 mod schedules;
 mod submit;
 mod ticks;
+mod usage;
 mod versions;
 mod workers;
 
@@ -33,9 +35,10 @@ use super::columns::{failed, status_of};
 use super::events::Events;
 use super::{Aborted, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, FinishLease, Grants, JsonText, Lease, LeaseKey, LeasedRow,
-    NewBatch, NewRow, NewSchedule, NewVersion, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome, RegisteredVersion,
-    RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    App, AppBounds, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, FinishLease, FuelProfile, Grants, JsonText, Lease,
+    LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OutputFile, PartialTerms, Policy, ProcessorKind, ProcessorVersion,
+    RecordedOutcome, RegisteredVersion, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo,
+    WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -58,6 +61,7 @@ pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     clock: Arc<dyn Clock>,
+    bounds: AppBounds,
     events: Events,
     /// Held as long as the store is open: it keeps other processes out.
     _lock: File,
@@ -93,7 +97,14 @@ impl SqliteStore {
         // Readers go through rows once, in order, and need no cache to speak of.
         let options = options.read_only(true).pragma("cache_size", "-2048");
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await.map_err(opening)?;
-        Ok(SqliteStore { writer, readers, clock, events: Events::new(), _lock: lock })
+        Ok(SqliteStore { writer, readers, clock, bounds: AppBounds::open(), events: Events::new(), _lock: lock })
+    }
+
+    /// The same store, where apps may hold and be given no more than this.
+    #[must_use]
+    pub fn with_bounds(mut self, bounds: AppBounds) -> SqliteStore {
+        self.bounds = bounds;
+        self
     }
 
     /// Closes all connections, so that the files can be removed.
@@ -367,6 +378,18 @@ impl Store for SqliteStore {
 
     async fn run_tick(&self, tick: &TickKey, action: &TickAction) -> Result<TickEnd, StoreError> {
         ticks::run_tick(self, tick, action).await
+    }
+
+    async fn read_usage(&self, app: &str, op: Option<&str>, since: Timestamp, until: Timestamp, limit: u32) -> Result<Vec<UsageRecord>, StoreError> {
+        usage::read_usage(self, app, op, since, until, limit).await
+    }
+
+    async fn read_fuel(&self, app: &str) -> Result<Vec<FuelProfile>, StoreError> {
+        usage::read_fuel(self, app).await
+    }
+
+    async fn count_dropped_logs(&self, id: BatchId) -> Result<u64, StoreError> {
+        read::count_dropped_logs(self, id).await
     }
 
     fn events(&self) -> broadcast::Receiver<StoreEvent> {

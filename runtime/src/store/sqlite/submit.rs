@@ -4,8 +4,9 @@ use std::sync::{Arc, LazyLock};
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
+use super::quota::admit_rows;
 use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
-use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp};
+use crate::model::{AppBounds, BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp};
 use crate::store::columns::{count, failed, failure_limit, retry_json};
 use crate::store::rules::{NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
 use crate::store::{StoreError, StoreEvent, VersionError};
@@ -14,7 +15,7 @@ pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec
     check_submit(&batch, &rows)?;
     let told = submission(&batch);
     let mut db = store.begin().await?;
-    if !insert_batch(&mut db, store.now(), batch, rows).await? {
+    if !insert_batch(&mut db, store.now(), &store.bounds, batch, rows).await? {
         return Ok(());
     }
     db.commit().await.map_err(failed("commit a submitted batch"))?;
@@ -25,7 +26,13 @@ pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec
 }
 
 /// A batch and its first rows. False when it was submitted before.
-pub(super) async fn insert_batch(db: &mut SqliteConnection, now: Timestamp, batch: NewBatch, rows: Vec<NewRow>) -> Result<bool, StoreError> {
+pub(super) async fn insert_batch(
+    db: &mut SqliteConnection,
+    now: Timestamp,
+    bounds: &AppBounds,
+    batch: NewBatch,
+    rows: Vec<NewRow>,
+) -> Result<bool, StoreError> {
     let (failures_max, failures_percent) = failure_limit(&batch.terms);
     let inserted = sqlx::query(
         "INSERT INTO batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at,
@@ -65,7 +72,7 @@ pub(super) async fn insert_batch(db: &mut SqliteConnection, now: Timestamp, batc
         let known = known.ok_or(VersionError::Removed { version: batch.processor_version })?;
         return was_submitted(batch.id, known.as_deref(), batch.request_digest.as_deref()).map(|()| false);
     }
-    insert_rows(db, inserted.last_insert_rowid(), rows).await?;
+    insert_rows(db, inserted.last_insert_rowid(), bounds, rows).await?;
     Ok(true)
 }
 
@@ -76,7 +83,7 @@ pub(super) async fn append_rows(store: &SqliteStore, id: BatchId, rows: Vec<NewR
     if status != BatchStatus::Wait {
         return Err(StoreError::WrongStatus { id, status, wanted: "rows can be appended only while it is held" });
     }
-    let total = insert_rows(&mut db, key, rows).await?;
+    let total = insert_rows(&mut db, key, &store.bounds, rows).await?;
     db.commit().await.map_err(failed("commit appended rows"))?;
     Ok(total)
 }
@@ -141,7 +148,7 @@ pub(super) async fn discard_batch(store: &SqliteStore, id: BatchId) -> Result<()
 }
 
 /// Appends rows behind those that the batch has, and returns how many it has now.
-async fn insert_rows(db: &mut SqliteConnection, key: i64, rows: Vec<NewRow>) -> Result<u64, StoreError> {
+async fn insert_rows(db: &mut SqliteConnection, key: i64, bounds: &AppBounds, rows: Vec<NewRow>) -> Result<u64, StoreError> {
     let (old_count, old_last, mut ascend): (i64, i64, bool) =
         sqlx::query_as("SELECT row_count, line_last, lines_ascend FROM batches WHERE batch_key = ?")
             .bind(key)
@@ -149,6 +156,7 @@ async fn insert_rows(db: &mut SqliteConnection, key: i64, rows: Vec<NewRow>) -> 
             .await
             .map_err(failed("count rows"))?;
     let (total, last, in_order) = count_rows(old_count, old_last, &rows, i64::from(u32::MAX))?;
+    admit_rows(db, key, bounds, &rows, count(total)).await?;
     if ascend && !in_order {
         ascend = false;
         sqlx::query("INSERT INTO line_order SELECT batch_key, line, row_no FROM rows WHERE batch_key = ?")
