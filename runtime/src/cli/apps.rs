@@ -146,7 +146,7 @@ pub fn run(args: &AppsCommand) -> anyhow::Result<ExitCode> {
 }
 
 fn changed(app: App, set: &AppsSet, defaults: &Limits) -> App {
-    let (limits, quota) = if set.default_limits { (None, AppQuota::default()) } else { (app.limits.clone(), app.quota.clone()) };
+    let (limits, quota) = if set.default_limits { (None, AppQuota::default()) } else { (app.limits.clone(), app.quota) };
     let old = limits.clone().unwrap_or_else(|| defaults.clone());
     let given = Limits {
         fuel: set.fuel.unwrap_or(old.fuel),
