@@ -141,7 +141,7 @@ const BREACHES: &[Breach] = &[
     (
         "a round begins that nobody asked for",
         SUCCESS,
-        "UPDATE rowmill.batches t SET status = 'queued', step = 'rows', round = round + 1, started_at = NULL, finished_at = NULL FROM b WHERE t.batch_key = b.batch_key",
+        "UPDATE rowmill.batches t SET status = 'queued', step = 'rows', round = t.round + 1, started_at = NULL, finished_at = NULL FROM b WHERE t.batch_key = b.batch_key",
         &[FinishedOnce, AcknowledgedIsKept, MarkDoneOnce, PollsGoForward],
     ),
     (
