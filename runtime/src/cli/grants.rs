@@ -38,7 +38,7 @@ pub struct GrantOptions {
     /// A secret that processors read by a key (wasi:config): the name of a file in the workers' grants.secrets_directory. It is hidden in all that they say.
     #[arg(long = "secret", value_name = "KEY=NAME", value_parser = parse_pair)]
     pub secrets: Vec<(String, String)>,
-    /// Requests to a host (wasi:http), as in https://api.example.com, or 'GET,POST http://*.example.com:8080'; GET and HEAD unless methods are said.
+    /// Requests to a host (wasi:http), as in `https://api.example.com`, or `GET,POST http://*.example.com:8080`; GET and HEAD unless methods are said.
     #[arg(long = "http", value_name = "RULE")]
     pub http: Vec<HttpRule>,
     /// Addresses that the hosts may have although they are not public, as in 10.1.0.0/16.

@@ -28,7 +28,7 @@ pub enum Kind {
     /// `http://` or `https://`, without user and password.
     Endpoint,
     Secret,
-    /// A secret that is used as a key: not shorter than [`KEY_BYTES_MIN`].
+    /// A secret that is used as a key: not shorter than `KEY_BYTES_MIN`.
     Key,
     Count(u64, u64),
     Time(Duration, Duration),

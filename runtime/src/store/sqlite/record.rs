@@ -203,7 +203,7 @@ async fn count_outcomes(
     let row_micros = (!results.is_empty()).then(|| (micros(took) / row_count(results)).max(1));
     let counted: CountedRow = sqlx::query_as(
         "UPDATE batches SET success = success + ?2, failed = failed + ?3, fuel = fuel + ?4, failed_row = coalesce(?12, failed_row),
-            log_bytes = log_bytes + ?12, logs_dropped = logs_dropped + ?13, file_bytes = file_bytes + ?14,
+            log_bytes = log_bytes + ?13, logs_dropped = logs_dropped + ?14, file_bytes = file_bytes + ?15,
             row_micros = CASE WHEN success + failed = 0 THEN coalesce(?5, row_micros)
                 ELSE coalesce((row_micros * (?6 - 1) + ?5) / ?6, ?5, row_micros) END,
             step = CASE WHEN success + failed + ?2 + ?3 < row_count THEN step WHEN kind = 'slow_query' AND ?7 THEN 'mark' ELSE 'join' END,

@@ -15,7 +15,7 @@ use super::migrated;
 
 async fn connect(database: &Database) -> Arc<PgStore> {
     // One connection listens.
-    let settings = PgSettings { url: database.url(), connections: 2, pooler: Pooler::None };
+    let settings = PgSettings { url: database.url(), connections: 3, pooler: Pooler::None };
     Arc::new(PgStore::connect(&settings).await.unwrap())
 }
 
