@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rowmill::cli::{
-    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, migrate, policies, query, results, retry, run, schedules, status, submit, terms,
-    watch, work, workers,
+    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, groups, migrate, policies, query, results, retry, run, schedules, status, submit,
+    terms, watch, work, workers,
 };
 
 fn main() -> ExitCode {
@@ -32,6 +32,8 @@ fn main() -> ExitCode {
         Command::Policies(args) => policies::run(&args),
         Command::Pause(args) => policies::pause(&args),
         Command::Resume(args) => policies::resume(&args),
+        Command::Groups(args) => groups::list(&args),
+        Command::Group(args) => groups::show(&args),
         Command::Query(args) => query::query(&args),
         Command::Answer(args) => query::answer(&args),
         Command::Schedules(args) => schedules::run(&args),

@@ -13,6 +13,7 @@ pub mod bench;
 pub mod config;
 pub mod deploy;
 mod feed;
+pub mod groups;
 pub mod migrate;
 pub mod policies;
 mod progress;
@@ -75,6 +76,8 @@ pub enum Command {
     Policies(policies::PoliciesCommand),
     Pause(policies::PauseCommand),
     Resume(policies::ResumeCommand),
+    Groups(groups::GroupsCommand),
+    Group(groups::GroupCommand),
     Query(query::QueryCommand),
     Answer(query::AnswerCommand),
     Schedules(schedules::SchedulesCommand),

@@ -73,7 +73,7 @@ impl JobManager {
         let named = key::name(&request.app, request.key.as_deref(), || digest_of_batch(&request))?;
         let terms = request.terms.or(policy).complete(request.start_at, request.deadline_at);
         let batch = new_batch(version, named, request.context, terms, request.hold);
-        Ok((NewBatch { after: request.after, ..batch }, request.rows))
+        Ok((NewBatch { after: request.after, group: request.group, ..batch }, request.rows))
     }
 
     /// Appends rows to a held batch, and releases it where that is wanted. Returns how many rows it has now.
@@ -264,6 +264,7 @@ pub(super) fn new_batch(version: ProcessorVersion, named: Named, context: JsonTe
         context,
         hold,
         after: None,
+        group: None,
     }
 }
 

@@ -43,6 +43,7 @@ mod apps;
 mod batches;
 mod error;
 mod files;
+mod groups;
 mod key;
 mod policies;
 mod queries;

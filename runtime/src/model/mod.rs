@@ -5,6 +5,7 @@ mod batch;
 mod chain;
 mod clock;
 mod ending;
+mod group;
 mod json;
 mod lease;
 mod limits;
@@ -23,6 +24,7 @@ pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, 
 pub use chain::{After, AfterCondition};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use ending::{Answer, Ending, RowRun};
+pub use group::{Group, GroupCounts};
 pub use json::{JsonText, NotJson};
 pub use lease::{ClaimRequest, ClaimedWork, FinishLease, Lease, LeaseKey, LeasedRow};
 pub use limits::Limits;

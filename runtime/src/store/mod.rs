@@ -18,7 +18,7 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::model::{
-    App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, FinishLease, JsonText, Lease, LeaseKey,
+    App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, FinishLease, Group, JsonText, Lease, LeaseKey,
     LeasedRow, NewBatch, NewRow, NewSchedule, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion,
     RecordedOutcome, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
@@ -204,6 +204,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes the next rows of a batch that comes after another, which has ended: some thousand at most. None when there is no such batch, or others are at all of them.
     async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError>;
+
+    /// Lets no further batch come into a group; one that is sealed stays so. False when there is none.
+    async fn seal_group(&self, app: &str, name: &str) -> Result<bool, StoreError>;
+
+    /// The groups of an app by name, from this name on, at most `limit`.
+    async fn list_groups(&self, app: &str, from: &str, limit: u32) -> Result<Vec<Group>, StoreError>;
+
+    /// A group; none before its first batch.
+    async fn read_group(&self, app: &str, name: &str) -> Result<Option<Group>, StoreError> {
+        Ok(self.list_groups(app, name, 1).await?.pop().filter(|group| group.name == name))
+    }
 
     /// Changes the priority of a batch whose rows have not all ended.
     ///

@@ -16,6 +16,7 @@ mod claim;
 mod due;
 mod files;
 mod finish;
+mod groups;
 mod hold;
 mod leases;
 mod policies;
@@ -292,6 +293,13 @@ macro_rules! conformance {
                 a_first_batch_that_is_retried_is_waited_for_or_was_taken_as_it_was
                 an_output_that_is_absent_is_null
                 of_an_end_and_a_submission_at_the_same_moment_none_is_missed
+            }
+            groups {
+                a_group_is_complete_when_it_is_sealed_and_each_batch_has_ended
+                nothing_comes_into_a_sealed_group
+                an_aborted_batch_has_ended_and_a_discarded_one_is_in_no_group
+                groups_are_listed_by_name_in_pages
+                of_a_seal_and_many_submissions_at_the_same_moment_none_comes_later
             }
             rounds {
                 the_failed_rows_of_a_batch_are_run_again_in_a_new_round

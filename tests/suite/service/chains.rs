@@ -55,3 +55,29 @@ fn a_chain_runs_to_its_end_in_one_process_over_sqlite() {
     assert_eq!((site.status(&second)["rows"].as_u64(), site.status(&second)["done"].as_bool()), (Some(2), Some(true)));
     assert!(site.said(&["status", &second]).contains(&format!("after {first} (success)")));
 }
+
+#[test]
+fn a_group_is_waited_for_until_it_is_sealed_and_has_ended() {
+    let site = Installation::shared();
+    site.deploy("validate", "bank-transactions");
+    let (good, bad) = (site.file("good.csv", &transactions(1, 40)), site.file("bad.csv", &transactions(41, 60)));
+    let _worker = site.worker("one", 2);
+    site.said(&["submit", "bank", "validate", &good, "--group", "january"]);
+    let mut waiting = site.command(&["group", "bank", "january", "--wait", "--json"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let last = site.said(&["submit", "bank", "validate", &bad, "--group", "january"]);
+    assert!(waiting.try_wait().unwrap().is_none(), "it is open");
+    assert!(site.said(&["group", "bank", "january", "--seal"]).starts_with("january of app bank, "));
+    let output = waiting.wait_with_output().unwrap();
+    let group: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        (output.status.code(), &group["complete"], &group["batches"]["all"], &group["batches"]["failed"]),
+        (Some(1), &true.into(), &2.into(), &1.into())
+    );
+    assert_eq!((&group["rows"]["rows"], &group["rows"]["success"]), (&60.into(), &59.into()));
+    assert!(site.said(&["groups", "bank"]).contains("january  complete  2        1        1       0        60"));
+    assert!(site.said(&["status", &last]).contains("in group january"));
+    let (status, _, said) = site.run(&["submit", "bank", "validate", &good, "--group", "january"]);
+    assert!(status == 2 && said.contains("the group \"january\" of app \"bank\" is sealed"), "{said}");
+    let (status, _, said) = site.run(&["group", "bank", "march"]);
+    assert!(status == 2 && said.contains("app \"bank\" has no group \"march\""), "{said}");
+}

@@ -9,6 +9,7 @@ mod chains;
 mod claim;
 mod connect;
 mod finish;
+mod groups;
 mod leases;
 mod listen;
 mod log;
@@ -37,9 +38,9 @@ pub use sqlx::PgConnection;
 
 use super::{Aborted, ChainStep, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome,
-    Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, FinishLease, Group, JsonText, Lease, LeaseKey, LeasedRow,
+    NewBatch, NewRow, NewSchedule, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion,
+    RecordedOutcome, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -119,6 +120,14 @@ impl Store for PgStore {
 
     async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError> {
         chains::advance_chain(self).await
+    }
+
+    async fn seal_group(&self, app: &str, name: &str) -> Result<bool, StoreError> {
+        groups::seal_group(self, app, name).await
+    }
+
+    async fn list_groups(&self, app: &str, from: &str, limit: u32) -> Result<Vec<Group>, StoreError> {
+        groups::list_groups(self, app, from, limit).await
     }
 
     async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError> {

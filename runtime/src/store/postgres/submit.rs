@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use super::bytes;
 use super::chains::{chain, find_first};
 use super::connect::{PgStore, refuse};
+use super::groups::enter_group;
 use super::listen::{CHANNEL, write};
 use super::text::{INPUT_END, encode};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
@@ -21,7 +22,7 @@ const BYTES_PER_INSERT: usize = 8 << 20;
 pub(super) async fn submit_batch(store: &PgStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
     let new = New::check(&batch, &rows)?;
     // Nearly always it is one statement, and so a transaction of its own.
-    if new.rest.is_empty() && new.lines_ascend && new.batch.after.is_none() {
+    if new.rest.is_empty() && new.lines_ascend && new.batch.after.is_none() && new.batch.group.is_none() {
         let mut db = store.unit().await?;
         new.insert(&mut db, store.named(), store.now()).await?;
         return db.done().await;
@@ -71,9 +72,10 @@ impl<'a> New<'a> {
     }
 
     async fn write(&self, db: &mut PgConnection, named: bool, now: Option<i64>) -> Result<(), StoreError> {
-        if self.batch.after.is_some() && self.is_there(db, named).await? {
+        if (self.batch.after.is_some() || self.batch.group.is_some()) && self.is_there(db, named).await? {
             return Ok(());
         }
+        enter_group(db, named, now, self.batch).await?;
         let first = find_first(db, named, self.batch).await?;
         let Some(key) = self.insert(db, named, now).await? else { return Ok(()) };
         if let Some(first) = first {
@@ -103,7 +105,7 @@ impl<'a> New<'a> {
 
     /// The batch and its first rows, and tells everybody when that commits. Its key; none when it was submitted before.
     async fn insert(&self, db: &mut PgConnection, named: bool, now: Option<i64>) -> Result<Option<i64>, StoreError> {
-        let NewBatch { id, app, op, kind, terms, processor_version, processor_digest, context, hold, after, request_digest } = self.batch;
+        let NewBatch { id, app, op, kind, terms, processor_version, processor_digest, context, hold, after, group, request_digest } = self.batch;
         let (failures_max, failures_percent) = failure_limit(terms);
         let columns = Columns::of(self.first);
         let event = submission(self.batch).as_ref().map(write);
@@ -111,9 +113,9 @@ impl<'a> New<'a> {
             "WITH batch AS (
                 INSERT INTO rowmill.batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, fresh,
                     row_count, line_last, lines_ascend, input_bytes_max, submitted_at, request_digest, retry_rule, start_at, deferred, deadline_at,
-                    failures_max, failures_percent, after_batch, after_condition, row_micros)
+                    failures_max, failures_percent, after_batch, after_condition, group_name, row_micros)
                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()), $22, $23, $24, $24 IS NOT NULL, $25,
-                    $26, $27, $28, $29,
+                    $26, $27, $28, $29, $30,
                     (SELECT p.row_micros FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6))
                 ON CONFLICT (batch_id) DO NOTHING RETURNING batch_key),
              written AS (
@@ -152,6 +154,7 @@ impl<'a> New<'a> {
         .bind(failures_percent.map(i64::from))
         .bind(after.map(|after| after.batch.uuid()))
         .bind(after.map(|after| after.condition.as_str()))
+        .bind(group.as_deref().map(encode))
         .fetch_all(&mut *db)
         .await
         .map_err(failed("submit a batch"))?;

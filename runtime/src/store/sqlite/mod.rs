@@ -6,6 +6,7 @@ mod candidates;
 mod chains;
 mod claim;
 mod finish;
+mod groups;
 mod leases;
 mod policies;
 mod read;
@@ -33,9 +34,9 @@ use super::columns::{failed, status_of};
 use super::events::Events;
 use super::{Aborted, ChainStep, Finisher, Overdue, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome,
-    Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, FinishLease, Group, JsonText, Lease, LeaseKey, LeasedRow,
+    NewBatch, NewRow, NewSchedule, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion,
+    RecordedOutcome, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -189,6 +190,14 @@ impl Store for SqliteStore {
 
     async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError> {
         chains::advance_chain(self).await
+    }
+
+    async fn seal_group(&self, app: &str, name: &str) -> Result<bool, StoreError> {
+        groups::seal_group(self, app, name).await
+    }
+
+    async fn list_groups(&self, app: &str, from: &str, limit: u32) -> Result<Vec<Group>, StoreError> {
+        groups::list_groups(self, app, from, limit).await
     }
 
     async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError> {

@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::chains::{chain, find_first, make_ready};
+use super::groups::enter_group;
 use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
 use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp};
 use crate::store::columns::{count, failed, failure_limit, retry_json};
@@ -30,8 +31,8 @@ pub(super) async fn insert_batch(db: &mut SqliteConnection, now: Timestamp, batc
     let (failures_max, failures_percent) = failure_limit(&batch.terms);
     let inserted = sqlx::query(
         "INSERT INTO batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at,
-            request_digest, retry_rule, start_at, deferred, deadline_at, failures_max, failures_percent, after_batch, after_condition, row_micros)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14 IS NOT NULL, ?15, ?16, ?17, ?18, ?19,
+            request_digest, retry_rule, start_at, deferred, deadline_at, failures_max, failures_percent, after_batch, after_condition, group_name, row_micros)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14 IS NOT NULL, ?15, ?16, ?17, ?18, ?19, ?20,
             (SELECT row_micros FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6)) ON CONFLICT (batch_id) DO NOTHING",
     )
     .bind(batch.id.to_string())
@@ -53,6 +54,7 @@ pub(super) async fn insert_batch(db: &mut SqliteConnection, now: Timestamp, batc
     .bind(failures_percent)
     .bind(batch.after.map(|after| after.batch.to_string()))
     .bind(batch.after.map(|after| after.condition.as_str()))
+    .bind(batch.group.as_deref())
     .execute(&mut *db)
     .await
     .map_err(failed("submit a batch"))?;
@@ -65,6 +67,7 @@ pub(super) async fn insert_batch(db: &mut SqliteConnection, now: Timestamp, batc
         return was_submitted(batch.id, known.as_deref(), batch.request_digest.as_deref()).map(|()| false);
     }
     let key = inserted.last_insert_rowid();
+    enter_group(db, now, &batch).await?;
     if let Some(first) = find_first(db, &batch).await? {
         chain(db, key, &first).await?;
     }

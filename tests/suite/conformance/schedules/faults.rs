@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rowmill::model::{
-    self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
+    self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, FinishLease, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
     NewRow, NewSchedule, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, RecordedOutcome,
     Retried, RetryRows, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, Verdict, WorkerInfo, WorkerRecord,
 };
@@ -165,6 +165,14 @@ impl Store for Faulty {
 
     async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError> {
         self.store.advance_chain().await
+    }
+
+    async fn seal_group(&self, app: &str, name: &str) -> Result<bool, StoreError> {
+        self.store.seal_group(app, name).await
+    }
+
+    async fn list_groups(&self, app: &str, from: &str, limit: u32) -> Result<Vec<Group>, StoreError> {
+        self.store.list_groups(app, from, limit).await
     }
 
     async fn record_batch_file(&self, id: BatchId, file: &BatchFile, context: Option<&JsonText>) -> Result<(), StoreError> {
