@@ -17,6 +17,7 @@ pub mod key_value;
 mod macros;
 mod outcome;
 mod processor;
+pub mod sql;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 

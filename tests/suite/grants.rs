@@ -5,6 +5,7 @@ mod config;
 mod directories;
 mod http;
 mod key_value;
+mod sql;
 mod web;
 
 use std::sync::{Arc, LazyLock};

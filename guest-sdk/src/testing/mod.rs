@@ -38,7 +38,7 @@ mod slow_query;
 
 pub use batch::{Batch, file};
 pub use check::{CheckedFile, FileCheck};
-pub use granted::{answer_http, set_config};
+pub use granted::{answer_http, answer_sql, set_config};
 pub use slow_query::{QueryResult, SlowQuery};
 
 use crate::bindings::types;

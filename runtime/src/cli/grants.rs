@@ -65,6 +65,18 @@ pub struct GrantOptions {
     /// The same, and they may change what is in it.
     #[arg(long = "dir-writable", value_name = "GUEST=HOST", value_parser = parse_pair)]
     pub writable_directories: Vec<(String, String)>,
+    /// Statements that read from a database (rowmill:sql): the name of a file in the workers' grants.databases_directory that holds its URL.
+    #[arg(long = "sql", value_name = "NAME")]
+    pub databases: Vec<String>,
+    /// Rows of one statement, for the databases that --sql names.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000_000))]
+    pub sql_rows: Option<u32>,
+    /// Bytes of the rows of one statement.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub sql_bytes: Option<u64>,
+    /// Time of one statement.
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    pub sql_timeout: Option<Duration>,
     /// A store of values by keys that is the app's alone (wasi:keyvalue): in Redis (redis.url), in the worker's process without.
     #[arg(long)]
     pub key_value: bool,
@@ -95,6 +107,9 @@ pub struct AppsRevoke {
     /// A directory, by the path that processors find it under.
     #[arg(long = "dir", value_name = "GUEST")]
     pub directories: Vec<String>,
+    /// Statements to a database.
+    #[arg(long = "sql", value_name = "NAME")]
+    pub databases: Vec<String>,
     /// The store of values by keys. What is in it stays until it is granted again.
     #[arg(long)]
     pub key_value: bool,
@@ -158,6 +173,15 @@ impl GrantOptions {
         for (guest, path) in &self.writable_directories {
             grants.directories.insert(guest.clone(), DirectoryGrant { path: path.clone(), writable: true });
         }
+        if self.databases.is_empty() && (self.sql_rows.is_some() || self.sql_bytes.is_some() || self.sql_timeout.is_some()) {
+            bail!("say with --sql of which databases these are the limits");
+        }
+        for name in &self.databases {
+            let sql = grants.sql.entry(name.clone()).or_default();
+            sql.rows_max = self.sql_rows.unwrap_or(sql.rows_max);
+            sql.bytes_max = self.sql_bytes.unwrap_or(sql.bytes_max);
+            sql.timeout = self.sql_timeout.unwrap_or(sql.timeout);
+        }
         if self.key_value {
             grants.key_value.get_or_insert_default();
         }
@@ -205,6 +229,11 @@ impl AppsRevoke {
         for guest in &self.directories {
             if grants.directories.remove(guest).is_none() {
                 bail!("it was granted no directory {guest}");
+            }
+        }
+        for name in &self.databases {
+            if grants.sql.remove(name).is_none() {
+                bail!("it was granted no database {name}");
             }
         }
         if self.key_value && grants.key_value.take().is_none() {
@@ -264,6 +293,10 @@ pub(super) async fn show(store: &dyn Store, name: &str, json: bool) -> anyhow::R
         let how = if directory.writable { "read and write" } else { "read only" };
         table.row(["dir".to_owned(), format!("{guest} = {}", directory.path), how.to_owned()]);
     }
+    for (name, sql) in &app.grants.sql {
+        let limits = format!("{} rows, {}, {} a statement", sql.rows_max, show_size(sql.bytes_max), show_time(sql.timeout));
+        table.row(["sql".to_owned(), format!("the workers' database {name}"), limits]);
+    }
     if let Some(key_value) = &app.grants.key_value {
         let limits = format!("{} a value, {} in all", show_size(key_value.value_bytes_max.into()), show_size(key_value.total_bytes_max));
         table.row(["key-value".to_owned(), "values by keys".to_owned(), limits]);
@@ -278,6 +311,7 @@ pub(super) fn kinds(grants: &Grants) -> String {
         ("secret", !grants.secrets.is_empty()),
         ("http", grants.http.is_some()),
         ("dir", !grants.directories.is_empty()),
+        ("sql", !grants.sql.is_empty()),
         ("key-value", grants.key_value.is_some()),
     ];
     let kinds: Vec<&str> = kinds.into_iter().filter(|(_, has)| *has).map(|(kind, _)| kind).collect();

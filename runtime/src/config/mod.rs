@@ -132,6 +132,7 @@ pub struct WatchConfig {
 #[derive(Clone, Debug)]
 pub struct GrantsConfig {
     pub secrets_directory: Option<PathBuf>,
+    pub databases_directory: Option<PathBuf>,
 }
 
 impl Config {
@@ -176,7 +177,10 @@ impl Config {
                 files_at_once: resolved.count("watch.files_at_once"),
                 grace: resolved.time("watch.grace"),
             },
-            grants: GrantsConfig { secrets_directory: resolved.text("grants.secrets_directory").map(PathBuf::from) },
+            grants: GrantsConfig {
+                secrets_directory: resolved.text("grants.secrets_directory").map(PathBuf::from),
+                databases_directory: resolved.text("grants.databases_directory").map(PathBuf::from),
+            },
             limits: LimitsConfig {
                 fuel: resolved.count("limits.fuel"),
                 timeout: resolved.time("limits.timeout"),

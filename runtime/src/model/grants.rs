@@ -27,6 +27,9 @@ pub struct Grants {
     /// Directories, by the absolute path under which guests find them.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub directories: BTreeMap<String, DirectoryGrant>,
+    /// Databases that may be asked, by their name in the configuration of workers.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub sql: BTreeMap<String, SqlGrant>,
     /// A key-value store that is the app's alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_value: Option<KeyValueGrant>,
@@ -37,6 +40,7 @@ pub struct Grants {
 pub enum Capability {
     Config,
     Http,
+    Sql,
     KeyValue,
 }
 
@@ -46,6 +50,7 @@ impl Capability {
         match self {
             Capability::Config => "--value KEY=VALUE or --secret KEY=NAME",
             Capability::Http => "--http https://HOST",
+            Capability::Sql => "--sql NAME",
             Capability::KeyValue => "--key-value",
         }
     }
@@ -57,6 +62,7 @@ impl Grants {
         match capability {
             Capability::Config => !self.values.is_empty() || !self.secrets.is_empty(),
             Capability::Http => self.http.is_some(),
+            Capability::Sql => !self.sql.is_empty(),
             Capability::KeyValue => self.key_value.is_some(),
         }
     }
@@ -83,6 +89,12 @@ impl Grants {
         for (guest, directory) in &self.directories {
             check_path("the path of a directory in the guest", guest)?;
             check_path("the path of a directory on the workers", &directory.path)?;
+        }
+        for (name, sql) in &self.sql {
+            check_word("the name of a database", name)?;
+            if sql.rows_max == 0 || sql.timeout.is_zero() || !(1..=SqlGrant::BYTES_MAX).contains(&sql.bytes_max) {
+                return Err(format!("a statement brings 1 row or more, 1 to {} bytes, and has some time", SqlGrant::BYTES_MAX));
+            }
         }
         if let Some(http) = &self.http {
             if http.allow.is_empty() {
@@ -286,9 +298,9 @@ impl fmt::Display for HttpRule {
             write!(f, "{} ", methods.join(","))?;
         }
         if self.host.contains(':') {
-            write!(f, "{scheme}://[{}]", self.host)?
+            write!(f, "{scheme}://[{}]", self.host)?;
         } else {
-            write!(f, "{scheme}://{}", self.host)?
+            write!(f, "{scheme}://{}", self.host)?;
         }
         if self.port == port { Ok(()) } else { write!(f, ":{}", self.port) }
     }
@@ -303,6 +315,28 @@ impl Serialize for HttpRule {
 impl<'de> Deserialize<'de> for HttpRule {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<HttpRule, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// How much one statement to a database may bring, and take.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SqlGrant {
+    pub rows_max: u32,
+    /// Bytes of all its rows, as JSON.
+    pub bytes_max: u64,
+    #[serde(rename = "timeout_ms", with = "millis")]
+    pub timeout: Duration,
+}
+
+impl SqlGrant {
+    /// What is brought is in memory as a whole.
+    pub const BYTES_MAX: u64 = 32 << 20;
+}
+
+impl Default for SqlGrant {
+    fn default() -> SqlGrant {
+        SqlGrant { rows_max: 10_000, bytes_max: 4 << 20, timeout: Duration::from_secs(10) }
     }
 }
 

@@ -22,7 +22,9 @@ pub use app::{App, NAME_BYTES_MAX};
 pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, INPUT_BYTES_MAX, NewBatch, NewRow, OutputFile, ProcessorKind};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use ending::{Answer, Ending, RowRun};
-pub use grants::{Capability, DirectoryGrant, GRANTS_BYTES_MAX, Grants, HttpGrant, HttpRule, KeyValueGrant, NoHttpRule, canonical_host, split_port};
+pub use grants::{
+    Capability, DirectoryGrant, GRANTS_BYTES_MAX, Grants, HttpGrant, HttpRule, KeyValueGrant, NoHttpRule, SqlGrant, canonical_host, split_port,
+};
 pub use json::{JsonText, NotJson};
 pub use lease::{ClaimRequest, ClaimedWork, FinishLease, Lease, LeaseKey, LeasedRow};
 pub use limits::Limits;

@@ -12,6 +12,7 @@ use super::guest::GuestState;
 use super::http::HttpCapability;
 use super::key_value::KeyValue;
 use super::mask::Masks;
+use super::sql::Sql;
 
 /// What the guests of one app may use beyond what every guest has. What is none is denied at the call.
 #[derive(Clone, Default)]
@@ -22,6 +23,8 @@ pub struct Capabilities {
     pub masks: Masks,
     pub directories: Vec<Directory>,
     pub http: Option<HttpCapability>,
+    /// Databases, by name.
+    pub sql: BTreeMap<String, Arc<dyn Sql>>,
     pub key_value: Option<Arc<dyn KeyValue>>,
 }
 

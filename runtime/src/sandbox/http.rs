@@ -208,7 +208,7 @@ impl WasiHttpHooks for Hooks {
                     first_byte: options.first_byte_timeout,
                     between_bytes: options.between_bytes_timeout,
                 });
-                let request = request.map(|body| body.map_err(of_guest).boxed_unsync());
+                let request = request.map(|body| body.map_err(|error| of_guest(&error)).boxed_unsync());
                 let response = caught(capability.client.send(request, times))
                     .await
                     .unwrap_or_else(|panic| Err(HttpFailure::new(HttpFailureKind::Host, panic)))?;
@@ -232,7 +232,7 @@ fn told(log: &RowLog, failure: HttpFailure) -> Error {
     failure.into_error()
 }
 
-fn of_guest(error: Error) -> HttpFailure {
+fn of_guest(error: &Error) -> HttpFailure {
     HttpFailure::new(HttpFailureKind::BadRequest, format!("the request was not finished: {error}"))
 }
 

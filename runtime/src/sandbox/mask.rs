@@ -50,7 +50,7 @@ impl Masks {
         let mut text = self.hide(text);
         // The longest part that is there.
         let parts = |secret: &str| secret.char_indices().map(|(at, _)| at).filter(|at| *at >= PART_BYTES_MIN).collect::<Vec<_>>();
-        let end = self.0.iter().flat_map(|secret| parts(secret).into_iter().rev().find(|at| text.ends_with(&secret[..*at]))).max();
+        let end = self.0.iter().filter_map(|secret| parts(secret).into_iter().rev().find(|at| text.ends_with(&secret[..*at]))).max();
         if let Some(bytes) = end {
             text.truncate(text.len() - bytes);
             text.push_str(HIDDEN);

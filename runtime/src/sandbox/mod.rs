@@ -16,6 +16,7 @@ mod load;
 mod log;
 mod mask;
 mod session;
+mod sql;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub use key_value::KeyValue;
 pub use load::Processor;
 pub use mask::Masks;
 pub use session::{Session, SessionSpec};
+pub use sql::{Sql, SqlFailure, SqlValue};
 
 // What limits may allow, the engine has room for.
 const _: () = assert!(engine::MEMORY_MAX_BYTES as u64 == crate::model::Limits::MEMORY_MAX_BYTES);

@@ -111,7 +111,10 @@ async fn serve(mut stream: TcpStream, asked: Arc<Mutex<Vec<String>>>) -> io::Res
 
 /// Names whose addresses a test says, a list for each look; the last one stays.
 #[derive(Default)]
-pub struct Names(Mutex<Vec<(String, Vec<Vec<&'static str>>)>>, Mutex<u32>);
+pub struct Names(Mutex<Vec<(String, Looks)>>, Mutex<u32>);
+
+/// The addresses of each look.
+type Looks = Vec<Vec<&'static str>>;
 
 impl Names {
     pub fn new(names: &[(&str, &[&[&'static str]])]) -> Arc<Names> {
