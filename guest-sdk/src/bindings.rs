@@ -89,6 +89,26 @@ pub mod file_check_part {
     });
 }
 
+/// What an operator may grant. A processor imports what it uses of it.
+pub mod granted_part {
+    wit_bindgen::generate!({
+        path: "../wit",
+        inline: "
+            package rowmill:guest-sdk;
+            world granted-part {
+                import wasi:config/store@0.2.0-rc.1;
+                import wasi:filesystem/preopens@0.2.12;
+                import wasi:filesystem/types@0.2.12;
+                import wasi:http/outgoing-handler@0.2.12;
+                import wasi:keyvalue/store@0.2.0-draft;
+                import wasi:keyvalue/atomics@0.2.0-draft;
+                import wasi:keyvalue/batch@0.2.0-draft;
+            }
+        ",
+        generate_all,
+    });
+}
+
 pub use batch_part::exports::rowmill::jobs::batch;
 pub use batch_part::rowmill::jobs::{host, types};
 pub use file_check_part::exports::rowmill::jobs::file_check;

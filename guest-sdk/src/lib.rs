@@ -5,11 +5,15 @@ pub mod bindings;
 mod check;
 #[doc(hidden)]
 pub mod check_instance;
+pub mod config;
 mod decode;
 mod failure;
+pub mod files;
 pub mod host;
+pub mod http;
 #[doc(hidden)]
 pub mod instance;
+pub mod key_value;
 mod macros;
 mod outcome;
 mod processor;

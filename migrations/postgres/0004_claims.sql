@@ -135,9 +135,9 @@ LANGUAGE sql STABLE AS $$
 $$;
 
 -- Leases: fair shares between apps (start-time fair queueing over virtual time: Goyal, Vin and Cheng 1996), then priority, then age. An app that was idle may be
--- p_credit behind the others, so that its few rows go first. What is paused, or has used up its rate, is passed over. Within an app: leases that ended, then retries that are due, then fresh rows.
+-- p_credit behind the others, so that its few rows go first. Those of p_except get nothing. What is paused, or has used up its rate, is passed over. Within an app: leases that ended, then retries that are due, then fresh rows.
 CREATE FUNCTION rowmill.claim_leases(p_worker text, p_leases_max int, p_rows_max int, p_slots bigint, p_target_micros bigint, p_ttl bigint, p_kind text,
-    p_credit bigint, p_now bigint)
+    p_credit bigint, p_now bigint, p_except text[] DEFAULT '{}')
 RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, row_count int, crashes int) LANGUAGE plpgsql VOLATILE
 -- Along the indexes, whatever the database thinks of its tables: the time does not grow with what waits. For the same reason batches are looked up one by one.
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
@@ -177,7 +177,7 @@ BEGIN
     SELECT s.served_micros INTO virtual FROM rowmill.schedule s;
     limited := EXISTS (SELECT FROM rowmill.policies p WHERE p.paused OR p.rate_micros IS NOT NULL);
     WHILE given < p_leases_max LOOP
-        full_up := rowmill.full_apps(at);
+        full_up := rowmill.full_apps(at) || p_except;
         SELECT w.source, w.app, w.op, w.kind, w.allowed, greatest(coalesce(a.served_micros, 0), virtual - p_credit) AS start, coalesce(a.weight, 1) AS weight,
             count(*) OVER () = 1 AS alone INTO chosen
         FROM (SELECT o.*, CASE WHEN limited THEN rowmill.rows_allowed(o.app, o.op, at) END AS allowed FROM rowmill.ops_with_work(at) o) w
@@ -266,11 +266,11 @@ $$;
 -- The same, and with each lease what its worker would read next: the batch, what its app may use, and the rows. What is large is left out, since claims wait for each other:
 -- with_rows says whether the rows are there, and a context that is not is empty, which no JSON is.
 CREATE FUNCTION rowmill.claim_work(p_worker text, p_leases_max int, p_rows_max int, p_slots bigint, p_target_micros bigint, p_ttl bigint, p_kind text,
-    p_credit bigint, p_now bigint, p_bytes_max bigint)
+    p_credit bigint, p_now bigint, p_bytes_max bigint, p_except text[] DEFAULT '{}')
 RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, leased int, crashes int,
     app text, op text, kind text, priority bigint, processor_version bigint, processor_digest text, context text, attempts_max bigint, retry_rule text, start_at bigint,
     deadline_at bigint, failures_max bigint, failures_percent bigint, status text, step text, round int, after_batch uuid, after_condition text,
-    row_count int, success int, failed int, fuel bigint, submitted_at bigint, started_at bigint, weight bigint, running_max bigint, limits text,
+    row_count int, success int, failed int, fuel bigint, submitted_at bigint, started_at bigint, weight bigint, running_max bigint, limits text, quota text, grants text,
     with_rows boolean, first_row int, row_nos int[], lines bigint[], inputs text, rejected text[], attempt int, attempts int[]) LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -279,14 +279,14 @@ DECLARE
 BEGIN
     FOR lease_id, token, batch_id, leased, crashes IN
         SELECT c.lease_id, c.token, c.batch_id, c.row_count, c.crashes
-        FROM rowmill.claim_leases(p_worker, p_leases_max, p_rows_max, p_slots, p_target_micros, p_ttl, p_kind, p_credit, p_now) c
+        FROM rowmill.claim_leases(p_worker, p_leases_max, p_rows_max, p_slots, p_target_micros, p_ttl, p_kind, p_credit, p_now, p_except) c
     LOOP
         SELECT b.app, b.op, b.kind, b.priority, b.processor_version, b.processor_digest, CASE WHEN octet_length(b.context) <= p_bytes_max THEN b.context ELSE '' END,
-            b.attempts_max, b.retry_rule, b.start_at, b.deadline_at, b.failures_max, b.failures_percent, b.status, b.step, b.round, b.after_batch, b.after_condition, b.row_count, b.success, b.failed, b.fuel, b.submitted_at, b.started_at, a.weight, a.running_max, a.limits,
+            b.attempts_max, b.retry_rule, b.start_at, b.deadline_at, b.failures_max, b.failures_percent, b.status, b.step, b.round, b.after_batch, b.after_condition, b.row_count, b.success, b.failed, b.fuel, b.submitted_at, b.started_at, a.weight, a.running_max, a.limits, a.quota, a.grants,
             b.input_bytes_max
         INTO app, op, kind, priority, processor_version, processor_digest, context, attempts_max, retry_rule, start_at, deadline_at, failures_max,
             failures_percent, status, step, round, after_batch, after_condition, row_count, success, failed, fuel, submitted_at,
-            started_at, weight, running_max, limits, input_bytes_max
+            started_at, weight, running_max, limits, quota, grants, input_bytes_max
         FROM rowmill.batches b JOIN rowmill.apps a USING (app) WHERE b.batch_id = claim_work.batch_id;
         with_rows := leased * input_bytes_max <= p_bytes_max;
         IF with_rows THEN

@@ -51,11 +51,13 @@ $$;
 -- arrays behind it are about these; those of p_again are to be run again after so many milliseconds. An array may end early: NULL from there on. The characters of
 -- p_piece_files number p_names. What cannot be recorded is an error with a code of its own: RM001 the lease is lost, RM002 the results are not those of the
 -- lease's next rows (its detail is the row that was wanted), RM003 too many files. Where p_finisher is given, it gets the lease to finish the batch if these are its
--- last outcomes. Where more rows have failed than may, the batch is aborted (stopped).
+-- last outcomes. Where more rows have failed than may, the batch is aborted (stopped). RM007: the logs do not fit into what is left of the batch's (its detail); RM008: the same
+-- of pieces, with what there may be. p_bounds is what the operator says of both (the default and the most of each); p_sums, p_codes and the buckets are what goes to usage_entries.
 CREATE FUNCTION rowmill.record_results(p_lease bigint, p_token bigint, p_now bigint, p_took_micros bigint, p_fuel bigint, p_all int[],
     p_rows int[], p_failed boolean[], p_attempt int, p_attempts int[], p_fuels bigint[], p_outputs text[], p_messages text[], p_logs text[],
     p_again int[], p_again_attempts int[], p_again_ms bigint[],
     p_names text[], p_piece_files text[], p_pieces text[], p_piece_bytes_max int, p_files_max int, p_smoothing bigint, p_finisher text, p_finish_ttl bigint,
+    p_log_bytes bigint, p_logs_dropped bigint, p_file_bytes bigint, p_bounds bigint[], p_sums bigint[], p_codes text, p_buckets int[], p_bucket_rows bigint[],
     OUT rows int, OUT successes int, OUT failures int, OUT ended boolean, OUT batch uuid, OUT next_step text, OUT finisher_token bigint,
     OUT stopped boolean, OUT batch_round int) LANGUAGE plpgsql VOLATILE
 -- Leases come and go: a look through all that were there takes longer than everything else.
@@ -80,9 +82,14 @@ DECLARE
     limit_percent bigint;
     -- A slow query without files is final with its record.
     at_once boolean;
+    own_quota json;
+    log_max bigint;
+    file_max bigint;
+    logged bigint;
+    filed bigint;
     mean bigint := CASE WHEN result_count > 0 THEN greatest(p_took_micros / result_count, 1) END;
 BEGIN
-    SELECT l.*, b.op INTO lease FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
+    SELECT l.*, b.op, b.processor_version, b.log_bytes, b.file_bytes INTO lease FROM rowmill.leases l JOIN rowmill.batches b USING (batch_key)
     WHERE l.lease_id = p_lease AND l.token = p_token AND l.expires_at > at AND b.step = 'rows' FOR UPDATE OF l;
     IF NOT FOUND THEN RAISE 'the lease is lost' USING ERRCODE = 'RM001'; END IF;
     at_once := lease.kind = 'slow_query' AND cardinality(p_names) = 0;
@@ -95,6 +102,16 @@ BEGIN
         RAISE 'not the next rows' USING ERRCODE = 'RM002', DETAIL = coalesce((
             SELECT p.n::text || ' ' || coalesce(w.n::text, '') FROM unnest(p_all) WITH ORDINALITY p (n, at) LEFT JOIN unnest(wanted) WITH ORDINALITY w (n, at) USING (at)
             WHERE p.n IS DISTINCT FROM w.n ORDER BY at LIMIT 1), '');
+    END IF;
+    IF p_log_bytes > 0 OR p_file_bytes > 0 THEN
+        own_quota := (SELECT a.quota::json FROM rowmill.apps a WHERE a.app = lease.app);
+        log_max := least(coalesce((own_quota ->> 'batch_log_bytes')::bigint, p_bounds[1]), p_bounds[2]);
+        file_max := least(coalesce((own_quota ->> 'batch_file_bytes')::bigint, p_bounds[3]), p_bounds[4]);
+        IF p_log_bytes > 0 AND lease.log_bytes + p_log_bytes > log_max THEN
+            RAISE 'the logs are too large' USING ERRCODE = 'RM007', DETAIL = greatest(log_max - lease.log_bytes, 0);
+        ELSIF p_file_bytes > 0 AND lease.file_bytes + p_file_bytes > file_max THEN
+            RAISE 'the files are too large' USING ERRCODE = 'RM008', DETAIL = format('%s %s', greatest(file_max - lease.file_bytes, 0), file_max);
+        END IF;
     END IF;
     IF cardinality(p_names) > 0 THEN
         numbers := rowmill.number_files(lease.batch_key, p_names, p_files_max);
@@ -130,10 +147,17 @@ BEGIN
         UPDATE rowmill.leases l SET next_row = CASE WHEN l.retries THEN 0 ELSE l.next_row + result_count END, took_micros = l.took_micros + p_took_micros
         WHERE l.lease_id = p_lease;
     END IF;
+    IF result_count > 0 THEN
+        INSERT INTO rowmill.usage_entries (app, op, version, hour, success, failed, fuel, retries, retry_fuel, micros, input_bytes, output_bytes, file_bytes, fuel_max,
+            codes, buckets, bucket_rows)
+        VALUES (lease.app, lease.op, lease.processor_version, at / 3600000, success_count, failed_count, p_sums[1], p_sums[2], p_sums[3], p_took_micros, p_sums[4],
+            p_sums[5], p_file_bytes, p_sums[6], p_codes, p_buckets, p_bucket_rows);
+    END IF;
     -- Last, so that the batch is locked no longer than a commit takes. Whoever records its last outcome finds that out here.
     UPDATE rowmill.batches b SET success = b.success + success_count, failed = b.failed + failed_count, fuel = b.fuel + p_fuel,
         piece_bytes_max = greatest(b.piece_bytes_max, p_piece_bytes_max),
         failed_row = CASE WHEN failed_count > 0 THEN finals[array_position(p_failed, true)] ELSE b.failed_row END,
+        log_bytes = b.log_bytes + p_log_bytes, logs_dropped = b.logs_dropped + p_logs_dropped, file_bytes = b.file_bytes + p_file_bytes,
         row_micros = CASE WHEN b.success + b.failed = 0 THEN coalesce(mean, b.row_micros)
             ELSE coalesce((b.row_micros * (p_smoothing - 1) + mean) / p_smoothing, mean, b.row_micros) END,
         step = CASE WHEN b.success + b.failed + final_count < b.row_count THEN 'rows' WHEN at_once THEN 'mark' ELSE 'join' END,
@@ -144,9 +168,15 @@ BEGIN
         finish_expires_at = CASE WHEN b.success + b.failed + final_count = b.row_count AND p_finisher IS NOT NULL THEN rowmill.later(at, p_finish_ttl) END,
         finish_attempt = CASE WHEN b.success + b.failed + final_count = b.row_count AND p_finisher IS NOT NULL THEN 1 ELSE 0 END
     WHERE b.batch_key = lease.batch_key AND b.step = 'rows' AND b.status = 'inprog'
-    RETURNING b.row_count, b.success, b.failed, b.step <> 'rows', b.batch_id, b.step, b.finish_token, b.processor_version, b.row_micros, b.failures_max, b.failures_percent, b.round
-        INTO rows, successes, failures, ended, batch, next_step, finisher_token, batch_version, speed, limit_rows, limit_percent, batch_round;
+    RETURNING b.row_count, b.success, b.failed, b.step <> 'rows', b.batch_id, b.step, b.finish_token, b.processor_version, b.row_micros, b.failures_max, b.failures_percent, b.round, b.log_bytes, b.file_bytes
+        INTO rows, successes, failures, ended, batch, next_step, finisher_token, batch_version, speed, limit_rows, limit_percent, batch_round, logged, filed;
     IF NOT FOUND THEN RAISE 'the batch was aborted' USING ERRCODE = 'RM001'; END IF;
+    -- Another record was before this one.
+    IF p_log_bytes > 0 AND logged > log_max THEN
+        RAISE 'the logs are too large' USING ERRCODE = 'RM007', DETAIL = greatest(log_max - logged + p_log_bytes, 0);
+    ELSIF p_file_bytes > 0 AND filed > file_max THEN
+        RAISE 'the files are too large' USING ERRCODE = 'RM008', DETAIL = format('%s %s', greatest(file_max - filed + p_file_bytes, 0), file_max);
+    END IF;
     -- More rows failed than may: what has not ended is not run.
     stopped := NOT ended AND (failures > limit_rows OR failures::bigint * 100 > limit_percent * rows) IS TRUE;
     IF stopped THEN

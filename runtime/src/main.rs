@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rowmill::cli::{
-    Cli, Command, EXIT_CANNOT_RUN, apps, bench, config, deploy, events, export, migrate, policies, prune, query, results, retry, run, schedules,
-    status, submit, terms, watch, work, workers,
+    Cli, Command, EXIT_CANNOT_RUN, apps, bench, compiler, config, deploy, events, export, logs, migrate, policies, processors, prune, query, results,
+    retry, run, schedules, status, submit, terms, usage, watch, work, workers,
 };
 
 fn main() -> ExitCode {
@@ -20,6 +20,10 @@ fn main() -> ExitCode {
         Command::Workers(args) => workers::run(&args),
         Command::Apps(args) => apps::run(&args),
         Command::Deploy(args) => deploy::run(&args),
+        Command::Processors(args) => processors::run(&args),
+        Command::Activate(args) => processors::activate(&args),
+        Command::Rollback(args) => processors::rollback(&args),
+        Command::Diff(args) => processors::diff(&args),
         Command::Submit(args) => submit::submit(&args),
         Command::Append(args) => submit::append(&args),
         Command::Release(args) => submit::release(&args),
@@ -29,6 +33,7 @@ fn main() -> ExitCode {
         Command::Events(args) => events::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Retry(args) => retry::run(&args),
+        Command::Logs(args) => logs::run(&args),
         Command::Abort(args) => status::abort(&args),
         Command::Priority(args) => terms::priority(&args),
         Command::Prune(args) => prune::run(&args),
@@ -38,7 +43,9 @@ fn main() -> ExitCode {
         Command::Query(args) => query::query(&args),
         Command::Answer(args) => query::answer(&args),
         Command::Schedules(args) => schedules::run(&args),
+        Command::Usage(args) => usage::run(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::CompileProcessor(args) => compiler::run(&args),
     };
     ended.unwrap_or_else(|error| {
         rowmill::cli::say_error(&error);

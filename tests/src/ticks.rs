@@ -78,7 +78,7 @@ pub async fn run(database_url: &str, options: &Options) -> anyhow::Result<Report
     PgStore::migrate(&settings).await?;
     let store = PgStore::connect(&settings).await?;
     std::fs::write(directory.path().join("row.csv"), ROW)?;
-    site.rowmill(&["deploy", "bank", "validate", site.built.guest("bank-transactions")?.to_str().context("a path is a text")?])?;
+    site.rowmill(&["deploy", "bank", "validate", site.built.guest("bank-transactions")?.to_str().context("a path is a text")?, "--activate"])?;
     let mut workers: Vec<WorkerProcess> = (0..options.processes).map(|number| site.worker(number)).collect::<Result<_, _>>()?;
     site.rowmill(&["schedules", "set", "bank", "each second", "validate", "--cron", "* * * * * *", "--missed", "all", "--input", "row.csv"])?;
     let first = read(&store).await?;

@@ -2,9 +2,11 @@
 
 mod batches;
 mod events;
+mod guests_of_apps;
 mod keeping;
 mod queries;
 mod schedules;
+mod versions;
 mod workers;
 
 use std::sync::Arc;
@@ -27,25 +29,25 @@ use crate::support::guests;
 const SOON: Duration = Duration::from_secs(60);
 
 /// A store, a place for objects, and whoever works with them.
-struct Site {
-    store: Arc<dyn Store>,
+pub struct Site {
+    pub store: Arc<dyn Store>,
     /// The same, where it is PostgreSQL.
     postgres: Option<Arc<PgStore>>,
     blobs: Blobs,
-    jobs: JobManager,
+    pub jobs: JobManager,
     worker: Option<JoinHandle<Result<(), WorkerError>>>,
     objects: TempDir,
     database: Option<Database>,
 }
 
 impl Site {
-    async fn sqlite() -> Site {
+    pub async fn sqlite() -> Site {
         let objects = tempfile::tempdir().unwrap();
         let store = SqliteStore::open(&objects.path().join("store.db"), Arc::new(SystemClock)).await.unwrap();
         Site::new(Arc::new(store), objects, StatusBoard::in_process())
     }
 
-    async fn postgres() -> Site {
+    pub async fn postgres() -> Site {
         let database = Database::create().unwrap();
         let settings = PgSettings { url: database.url(), connections: 8, pooler: Pooler::None };
         PgStore::migrate(&settings).await.unwrap();
@@ -64,7 +66,7 @@ impl Site {
     }
 
     /// With processors for `bank`: `validate`, `statement`, `sleep` and `misbehave`.
-    async fn with_processors(self) -> Site {
+    pub async fn with_processors(self) -> Site {
         for (op, guest) in [("Validate", "bank-transactions"), ("STATEMENT", "account-statement"), ("sleep", "sleeper"), ("misbehave", "misbehaving")]
         {
             self.jobs.register_processor("bank", op, guests::read(guest)).await.unwrap();
@@ -72,12 +74,18 @@ impl Site {
         self
     }
 
-    fn begin_work(&mut self) {
+    /// Works like this.
+    fn working_by(self, settings: WorkerSettings) -> Site {
+        let jobs = manager(&self.store, &self.blobs, settings, StatusBoard::in_process());
+        Site { jobs, ..self }
+    }
+
+    pub fn begin_work(&mut self) {
         let jobs = self.jobs.clone();
         self.worker = Some(tokio::spawn(async move { jobs.run().await }));
     }
 
-    async fn end_work(&mut self) {
+    pub async fn end_work(&mut self) {
         self.jobs.shutdown();
         if let Some(worker) = self.worker.take() {
             tokio::time::timeout(SOON, worker).await.unwrap().unwrap().unwrap();
@@ -90,11 +98,11 @@ impl Site {
         JobManager::new(Arc::clone(&self.store), self.blobs.clone(), Arc::new(StatusBoard::in_process()), sandbox, settings("another"))
     }
 
-    async fn wait(&self, id: BatchId) -> rowmill::model::Batch {
+    pub async fn wait(&self, id: BatchId) -> rowmill::model::Batch {
         tokio::time::timeout(SOON, self.jobs.wait(id)).await.unwrap().unwrap()
     }
 
-    async fn submit(&self, op: &str, rows: Vec<NewRow>) -> BatchId {
+    pub async fn submit(&self, op: &str, rows: Vec<NewRow>) -> BatchId {
         self.jobs.batch_submit(BatchRequest::new("bank", op).with_rows(rows)).await.unwrap()
     }
 }
@@ -119,7 +127,7 @@ fn worker_info(name: &str) -> WorkerInfo {
     WorkerInfo { name: name.to_owned(), host: "here".to_owned(), pid: 1, slots: 1, query_slots: 1, draining: false }
 }
 
-fn row(line: u32, input: &str) -> NewRow {
+pub fn row(line: u32, input: &str) -> NewRow {
     NewRow::new(line, JsonText::check(input).unwrap())
 }
 
@@ -159,7 +167,7 @@ macro_rules! on_each_store {
         }
     };
 }
-use on_each_store;
+pub(crate) use on_each_store;
 
 /// What `JobError` says, for those who only look at its kind.
 fn is_store(error: &JobError, part: &str) {

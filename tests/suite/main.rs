@@ -3,6 +3,7 @@ mod blobs;
 mod config;
 mod conformance;
 mod examples;
+mod grants;
 mod help;
 mod history;
 mod jobs;

@@ -2,6 +2,7 @@
 
 mod cache;
 mod check;
+mod compiler;
 mod endings;
 mod fuel;
 mod isolation;

@@ -17,7 +17,7 @@ impl Site {
     /// With a processor for `validate`, and a file of two rows.
     fn new() -> Site {
         let site = Site(tempfile::tempdir().unwrap());
-        site.said(&["deploy", "bank", "validate", guests::path("bank-transactions").to_str().unwrap()]);
+        site.said(&["deploy", "bank", "validate", guests::path("bank-transactions").to_str().unwrap(), "--activate"]);
         let rows = "id,account,amount,currency,date,type\nT1,DE9710027535,1.25,EUR,2026-01-31,deposit\nT2,DE9710027535,2.25,EUR,2026-01-31,deposit\n";
         site.file("rows.csv", rows);
         site

@@ -1,9 +1,11 @@
 //! The program as a service: real workers and commands over PostgreSQL, Redis and S3, as processes.
 
+mod apps;
 mod chains;
 mod pruning;
 mod rounds;
 mod terms;
+mod versions;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -89,7 +91,7 @@ impl Installation {
 
     pub fn deploy(&self, op: &str, guest: &str) {
         let path = guests::path(guest);
-        self.said(&["deploy", "bank", op, path.to_str().unwrap()]);
+        self.said(&["deploy", "bank", op, path.to_str().unwrap(), "--activate"]);
     }
 
     fn file(&self, name: &str, text: &str) -> String {
@@ -374,7 +376,7 @@ fn what_cannot_be_done_gets_a_sentence_and_status_2() {
         (&["abort", unknown], "there is no batch"),
         (&["results", unknown], "there is no batch"),
         (&["status", "nonsense"], "invalid value 'nonsense'"),
-        (&["submit", "bank", "nope", &good], "app \"bank\" has no processor for the operation \"nope\""),
+        (&["submit", "bank", "nope", &good], "app \"bank\" has no processor that serves the operation \"nope\""),
         (&["submit", "bank", "validate", &empty], "it is empty"),
         (&["submit", "bank", "validate", &header], "it has a header and no record"),
         (&["submit", "bank", "validate", "missing.csv"], "cannot read missing.csv"),

@@ -1,5 +1,6 @@
 //! What the tests share: the guests, the program as a process, and its results.
 
+pub mod bombs;
 pub mod guests;
 pub mod sessions;
 pub mod wat;

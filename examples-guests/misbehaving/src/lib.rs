@@ -44,6 +44,8 @@ enum What {
     Recurse,
     /// Answers with text that is not JSON.
     BadJson,
+    /// Logs what would command a terminal, or pass for something else.
+    Escapes,
     /// Logs one line of 10 MiB, then n lines (100,000).
     HugeLog,
     /// Answers with a string of n bytes (2 MiB).
@@ -115,6 +117,10 @@ impl Deed {
             What::Recurse => Ok(outcome.message(recurse(1).to_string().as_str())),
             // Seen to by `process_row` below; elsewhere there is no output to spoil.
             What::BadJson => Ok(outcome),
+            What::Escapes => {
+                host::info("\x1b[2J\u{9b}31m\0\r</script>\u{202e}");
+                Ok(outcome)
+            }
             What::HugeLog => {
                 host::info("x".repeat(10 << 20));
                 (0..size(100_000)).for_each(|line| host::info(format!("line {line}")));

@@ -32,11 +32,13 @@
 
 mod batch;
 mod check;
+pub(crate) mod granted;
 pub(crate) mod recorder;
 mod slow_query;
 
 pub use batch::{Batch, file};
 pub use check::{CheckedFile, FileCheck};
+pub use granted::{answer_http, set_config};
 pub use slow_query::{QueryResult, SlowQuery};
 
 use crate::bindings::types;

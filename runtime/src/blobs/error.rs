@@ -31,7 +31,7 @@ impl BlobError {
         matches!(self.cause, Cause::Failed(object_store::Error::NotFound { .. }))
     }
 
-    pub(super) fn late(doing: &'static str, patience: Duration) -> BlobError {
+    pub(crate) fn late(doing: &'static str, patience: Duration) -> BlobError {
         BlobError { doing, cause: Cause::Late(patience) }
     }
 

@@ -102,6 +102,29 @@ impl Blobs {
         found.bytes().await.map_err(failed("read an object"))
     }
 
+    /// The same, unless it is larger than this: then there is none.
+    ///
+    /// # Errors
+    /// [`BlobError`] when it is not there or cannot be read.
+    pub async fn get_at_most(&self, object: &str, bytes_max: u64) -> Result<Option<Bytes>, BlobError> {
+        let path = ObjectPath::from(object);
+        let found = self.bounded("open an object", self.store.get(&path)).await?;
+        if found.meta.size > bytes_max {
+            return Ok(None);
+        }
+        found.bytes().await.map(Some).map_err(failed("read an object"))
+    }
+
+    /// The names of objects that begin with this, which ends with `/`; at most so many.
+    ///
+    /// # Errors
+    /// [`BlobError`].
+    pub async fn list(&self, prefix: &str, count_max: usize) -> Result<Vec<String>, BlobError> {
+        let path = ObjectPath::from(prefix);
+        let found = self.store.list(Some(&path)).take(count_max).map_ok(|object| object.location.to_string());
+        self.bounded("list objects", found.try_collect()).await
+    }
+
     /// Writes a whole object, which should be small: it is sent in one request. An object of this name is replaced; readers see the old or the new one.
     ///
     /// # Errors

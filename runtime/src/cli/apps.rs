@@ -7,15 +7,17 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+pub use super::grants::{AppsGrant, AppsRevoke, AppsShow};
+
 use super::config::ConfigArgs;
 use super::table::Table;
 use super::wiring::{block_on, open_store};
 use super::{EXIT_SUCCESS, print_data};
-use crate::config::{parse_memory, parse_timeout};
-use crate::model::{App, Limits, ProcessorVersion};
+use crate::config::{parse_memory, parse_size, parse_time, parse_timeout, show_size, show_time};
+use crate::model::{App, AppQuota, Limits, ProcessorVersion, RegisteredVersion};
 use crate::store::Store;
 
-/// List apps with their processors, or change an app's share and limits.
+/// List apps with their processors, or change an app's share, limits and grants.
 #[derive(Debug, Args)]
 pub struct AppsCommand {
     #[command(flatten)]
@@ -30,6 +32,9 @@ pub struct AppsCommand {
 #[derive(Debug, Subcommand)]
 pub enum AppsAction {
     Set(AppsSet),
+    Show(AppsShow),
+    Grant(AppsGrant),
+    Revoke(AppsRevoke),
 }
 
 /// Register an app, or change what is given; the rest stays.
@@ -45,13 +50,49 @@ pub struct AppsSet {
     /// Fuel for one row: about one unit per instruction.
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000_000_000_000))]
     pub fuel: Option<u64>,
+    /// And so much more for each KiB of its input.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(0..=1_000_000_000_000))]
+    pub fuel_per_kib: Option<u64>,
     /// Time for one row.
     #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
     pub timeout: Option<Duration>,
+    /// Time for one slow query.
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    pub query_timeout: Option<Duration>,
     /// Memory of one instance.
     #[arg(long, value_name = "SIZE", value_parser = parse_memory)]
     pub memory: Option<u64>,
-    /// Go back to the workers' own limits for rows, before what is given here.
+    /// Output, messages and pieces of one row together.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub output: Option<u64>,
+    /// Messages of one row.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u32>::new().range(0..=10_000))]
+    pub messages: Option<u32>,
+    /// Pieces for output files of one row.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u32>::new().range(0..=10_000))]
+    pub pieces: Option<u32>,
+    /// Log, stdout and stderr of one row together.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub log: Option<u64>,
+    /// One input, at most.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub input: Option<u64>,
+    /// Rows of one batch.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    pub batch_rows: Option<u64>,
+    /// Rows that have no outcome yet, in all batches.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u64>::new().range(1..))]
+    pub queued_rows: Option<u64>,
+    /// Time of a batch from its first claim to its last outcome.
+    #[arg(long, value_name = "TIME", value_parser = parse_time)]
+    pub batch_time: Option<Duration>,
+    /// Logs of all rows of a batch together.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub batch_log: Option<u64>,
+    /// Output files of a batch together.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub batch_files: Option<u64>,
+    /// Go back to the operator's limits, before what is given here.
     #[arg(long)]
     pub default_limits: bool,
 }
@@ -75,7 +116,7 @@ fn parse_running_max(text: &str) -> Result<RunningMax, String> {
 struct Listed {
     #[serde(flatten)]
     app: App,
-    /// The newest version of each operation.
+    /// The active version of each operation.
     processors: Vec<ProcessorVersion>,
 }
 
@@ -87,49 +128,73 @@ pub fn run(args: &AppsCommand) -> anyhow::Result<ExitCode> {
     let config = args.config.load(Vec::new())?;
     block_on(async {
         let store = open_store(&config).await?;
-        if let Some(AppsAction::Set(set)) = &args.action {
-            let stored = store.read_app(&set.app).await?.unwrap_or_else(|| App::named(&set.app));
-            let app = changed(stored, set, &config.limits);
-            store.put_app(&app).await?;
-            let listed = list(&*store).await?.into_iter().filter(|listed| listed.app.name == app.name).collect();
-            print(listed, args.json)?;
-        } else {
-            print(list(&*store).await?, args.json)?;
+        match &args.action {
+            Some(AppsAction::Set(set)) => {
+                let stored = store.read_app(&set.app).await?.unwrap_or_else(|| App::named(&set.app));
+                let app = changed(stored, set, &config.limits);
+                store.put_app(&app).await?;
+                let listed = list(&*store).await?.into_iter().filter(|listed| listed.app.name == app.name).collect();
+                print(listed, args.json)?;
+            }
+            Some(AppsAction::Show(show)) => super::grants::show(&*store, &show.app, args.json).await?,
+            Some(AppsAction::Grant(grant)) => super::grants::change(&*store, &grant.app, args.json, |grants| grant.options.add_to(grants)).await?,
+            Some(AppsAction::Revoke(revoke)) => super::grants::change(&*store, &revoke.app, args.json, |grants| revoke.take_from(grants)).await?,
+            None => print(list(&*store).await?, args.json)?,
         }
         Ok(ExitCode::from(EXIT_SUCCESS))
     })
 }
 
 fn changed(app: App, set: &AppsSet, defaults: &Limits) -> App {
-    let limits = if set.default_limits { None } else { app.limits };
-    let limits = if set.fuel.is_some() || set.timeout.is_some() || set.memory.is_some() {
-        let old = limits.unwrap_or_else(|| defaults.clone());
-        let (fuel, timeout, memory_bytes) =
-            (set.fuel.unwrap_or(old.fuel), set.timeout.unwrap_or(old.timeout), set.memory.unwrap_or(old.memory_bytes));
-        Some(Limits { fuel, timeout, memory_bytes, ..old })
-    } else {
-        limits
+    let (limits, quota) = if set.default_limits { (None, AppQuota::default()) } else { (app.limits.clone(), app.quota) };
+    let old = limits.clone().unwrap_or_else(|| defaults.clone());
+    let given = Limits {
+        fuel: set.fuel.unwrap_or(old.fuel),
+        fuel_per_kib: set.fuel_per_kib.unwrap_or(old.fuel_per_kib),
+        timeout: set.timeout.unwrap_or(old.timeout),
+        query_timeout: set.query_timeout.unwrap_or(old.query_timeout),
+        memory_bytes: set.memory.unwrap_or(old.memory_bytes),
+        output_bytes: set.output.unwrap_or(old.output_bytes),
+        messages: set.messages.unwrap_or(old.messages),
+        pieces: set.pieces.unwrap_or(old.pieces),
+        log_bytes: set.log.map_or(old.log_bytes, |bytes| u32::try_from(bytes).unwrap_or(u32::MAX)),
     };
     App {
         weight: set.weight.unwrap_or(app.weight),
         running_max: set.running_max.map_or(app.running_max, |RunningMax(number)| number),
-        limits,
-        name: app.name,
+        // Who is given nothing keeps following the operator's.
+        limits: if set.says_limits() { Some(given) } else { limits },
+        quota: AppQuota {
+            input_bytes: set.input.or(quota.input_bytes),
+            batch_rows: set.batch_rows.or(quota.batch_rows),
+            queued_rows: set.queued_rows.or(quota.queued_rows),
+            batch_time: set.batch_time.or(quota.batch_time),
+            batch_log_bytes: set.batch_log.or(quota.batch_log_bytes),
+            batch_file_bytes: set.batch_files.or(quota.batch_file_bytes),
+        },
+        ..app
+    }
+}
+
+impl AppsSet {
+    fn says_limits(&self) -> bool {
+        let numbers = [self.fuel, self.fuel_per_kib, self.memory, self.output, self.log].iter().any(Option::is_some);
+        let times = [self.timeout, self.query_timeout].iter().any(Option::is_some);
+        numbers || times || self.messages.is_some() || self.pieces.is_some()
     }
 }
 
 /// Also apps that were never registered, but have processors.
 async fn list(store: &dyn Store) -> anyhow::Result<Vec<Listed>> {
     let mut listed: Vec<Listed> = store.list_apps().await?.into_iter().map(|app| Listed { app, processors: Vec::new() }).collect();
-    for version in store.list_processors(None).await? {
+    for RegisteredVersion { version, active, .. } in store.list_processors(None).await? {
         let at = listed.iter().position(|listed| listed.app.name == version.app).unwrap_or_else(|| {
             listed.push(Listed { app: App::named(&version.app), processors: Vec::new() });
             listed.len() - 1
         });
-        let processors = &mut listed[at].processors;
-        // They come by version.
-        processors.retain(|other| other.op != version.op);
-        processors.push(version);
+        if active {
+            listed[at].processors.push(version);
+        }
     }
     listed.sort_by(|one, other| one.app.name.cmp(&other.app.name));
     Ok(listed)
@@ -139,23 +204,41 @@ fn print(listed: Vec<Listed>, json: bool) -> anyhow::Result<()> {
     if json {
         return print_data(&serde_json::to_string(&listed)?);
     }
-    let mut table = Table::new(["APP", "WEIGHT", "RUNNING AT ONCE", "LIMITS OF A ROW", "PROCESSORS"]);
+    let mut table = Table::new(["APP", "WEIGHT", "RUNNING AT ONCE", "LIMITS OF A ROW", "OF BATCHES", "GRANTS", "PROCESSORS"]);
     for Listed { app, processors } in listed {
         let processors = processors.iter().map(|version| format!("{} v{} ({})", version.op, version.version, version.kind.as_str()));
         let limits = app.limits.as_ref().map_or_else(
-            || "the workers'".to_owned(),
+            || "the operator's".to_owned(),
             |limits| {
-                let (time, memory) = (crate::config::show_time(limits.timeout), crate::config::show_size(limits.memory_bytes));
+                let (time, memory) = (show_time(limits.timeout), show_size(limits.memory_bytes));
                 format!("fuel {}, {time}, {memory}", limits.fuel)
             },
         );
+        let quota = quota_in_words(&app.quota);
         table.row([
             app.name.clone(),
             app.weight.to_string(),
             app.running_max.map_or_else(|| "any".to_owned(), |number| number.to_string()),
             limits,
+            quota,
+            super::grants::kinds(&app.grants),
             processors.collect::<Vec<_>>().join(", "),
         ]);
     }
     print_data(&table.into_text())
+}
+
+fn quota_in_words(quota: &AppQuota) -> String {
+    let size = |what: &str, bytes: Option<u64>| bytes.map(|bytes| format!("{what} {}", show_size(bytes)));
+    let rows = |what: &str, rows: Option<u64>| rows.map(|rows| format!("{what} {rows}"));
+    let said = [
+        size("input", quota.input_bytes),
+        rows("rows", quota.batch_rows),
+        rows("queued", quota.queued_rows),
+        quota.batch_time.map(|time| format!("time {}", show_time(time))),
+        size("log", quota.batch_log_bytes),
+        size("files", quota.batch_file_bytes),
+    ];
+    let said: Vec<String> = said.into_iter().flatten().collect();
+    if said.is_empty() { "the operator's".to_owned() } else { said.join(", ") }
 }

@@ -9,11 +9,12 @@ use clap::Args;
 use super::config::ConfigArgs;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SUCCESS, print_data};
+use crate::model::{ProcessorKind, ProcessorVersion};
 
-/// Register a component as an app's processor for an operation.
+/// Register a component as a version of an app's processor for an operation.
 ///
-/// It becomes the newest version, which serves what is submitted from then on; batches that were submitted before keep theirs. The same code again is the same
-/// version. Prints the version.
+/// It is looked at, compiled in a process of its own, checked and stored. It serves nothing until it is activated, by --activate or later with rowmill activate. The same code as that of the
+/// newest version is the same version. Prints the version.
 #[derive(Debug, Args)]
 pub struct DeployCommand {
     #[command(flatten)]
@@ -24,6 +25,12 @@ pub struct DeployCommand {
     /// A component, or a core module that carries its WIT.
     #[arg(value_name = "FILE.wasm")]
     pub file: PathBuf,
+    /// Let it serve what is submitted from then on; batches that were submitted before keep their version.
+    #[arg(long)]
+    pub activate: bool,
+    /// What is to be said about it, for those who look at the list of versions.
+    #[arg(long, value_name = "TEXT")]
+    pub note: Option<String>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
@@ -38,21 +45,30 @@ pub fn run(args: &DeployCommand) -> anyhow::Result<ExitCode> {
     let wasm = std::fs::read(&args.file).with_context(|| format!("cannot read the processor {}", args.file.display()))?;
     block_on(async {
         let parts = Parts::open(&config).await?;
-        let registered = parts.jobs.register_processor(&args.app, &args.op, wasm).await;
+        let (jobs, note) = (&parts.jobs, args.note.as_deref());
+        let registered = if args.activate {
+            jobs.deploy_and_activate(&args.app, &args.op, wasm, note).await
+        } else {
+            jobs.deploy(&args.app, &args.op, wasm, note).await
+        };
         let version = registered.with_context(|| format!("cannot deploy {}", args.file.display()))?;
         if args.json {
             print_data(&serde_json::to_string(&version)?)?;
         } else {
-            say!("{} of app {}: version {}, for {}", version.op, version.app, version.version, kind_for_people(version.kind));
+            let ProcessorVersion { app, op, version: number, kind, .. } = &version;
+            say!("{op} of app {app}: version {number}, for {}", kind_for_people(*kind));
+            if !args.activate {
+                say!("it serves once it is active: rowmill activate {app} {op} {number}");
+            }
             print_data(&version.version.to_string())?;
         }
         Ok(ExitCode::from(EXIT_SUCCESS))
     })
 }
 
-fn kind_for_people(kind: crate::model::ProcessorKind) -> &'static str {
+pub(super) fn kind_for_people(kind: ProcessorKind) -> &'static str {
     match kind {
-        crate::model::ProcessorKind::Batch => "batches of rows",
-        crate::model::ProcessorKind::SlowQuery => "slow queries",
+        ProcessorKind::Batch => "batches of rows",
+        ProcessorKind::SlowQuery => "slow queries",
     }
 }

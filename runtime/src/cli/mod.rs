@@ -10,13 +10,17 @@ macro_rules! say {
 
 pub mod apps;
 pub mod bench;
+pub mod compiler;
 pub mod config;
 pub mod deploy;
 pub mod events;
 pub mod export;
 mod feed;
+pub mod grants;
+pub mod logs;
 pub mod migrate;
 pub mod policies;
+pub mod processors;
 mod progress;
 pub mod prune;
 pub mod query;
@@ -30,6 +34,7 @@ pub mod status;
 pub mod submit;
 mod table;
 pub mod terms;
+pub mod usage;
 pub mod watch;
 mod wiring;
 pub mod work;
@@ -66,6 +71,10 @@ pub enum Command {
     Workers(workers::WorkersCommand),
     Apps(apps::AppsCommand),
     Deploy(deploy::DeployCommand),
+    Processors(processors::ProcessorsCommand),
+    Activate(processors::ActivateCommand),
+    Rollback(processors::RollbackCommand),
+    Diff(processors::DiffCommand),
     Submit(submit::SubmitCommand),
     Append(submit::AppendCommand),
     Release(submit::ReleaseCommand),
@@ -75,6 +84,7 @@ pub enum Command {
     Events(events::EventsCommand),
     Export(export::ExportCommand),
     Retry(retry::RetryCommand),
+    Logs(logs::LogsCommand),
     Abort(status::AbortCommand),
     Priority(terms::PriorityCommand),
     Prune(prune::PruneCommand),
@@ -84,7 +94,10 @@ pub enum Command {
     Query(query::QueryCommand),
     Answer(query::AnswerCommand),
     Schedules(schedules::SchedulesCommand),
+    Usage(usage::UsageCommand),
     Bench(bench::BenchCommand),
+    #[command(hide = true)]
+    CompileProcessor(compiler::CompilerCommand),
 }
 
 /// Logs go to stderr; `ROWMILL_LOG` chooses which, as in `ROWMILL_LOG=debug` or `ROWMILL_LOG=rowmill::worker=trace`.

@@ -12,7 +12,7 @@ use super::terms::PartialTermsArgs;
 use super::wiring::{block_on, open_store};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
 use crate::config::show_time;
-use crate::model::{KeepFor, PartialKeep, PartialTerms, Policy, Rate};
+use crate::model::{Isolation, KeepFor, PartialKeep, PartialTerms, Policy, Rate};
 use crate::store::Store;
 
 /// List what holds for apps and their operations: rates, pauses, the terms of batches, and how long these are kept. Or change it.
@@ -46,6 +46,9 @@ pub struct PoliciesSet {
     /// So many rows may be begun at once after a while without work; a tenth of a second's by default.
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u32>::new().range(1..=Rate::BURST_MAX.into()))]
     pub burst: Option<u32>,
+    /// Which rows of a batch may meet in one instance: those of a `lease` (the default), no two (`row`), or all that a worker runs (`warm`).
+    #[arg(long, value_name = "MODE")]
+    pub isolation: Option<IsolationArg>,
     #[command(flatten)]
     pub terms: PartialTermsArgs,
     #[command(flatten)]
@@ -128,6 +131,24 @@ pub struct ResumeCommand {
     pub app: String,
     /// One operation, as it was paused; the app without.
     pub op: Option<String>,
+}
+
+/// [`Isolation`] on the command line.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum IsolationArg {
+    Lease,
+    Row,
+    Warm,
+}
+
+impl From<IsolationArg> for Isolation {
+    fn from(mode: IsolationArg) -> Isolation {
+        match mode {
+            IsolationArg::Lease => Isolation::Lease,
+            IsolationArg::Row => Isolation::Row,
+            IsolationArg::Warm => Isolation::Warm,
+        }
+    }
 }
 
 /// A rate, or none.
@@ -213,20 +234,22 @@ fn changed(policy: Policy, set: &PoliciesSet) -> anyhow::Result<Policy> {
     };
     let terms = if set.default_terms { PartialTerms::default() } else { policy.terms };
     let keep = set.keep.changed(&policy.keep);
-    Ok(Policy { rate, terms: set.terms.terms().or(terms), keep, ..policy })
+    let isolation = set.isolation.map(Isolation::from).or(policy.isolation);
+    Ok(Policy { rate, terms: set.terms.terms().or(terms), keep, isolation, ..policy })
 }
 
 fn print(policies: &[Policy], json: bool) -> anyhow::Result<()> {
     if json {
         return print_data(&serde_json::to_string(policies)?);
     }
-    let mut table = Table::new(["APP", "OP", "STATE", "RATE", "TERMS", "KEPT"]);
+    let mut table = Table::new(["APP", "OP", "STATE", "RATE", "ISOLATION", "TERMS", "KEPT"]);
     for policy in policies {
         table.row([
             policy.app.clone(),
             policy.op.clone().unwrap_or_else(|| "(all)".to_owned()),
             if policy.paused { "paused" } else { "open" }.to_owned(),
             policy.rate.map_or_else(|| "any".to_owned(), |rate| format!("{rate}, {} at once", rate.burst)),
+            policy.isolation.map_or("", Isolation::as_str).to_owned(),
             show_terms(&policy.terms),
             show_keep(&policy.keep),
         ]);

@@ -9,10 +9,11 @@ use tokio::task::JoinHandle;
 
 use crate::blobs::{BlobSettings, Blobs};
 use crate::config::{Config, ObjectsUrl, StoreUrl};
+use crate::grants::GrantSettings;
 use crate::intake::InflateLimits;
 use crate::jobs::JobManager;
-use crate::model::SystemClock;
-use crate::sandbox::Sandbox;
+use crate::model::{CodeQuota, SystemClock};
+use crate::sandbox::{CompilerSettings, Sandbox, SandboxSettings};
 use crate::status::{RedisSettings, StatusBoard};
 use crate::store::{LogPosition, PgSettings, PgStore, SqliteStore, Store};
 use crate::worker::{WorkerError, WorkerSettings};
@@ -40,8 +41,10 @@ impl Parts {
         let settings = WorkerSettings { ends_when_idle, ..worker_settings(config) };
         // Checkers of files run beside the worker's guests.
         let checkers = u32::try_from(config.watch.files_at_once).unwrap_or(u32::MAX);
-        let sandbox = Sandbox::new(settings.instances_max().saturating_add(checkers), &cache_directory()?)?;
-        Ok(Parts { jobs: JobManager::new(store, blobs, Arc::new(status), sandbox, settings), store_is_shared })
+        let sandbox = open_sandbox(config, settings.instances_max().saturating_add(checkers))?;
+        let quota = CodeQuota { versions_max: config.processors.versions_max, bytes_max: config.processors.bytes_max };
+        let jobs = JobManager::new(store, blobs, Arc::new(status), sandbox, settings).with_code_quota(quota);
+        Ok(Parts { jobs, store_is_shared })
     }
 
     /// Begins to work where nobody else can, because the store is this process's alone.
@@ -95,11 +98,11 @@ pub(super) async fn open_store(config: &Config) -> anyhow::Result<Arc<dyn Store>
     match &config.store.url {
         StoreUrl::Sqlite(file) => {
             let store = SqliteStore::open(file, Arc::new(SystemClock)).await.with_context(|| format!("the store is {}", file.display()))?;
-            Ok(Arc::new(store))
+            Ok(Arc::new(store.with_bounds(config.bounds.clone())))
         }
         StoreUrl::Postgres(url) => {
             let store = PgStore::connect(&pg_settings(config)?).await.with_context(|| format!("the store is {}", url.as_shown_url()))?;
-            Ok(Arc::new(store))
+            Ok(Arc::new(store.with_bounds(config.bounds.clone())))
         }
     }
 }
@@ -151,6 +154,21 @@ fn blob_settings(config: &Config) -> anyhow::Result<BlobSettings> {
     }
 }
 
+/// Uploads are compiled by this program, in processes of their own.
+fn open_sandbox(config: &Config, instances: u32) -> anyhow::Result<Sandbox> {
+    let processors = &config.processors;
+    let compiler = CompilerSettings {
+        time_max: processors.compile_time,
+        memory_max_bytes: processors.compile_memory_bytes,
+        threads: processors.compiles_at_once,
+        at_once: processors.compiles_at_once,
+        upload_max_bytes: processors.upload_max_bytes,
+        ..CompilerSettings::this_program()
+    };
+    let key = processors.key.as_ref().map(|key| key.expose().as_bytes().to_vec());
+    Ok(Sandbox::open(SandboxSettings { key, compiler, ..SandboxSettings::new(instances, cache_directory()?) })?)
+}
+
 /// What a compressed file may become.
 pub(super) fn inflate_limits(config: &Config) -> InflateLimits {
     InflateLimits { bytes_max: config.intake.inflated_max, ratio_max: config.intake.ratio_max }
@@ -168,6 +186,13 @@ fn worker_settings(config: &Config) -> WorkerSettings {
         drain_grace: worker.drain_grace,
         limits: config.limits.clone(),
         keep: config.keep,
+        grants: GrantSettings {
+            secrets_directory: config.grants.secrets_directory.clone(),
+            redis_url: config.redis.url.as_ref().map(|url| url.expose().to_owned()),
+            ..GrantSettings::default()
+        },
+        limits_max: config.bounds.limits_max.clone(),
+        memory_bytes: worker.memory_bytes,
         outlasts_failures: true,
         ends_when_idle: false,
     }

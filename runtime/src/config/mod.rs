@@ -24,7 +24,7 @@ pub use watch::{FileTypeConfig, WatchFile, WatchedDirectory};
 
 use self::resolve::Resolved;
 pub use crate::model::Limits as LimitsConfig;
-use crate::model::{Keep, Pooler};
+use crate::model::{AppBounds, Keep, Pooler, Quota};
 
 /// All settings, checked, and where each came from.
 #[derive(Clone, Debug)]
@@ -33,11 +33,15 @@ pub struct Config {
     pub redis: RedisConfig,
     pub objects: ObjectsConfig,
     pub worker: WorkerConfig,
+    pub processors: ProcessorsConfig,
     pub intake: IntakeConfig,
     pub watch: WatchConfig,
+    pub grants: GrantsConfig,
     pub limits: LimitsConfig,
     /// How long what is done is kept, where no policy says anything.
     pub keep: Keep,
+    /// What apps that say nothing may hold, and the most that any app may be given.
+    pub bounds: AppBounds,
     in_force: Vec<InForce>,
 }
 
@@ -110,7 +114,22 @@ pub struct WorkerConfig {
     pub heartbeat: Duration,
     pub lease_rows_max: u32,
     pub lease_target: Duration,
+    /// Memory of all guests that live at the same time.
+    pub memory_bytes: u64,
     pub drain_grace: Duration,
+}
+
+/// `[processors]`
+#[derive(Clone, Debug)]
+pub struct ProcessorsConfig {
+    pub upload_max_bytes: u64,
+    /// Of one app.
+    pub versions_max: u32,
+    pub bytes_max: u64,
+    pub compile_time: Duration,
+    pub compile_memory_bytes: u64,
+    pub compiles_at_once: u32,
+    pub key: Option<Secret>,
 }
 
 /// `[intake]`
@@ -129,6 +148,12 @@ pub struct WatchConfig {
     pub grace: Duration,
 }
 
+/// `[grants]`
+#[derive(Clone, Debug)]
+pub struct GrantsConfig {
+    pub secrets_directory: Option<PathBuf>,
+}
+
 impl Config {
     /// Reads and checks everything.
     ///
@@ -139,8 +164,10 @@ impl Config {
         let store_url = resolved.secret("store", "url", "url_file")?;
         let redis_url = resolved.secret("redis", "url", "url_file")?;
         let secret_access_key = resolved.secret("objects", "secret_access_key", "secret_access_key_file")?;
+        let key = resolved.secret("processors", "key", "key_file")?;
         let endpoint = resolved.text("objects.endpoint");
         resolved.derive("objects.path_style", endpoint.is_some().to_string());
+        resolved.check_maxima()?;
         Ok(Config {
             store: StoreConfig {
                 url: store_url_of(&store_url.expect("it has a default")),
@@ -163,7 +190,17 @@ impl Config {
                 heartbeat: resolved.time("worker.heartbeat"),
                 lease_rows_max: resolved.count("worker.lease_rows_max"),
                 lease_target: resolved.time("worker.lease_target"),
+                memory_bytes: resolved.size("worker.memory"),
                 drain_grace: resolved.time("worker.drain_grace"),
+            },
+            processors: ProcessorsConfig {
+                upload_max_bytes: resolved.size("processors.upload_max"),
+                versions_max: resolved.count("processors.versions_max"),
+                bytes_max: resolved.size("processors.bytes_max"),
+                compile_time: resolved.time("processors.compile_time"),
+                compile_memory_bytes: resolved.size("processors.compile_memory"),
+                compiles_at_once: resolved.count("processors.compiles_at_once"),
+                key,
             },
             intake: IntakeConfig { inflated_max: resolved.size("intake.inflated_max"), ratio_max: resolved.count("intake.ratio_max") },
             watch: WatchConfig {
@@ -178,14 +215,14 @@ impl Config {
                 events: resolved.keep("keep.events"),
                 batches: resolved.keep("keep.batches"),
             },
-            limits: LimitsConfig {
-                fuel: resolved.count("limits.fuel"),
-                timeout: resolved.time("limits.timeout"),
-                memory_bytes: resolved.size("limits.memory"),
-                output_bytes: resolved.size("limits.output"),
-                messages: resolved.count("limits.messages"),
-                pieces: resolved.count("limits.pieces"),
-                log_bytes: resolved.size("limits.log"),
+            grants: GrantsConfig { secrets_directory: resolved.text("grants.secrets_directory").map(PathBuf::from) },
+            limits: limits_of(&resolved, "limits"),
+            bounds: AppBounds {
+                quota: quota_of(&resolved, "limits"),
+                quota_max: quota_of(&resolved, "maximum"),
+                limits_max: limits_of(&resolved, "maximum"),
+                running_max: resolved.count("maximum.running"),
+                weight_max: resolved.count("maximum.weight"),
             },
             in_force: resolved.into_in_force(),
         })
@@ -194,6 +231,35 @@ impl Config {
     /// Every setting as it is in force, in the order of [`SETTINGS`], fit to be shown.
     pub fn in_force(&self) -> &[InForce] {
         &self.in_force
+    }
+}
+
+/// What one row may use, by a section.
+fn limits_of(resolved: &Resolved, section: &str) -> LimitsConfig {
+    let name = |key: &str| format!("{section}.{key}");
+    LimitsConfig {
+        fuel: resolved.count(&name("fuel")),
+        fuel_per_kib: resolved.count(&name("fuel_per_kib")),
+        timeout: resolved.time(&name("timeout")),
+        query_timeout: resolved.time(&name("query_timeout")),
+        memory_bytes: resolved.size(&name("memory")),
+        output_bytes: resolved.size(&name("output")),
+        messages: resolved.count(&name("messages")),
+        pieces: resolved.count(&name("pieces")),
+        log_bytes: resolved.size(&name("log")),
+    }
+}
+
+/// What the batches of an app may hold, by a section.
+fn quota_of(resolved: &Resolved, section: &str) -> Quota {
+    let name = |key: &str| format!("{section}.{key}");
+    Quota {
+        input_bytes: resolved.size(&name("input")),
+        batch_rows: resolved.count(&name("batch_rows")),
+        queued_rows: resolved.count(&name("queued_rows")),
+        batch_time: resolved.time(&name("batch_time")),
+        batch_log_bytes: resolved.size(&name("batch_log")),
+        batch_file_bytes: resolved.size(&name("batch_files")),
     }
 }
 

@@ -85,6 +85,33 @@ impl Resolved {
         T::try_from(bytes).ok().expect("its bounds fit the type")
     }
 
+    /// What apps have that were given nothing is no more than what one may be given: our own default follows the maximum, and what somebody said is refused.
+    pub(super) fn check_maxima(&mut self) -> Result<(), ConfigError> {
+        for setting in SETTINGS.iter().filter(|setting| setting.section == "limits") {
+            let most = format!("maximum.{}", setting.key);
+            let Some(kind) = Setting::find(&most).map(|setting| setting.kind) else { continue };
+            let (given, allowed) = (self.amount(&setting.name(), kind), self.amount(&most, kind));
+            if given > allowed {
+                let place = self.values[&setting.name()].place.clone();
+                if place == DEFAULT {
+                    self.values.insert(setting.name(), Held { text: self.required(&most), place: format!("{DEFAULT}: {most}") });
+                    continue;
+                }
+                let reason = format!("it should be no more than {most}, which is {}", self.required(&most));
+                return Err(ConfigError::BadValue { key: setting.name(), place, reason });
+            }
+        }
+        Ok(())
+    }
+
+    fn amount(&self, name: &str, kind: Kind) -> u128 {
+        match kind {
+            Kind::Time(..) => self.time(name).as_millis(),
+            Kind::Size(..) => u128::from(self.size::<u64>(name)),
+            _ => u128::from(self.count::<u64>(name)),
+        }
+    }
+
     /// Sets what depends on other settings, unless it was given.
     pub(super) fn derive(&mut self, name: &str, text: String) {
         let says = match Setting::find(name).map(|setting| setting.default) {
@@ -144,7 +171,7 @@ fn written(value: &Value, setting: &Setting) -> Result<String, String> {
 
 fn shown(kind: Kind, text: String) -> Json {
     match kind {
-        Kind::Secret => Json::from("***"),
+        Kind::Secret | Kind::Key => Json::from("***"),
         Kind::StoreUrl if text.starts_with("sqlite:") => Json::from(text),
         Kind::StoreUrl | Kind::RedisUrl => Json::from(Secret::new(text).as_shown_url()),
         Kind::Count(..) => text.parse::<u64>().map_or_else(|_| Json::from(text), Json::from),

@@ -28,6 +28,8 @@ pub enum Kind {
     /// `http://` or `https://`, without user and password.
     Endpoint,
     Secret,
+    /// A secret that is used as a key: not shorter than `KEY_BYTES_MIN`.
+    Key,
     Count(u64, u64),
     Time(Duration, Duration),
     /// A time, or for ever.
@@ -36,6 +38,9 @@ pub enum Kind {
     Switch,
     Choice(&'static [&'static str]),
 }
+
+/// Whoever guesses a key can make code that is run as it is.
+const KEY_BYTES_MIN: usize = 32;
 
 /// What holds when nothing is said.
 #[derive(Clone, Copy, Debug)]
@@ -78,6 +83,7 @@ impl Kind {
             Kind::ObjectsUrl => "`file:DIR` or `s3://BUCKET/PREFIX`".to_owned(),
             Kind::Endpoint => "`https://HOST` or `http://HOST:PORT`".to_owned(),
             Kind::Secret => "text, never shown".to_owned(),
+            Kind::Key => format!("text of {KEY_BYTES_MIN} bytes or more, never shown"),
             Kind::Count(min, max) => format!("{min} to {max}"),
             Kind::Time(min, max) => format!("{} to {}", show_time(*min), show_time(*max)),
             Kind::Keep => "a time such as `90d` or `12h`, or `forever`".to_owned(),
@@ -94,6 +100,7 @@ impl Kind {
         let is = |holds: bool| if holds { Ok(text.to_owned()) } else { Err(format!("it should be {}", self.says().replace('`', ""))) };
         match *self {
             Kind::Text | Kind::Path | Kind::Secret => is(!text.is_empty()),
+            Kind::Key => is(text.len() >= KEY_BYTES_MIN),
             Kind::StoreUrl => is(has_rest(text, &["sqlite:", "postgres://", "postgresql://"])),
             Kind::RedisUrl => is(has_rest(text, &["redis://", "rediss://", "redis+unix://", "unix://"])),
             Kind::ObjectsUrl => {
@@ -135,7 +142,7 @@ const fn seconds(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-use Kind::{Choice, Count, Endpoint, Keep, ObjectsUrl, Path, RedisUrl, Secret, Size, StoreUrl, Switch, Text, Time};
+use Kind::{Choice, Count, Endpoint, Keep, Key, ObjectsUrl, Path, RedisUrl, Secret, Size, StoreUrl, Switch, Text, Time};
 use SettingDefault::{Derived, Machine, Unset, Value};
 
 /// Every setting there is, in the order in which they are shown.
@@ -192,6 +199,13 @@ pub const SETTINGS: &[Setting] = &[
     setting("worker", "lease_target", Time(Duration::from_millis(1), seconds(60)), Value("250ms"), "how much work a lease should hold"),
     setting(
         "worker",
+        "memory",
+        Size(MEMORY_MIN_BYTES, 1 << 50),
+        Machine { says: "half of the machine's memory", value: half_of_memory },
+        "memory of all guests that live at the same time, by the limits of their apps; a lease whose guest does not fit waits, and other apps go on",
+    ),
+    setting(
+        "worker",
         "drain_grace",
         Time(Duration::ZERO, seconds(3_600)),
         Value("10s"),
@@ -202,6 +216,32 @@ pub const SETTINGS: &[Setting] = &[
     setting("keep", "outcomes", Keep, Value("forever"), "the same for what became of rows: outputs, messages and logs"),
     setting("keep", "events", Keep, Value("7d"), "the same for what happened to batches"),
     setting("keep", "batches", Keep, Value("forever"), "the same for whole batches"),
+    setting("processors", "upload_max", Size(64 << 10, 256 << 20), Value("64MiB"), "size of an uploaded component"),
+    setting("processors", "versions_max", Count(1, 100_000), Value("100"), "versions that an app keeps, all its operations together"),
+    setting("processors", "bytes_max", Size(1 << 20, 1 << 40), Value("1GiB"), "size of the uploads of these versions together"),
+    setting(
+        "processors",
+        "compile_time",
+        Time(seconds(1), seconds(3_600)),
+        Value("2m"),
+        "how long one upload may be compiled; then the compiler is killed",
+    ),
+    setting("processors", "compile_memory", Size(256 << 20, 64 << 30), Value("2GiB"), "address space of the process that compiles"),
+    setting(
+        "processors",
+        "compiles_at_once",
+        Count(1, 64),
+        Machine { says: "half the cores", value: || cores().div_euclid(2).clamp(1, 64).to_string() },
+        "uploads that one process compiles at the same time, each with as many threads; of each app one",
+    ),
+    setting(
+        "processors",
+        "key",
+        Key,
+        Unset,
+        "the key by which the processes of an installation know compiled code as their own; without it each cache has a key of its own, and compiled code is not shared through the object store",
+    ),
+    setting("processors", "key_file", Path, Unset, "a file that holds processors.key, instead of it"),
     setting("intake", "inflated_max", Size(1 << 10, 1 << 40), Value("16GiB"), "how much may come out of a compressed file; one with more is refused"),
     setting(
         "intake",
@@ -219,8 +259,17 @@ pub const SETTINGS: &[Setting] = &[
         Value("10s"),
         "how long files that are being taken may go on when the watcher is to stop; the next one goes on with them",
     ),
+    setting(
+        "grants",
+        "secrets_directory",
+        Path,
+        Unset,
+        "a directory with a file for each secret that apps may be granted, named like it; needed where rows run",
+    ),
     setting("limits", "fuel", Count(1, 1_000_000_000_000_000), Value("1000000000"), "fuel for one row, about one unit per instruction"),
+    setting("limits", "fuel_per_kib", Count(0, 1_000_000_000_000), Value("0"), "further fuel for each KiB of the row's input"),
     setting("limits", "timeout", Time(TIMEOUT_MIN, TIMEOUT_MAX), Value("5s"), "time for one row, host calls included"),
+    setting("limits", "query_timeout", Time(TIMEOUT_MIN, TIMEOUT_MAX), Value("1m"), "time for one slow query, host calls included"),
     setting(
         "limits",
         "memory",
@@ -232,10 +281,50 @@ pub const SETTINGS: &[Setting] = &[
     setting("limits", "messages", Count(0, 10_000), Value("100"), "messages of one row"),
     setting("limits", "pieces", Count(0, 10_000), Value("100"), "pieces for output files of one row"),
     setting("limits", "log", Size(0, 1 << 20), Value("8KiB"), "log, stdout and stderr of one row together; the rest is cut"),
+    setting("limits", "input", INPUT, Value("1MiB"), "one input"),
+    setting("limits", "batch_rows", BATCH_ROWS, Value("10000000"), "rows of one batch"),
+    setting("limits", "queued_rows", QUEUED_ROWS, Value("50000000"), "rows of one app that have no outcome yet, in all its batches"),
+    setting("limits", "batch_time", BATCH_TIME, Value("168h"), "time of a batch from its first claim to its last outcome; then it is aborted"),
+    setting("limits", "batch_log", BATCH_BYTES, Value("64MiB"), "logs of all rows of a batch together; those of further rows are dropped"),
+    setting("limits", "batch_files", BATCH_BYTES, Value("10GiB"), "output files of a batch together; rows with more fail"),
+    setting("maximum", "fuel", Count(1, 1_000_000_000_000_000), Value("1000000000000"), "fuel for one row"),
+    setting("maximum", "fuel_per_kib", Count(0, 1_000_000_000_000), Value("1000000000"), "further fuel for each KiB of the row's input"),
+    setting("maximum", "timeout", Time(TIMEOUT_MIN, TIMEOUT_MAX), Value("1h"), "time for one row"),
+    setting("maximum", "query_timeout", Time(TIMEOUT_MIN, TIMEOUT_MAX), Value("24h"), "time for one slow query"),
+    setting("maximum", "memory", Size(MEMORY_MIN_BYTES, Limits::MEMORY_MAX_BYTES), Value("256MiB"), "memory of one instance"),
+    setting("maximum", "output", Size(1 << 10, 16 << 20), Value("16MiB"), "output, messages and pieces of one row together"),
+    setting("maximum", "messages", Count(0, 10_000), Value("10000"), "messages of one row"),
+    setting("maximum", "pieces", Count(0, 10_000), Value("10000"), "pieces for output files of one row"),
+    setting("maximum", "log", Size(0, 1 << 20), Value("1MiB"), "log, stdout and stderr of one row together"),
+    setting("maximum", "input", INPUT, Value("1MiB"), "one input"),
+    setting("maximum", "batch_rows", BATCH_ROWS, Value("100000000"), "rows of one batch"),
+    setting("maximum", "queued_rows", QUEUED_ROWS, Value("1000000000"), "rows of one app that have no outcome yet"),
+    setting("maximum", "batch_time", BATCH_TIME, Value("720h"), "time of a batch"),
+    setting("maximum", "batch_log", BATCH_BYTES, Value("1GiB"), "logs of all rows of a batch together"),
+    setting("maximum", "batch_files", BATCH_BYTES, Value("100GiB"), "output files of a batch together"),
+    setting("maximum", "running", Count(1, 1_000_000), Value("1000"), "rows and queries that run at the same time, where an app is given a number"),
+    setting("maximum", "weight", Count(1, 1_000), Value("1000"), "the share of the work"),
 ];
+
+const INPUT: Kind = Size(1, 1 << 20);
+const BATCH_ROWS: Kind = Count(1, 4_294_967_295);
+const QUEUED_ROWS: Kind = Count(1, 1_000_000_000_000);
+const BATCH_TIME: Kind = Time(seconds(1), seconds(366 * 24 * 60 * 60));
+const BATCH_BYTES: Kind = Size(0, 1 << 50);
 
 fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZero::get).min(500)
+}
+
+/// Of what the machine has, or this process may use; where neither is known there is no limit.
+fn half_of_memory() -> String {
+    let number = |file: &str, of: &dyn Fn(&str) -> Option<u64>| std::fs::read_to_string(file).ok().and_then(|text| of(&text));
+    let machine =
+        number("/proc/meminfo", &|text| text.lines().find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse().ok()));
+    let group = number("/sys/fs/cgroup/memory.max", &|text| text.trim().parse().ok());
+    let known = [machine.map(|kib: u64| kib.saturating_mul(1 << 10)), group].into_iter().flatten().min();
+    // Whole MiB, so that it is shown in one form.
+    show_size(known.map_or(1 << 50, |bytes| ((bytes / 2) >> 20 << 20).clamp(1 << 20, 1 << 50)))
 }
 
 fn default_name() -> String {
@@ -266,12 +355,21 @@ mod tests {
             _ => panic!(),
         };
         assert_eq!(default("limits.fuel"), limits.fuel.to_string());
+        assert_eq!(default("limits.fuel_per_kib"), limits.fuel_per_kib.to_string());
+        assert_eq!(default("limits.query_timeout"), show_time(limits.query_timeout));
         assert_eq!(default("limits.timeout"), show_time(limits.timeout));
         assert_eq!(default("limits.memory"), show_size(limits.memory_bytes));
         assert_eq!(default("limits.output"), show_size(limits.output_bytes));
         assert_eq!(default("limits.messages"), limits.messages.to_string());
         assert_eq!(default("limits.pieces"), limits.pieces.to_string());
         assert_eq!(default("limits.log"), show_size(u64::from(limits.log_bytes)));
+        let quota = crate::model::Quota::default();
+        assert_eq!(default("limits.input"), show_size(quota.input_bytes));
+        assert_eq!(default("limits.batch_rows"), quota.batch_rows.to_string());
+        assert_eq!(default("limits.queued_rows"), quota.queued_rows.to_string());
+        assert_eq!(default("limits.batch_time"), show_time(quota.batch_time));
+        assert_eq!(default("limits.batch_log"), show_size(quota.batch_log_bytes));
+        assert_eq!(default("limits.batch_files"), show_size(quota.batch_file_bytes));
     }
 
     #[test]

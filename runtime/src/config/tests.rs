@@ -93,8 +93,10 @@ fn nothing_that_is_shown_or_debugged_tells_a_secret() {
 #[test]
 fn every_setting_can_be_given_by_its_variable() {
     for setting in SETTINGS {
+        let least;
         let value = match setting.kind {
             Kind::Text | Kind::Secret => "x",
+            Kind::Key => "a key of thirty-two bytes or more",
             Kind::Path => continue,
             Kind::StoreUrl => "postgres://h/d",
             Kind::RedisUrl => "redis://h",
@@ -102,7 +104,10 @@ fn every_setting_can_be_given_by_its_variable() {
             Kind::Endpoint => "https://h",
             Kind::Count(..) => "7",
             Kind::Time(..) | Kind::Keep => "7s",
-            Kind::Size(..) => "128KiB",
+            Kind::Size(bytes, _) => {
+                least = show_size(bytes);
+                &least
+            }
             Kind::Switch => "true",
             Kind::Choice(choices) => choices[choices.len() - 1],
         };

@@ -13,7 +13,7 @@ use crate::store::{Aborted, PgConnection, PgStore, ResultCursor, StoreError};
 const PAGE_ROWS: u32 = 2_000;
 
 impl JobManager {
-    /// Submits a batch, in one transaction. It is run with the processor that is the newest now. With a key it can be submitted again when the answer was lost: it is
+    /// Submits a batch, in one transaction. It is run with the processor that is active now. With a key it can be submitted again when the answer was lost: it is
     /// there once.
     ///
     /// ```no_run

@@ -12,7 +12,7 @@ pub enum JobError {
     /// There is no such batch, or it is another app's.
     #[error("there is no batch {id}{}", app.as_ref().map(|app| format!(" of app {app:?}")).unwrap_or_default())]
     NoBatch { id: BatchId, app: Option<String> },
-    #[error("app {app:?} has no processor for the operation {op:?}: register one first (rowmill deploy)")]
+    #[error("app {app:?} has no processor that serves the operation {op:?}: deploy one and activate it (rowmill deploy --activate)")]
     NoProcessor { app: String, op: String },
     #[error("the processor of app {app:?} for the operation {op:?} is of the kind {}, and this needs {}", found.as_str(), wanted.as_str())]
     OtherKind { app: String, op: String, found: ProcessorKind, wanted: ProcessorKind },
@@ -20,6 +20,8 @@ pub enum JobError {
     OtherApp { app: String, allowed: String },
     #[error("files in the object store are not one app's: they cannot be used where only what belongs to app {allowed:?} can be")]
     FilesOfAllApps { allowed: String },
+    #[error("grants are given by operators: they cannot be changed where only what belongs to app {allowed:?} can be used")]
+    OnlyOperators { allowed: String },
     /// The batch is a slow query, or the other way round.
     #[error("{id} is of the kind {}, and this is for {}", found.as_str(), wanted.as_str())]
     BatchOfOtherKind { id: BatchId, found: ProcessorKind, wanted: ProcessorKind },
@@ -52,6 +54,8 @@ pub enum JobError {
     Schedule(#[from] ScheduleError),
     #[error("this is no processor that can be used")]
     Unusable(#[source] LoadError),
+    #[error("the code of version {version} cannot be used: {problem}")]
+    NoCode { version: u32, problem: String },
     /// What the store refused; the batch is not one of these cases.
     #[error(transparent)]
     Store(StoreError),

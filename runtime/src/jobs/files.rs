@@ -107,7 +107,7 @@ impl JobManager {
     pub async fn limits_of(&self, app: &str) -> Result<Limits, JobError> {
         self.check_app(app)?;
         let app = self.shared.store.read_app(app).await?;
-        Ok(app.and_then(|app| app.limits).unwrap_or_else(|| self.shared.worker.limits.clone()))
+        Ok(self.shared.worker.limits_of(app.and_then(|app| app.limits)))
     }
 
     /// An object of the object store as a file, which a thread of its own can read. It is read in parts.

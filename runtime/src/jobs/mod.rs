@@ -47,11 +47,14 @@ mod export;
 mod files;
 mod keeping;
 mod key;
+mod logs;
 mod policies;
+mod processors;
 mod queries;
 mod request;
 mod rounds;
 mod schedules;
+mod usage;
 mod wait;
 
 use std::sync::Arc;
@@ -63,12 +66,14 @@ pub use self::events::EventsFrom;
 pub use self::export::Exported;
 pub use self::files::{KeepError, KeptFile};
 pub use self::key::KEY_BYTES_MAX;
+pub use self::logs::LogPage;
+pub use self::processors::VersionDiff;
 pub use self::queries::{QueryResult, QueryState};
 pub use self::request::{BatchRequest, QueryRequest};
 pub use self::schedules::{ScheduleRequest, Scheduled};
 
 use crate::blobs::Blobs;
-use crate::model::{Batch, BatchId};
+use crate::model::{Batch, BatchId, CodeQuota};
 use crate::prune::Pace;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
@@ -83,6 +88,7 @@ pub struct JobManager {
     shared: Arc<Shared>,
     /// The only app whose batches can be used through this one.
     only_app: Option<String>,
+    code_quota: CodeQuota,
 }
 
 struct Shared {
@@ -98,13 +104,17 @@ impl JobManager {
     /// Works with these. Any number of processes may have one over the same PostgreSQL database, object store and Redis.
     pub fn new(store: Arc<dyn Store>, blobs: Blobs, status: Arc<StatusBoard>, sandbox: Sandbox, worker: WorkerSettings) -> JobManager {
         let registry = Arc::new(Registry::new(sandbox, blobs.clone()));
-        JobManager { shared: Arc::new(Shared { store, blobs, status, registry, worker, shutdown: CancellationToken::new() }), only_app: None }
+        JobManager {
+            shared: Arc::new(Shared { store, blobs, status, registry, worker, shutdown: CancellationToken::new() }),
+            only_app: None,
+            code_quota: CodeQuota::default(),
+        }
     }
 
     /// The same, for one app alone: to everything else it says that it is not there.
     #[must_use]
     pub fn restricted_to(&self, app: impl Into<String>) -> JobManager {
-        JobManager { shared: Arc::clone(&self.shared), only_app: Some(app.into()) }
+        JobManager { shared: Arc::clone(&self.shared), only_app: Some(app.into()), code_quota: self.code_quota }
     }
 
     /// Claims and runs what was submitted, here or elsewhere, submits what schedules ask for, and prunes what is not kept any longer, until [`JobManager::shutdown`]. Rows that run then come to their end, for the settings'

@@ -26,7 +26,7 @@ pub struct QueryResult {
 }
 
 impl JobManager {
-    /// Submits a slow query. It is run with the processor that is the newest now.
+    /// Submits a slow query. It is run with the processor that is active now.
     ///
     /// ```no_run
     /// # async fn example(jobs: rowmill::jobs::JobManager) -> anyhow::Result<()> {

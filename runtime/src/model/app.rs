@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use super::Limits;
+use super::{AppQuota, Grants, Limits};
 
 /// Bytes of the name of an app or an operation, at most.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -15,6 +15,12 @@ pub struct App {
     pub running_max: Option<u32>,
     /// What one row may use; what the processor was registered with when there is none. A worker looks at it when it begins with a batch.
     pub limits: Option<Limits>,
+    /// What its processors may reach beyond their rows. Registering an app leaves it as it is: it is changed on its own.
+    #[serde(default, skip_serializing_if = "Grants::is_empty")]
+    pub grants: Grants,
+    /// What its batches may hold.
+    #[serde(default)]
+    pub quota: AppQuota,
 }
 
 impl App {
@@ -22,6 +28,6 @@ impl App {
 
     /// An app with the defaults: weight 1, and no limits of its own.
     pub fn named(name: impl Into<String>) -> App {
-        App { name: name.into(), weight: 1, running_max: None, limits: None }
+        App { name: name.into(), weight: 1, running_max: None, limits: None, quota: AppQuota::default(), grants: Grants::default() }
     }
 }

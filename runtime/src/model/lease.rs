@@ -61,6 +61,8 @@ pub struct ClaimRequest {
     pub worker: String,
     /// Only batches, or only slow queries; both when there is none.
     pub kind: Option<ProcessorKind>,
+    /// None of these apps: the worker has no room for them now.
+    pub apps_except: Vec<String>,
     /// At most this many leases: the worker's free slots.
     pub leases_max: u32,
     /// At most this many rows in a lease.

@@ -61,6 +61,8 @@ pub struct RowResult {
     /// The attempt that this is, 1 for the first.
     pub attempt: u32,
     pub fuel: u64,
+    /// The length of its input.
+    pub input_bytes: u32,
     pub log: Option<String>,
     pub verdict: Verdict,
 }

@@ -21,6 +21,31 @@ pub struct Policy {
     pub terms: PartialTerms,
     /// How long batches are kept once they are done. What is said of an operation goes before what is said of its app.
     pub keep: PartialKeep,
+    /// Which rows of a batch may meet in one instance; [`Isolation::Lease`] when neither the operation nor its app says.
+    pub isolation: Option<Isolation>,
+}
+
+/// Which rows may meet in one instance of a processor. Those of two batches never do.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Isolation {
+    /// Those of one lease: some of a batch that follow each other.
+    #[default]
+    Lease,
+    /// None: each row gets an instance of its own.
+    Row,
+    /// Those of one batch that one worker runs: an instance is used again for its further leases. For code that takes long to start.
+    Warm,
+}
+
+impl Isolation {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Isolation::Lease => "lease",
+            Isolation::Row => "row",
+            Isolation::Warm => "warm",
+        }
+    }
 }
 
 impl Policy {
@@ -33,6 +58,7 @@ impl Policy {
             rate: None,
             terms: PartialTerms::default(),
             keep: PartialKeep::default(),
+            isolation: None,
         }
     }
 }

@@ -2,16 +2,62 @@ use serde::Serialize;
 
 use super::{ProcessorKind, Timestamp};
 
+/// Bytes of a note about a version, at most.
+pub const NOTE_BYTES_MAX: usize = 1_000;
+
 /// A version of the processor for an app and an operation.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ProcessorVersion {
     pub app: String,
     /// In lower case.
     pub op: String,
-    /// From 1 on. The newest serves the batches that are submitted from then on.
+    /// From 1 on. The active one serves the batches that are submitted; each batch keeps its own.
     pub version: u32,
     pub kind: ProcessorKind,
     /// SHA-256 of the component, in hexadecimal.
     pub digest: String,
     pub created_at: Timestamp,
+}
+
+/// Code that is to become a version.
+#[derive(Clone, Debug)]
+pub struct NewVersion {
+    pub app: String,
+    pub op: String,
+    pub kind: ProcessorKind,
+    pub digest: String,
+    /// Of the upload.
+    pub size_bytes: u64,
+    pub note: Option<String>,
+    /// It serves from then on.
+    pub activate: bool,
+    pub quota: CodeQuota,
+}
+
+/// What an app may keep in versions that were not removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CodeQuota {
+    pub versions_max: u32,
+    /// Of their uploads together.
+    pub bytes_max: u64,
+}
+
+impl Default for CodeQuota {
+    fn default() -> CodeQuota {
+        CodeQuota { versions_max: 100, bytes_max: 1 << 30 }
+    }
+}
+
+/// A version as it stands now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct RegisteredVersion {
+    #[serde(flatten)]
+    pub version: ProcessorVersion,
+    /// Of the upload.
+    pub size_bytes: u64,
+    pub note: Option<String>,
+    /// It serves what is submitted.
+    pub active: bool,
+    /// Batches and slow queries that use it and have not ended, where they were counted.
+    pub batches: Option<u64>,
 }

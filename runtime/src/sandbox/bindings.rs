@@ -1,4 +1,4 @@
-//! The host's side of wit/jobs.wit. All worlds share the types and the host's functions.
+//! The host's side of wit/jobs.wit, whose worlds share the types and the host's functions, and of what can be granted.
 
 pub(super) mod batch {
     wasmtime::component::bindgen!({
@@ -32,6 +32,20 @@ pub(super) mod file_check {
             "rowmill:jobs/types": super::batch::rowmill::jobs::types,
             "rowmill:jobs/host": super::batch::rowmill::jobs::host,
         },
+    });
+}
+
+pub(super) mod config {
+    wasmtime::component::bindgen!({ path: "../wit", world: "wasi:config/imports" });
+}
+
+pub(super) mod key_value {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "wasi:keyvalue/imports",
+        imports: { default: async | trappable },
+        with: { "wasi:keyvalue/store.bucket": super::super::key_value::Bucket },
+        trappable_error_type: { "wasi:keyvalue/store.error" => super::super::key_value::KeyValueError },
     });
 }
 

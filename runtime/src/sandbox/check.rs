@@ -1,18 +1,19 @@
 //! Files through a checker.
 
+use std::sync::Arc;
+
 use tokio_util::sync::CancellationToken;
-use wasmtime::component::Linker;
 use wasmtime::{Engine, Store};
 
-use super::LoadError;
 use super::bindings::file_check::exports::rowmill::jobs::file_check as contract;
 use super::bindings::file_check::{FileChecker, FileCheckerPre};
 use super::bindings::types;
-use super::cache::CompiledCache;
 use super::ending::ending_of_init;
 use super::guest::{GuestState, make_store};
-use super::load::{check_imports, compile, exports_of, list};
+use super::load::{check_imports, exports_of, list, take};
+use super::mask::Masks;
 use super::session::{Allowance, Guarded, arm, guard, started, stopped_ending, within_fuel};
+use super::{Inner, LoadError};
 use crate::model::{Ending, INPUT_BYTES_MAX, JsonText, Limits, Message, NewRow};
 
 const FILE_CHECK: &str = "rowmill:jobs/file-check@0.1.0";
@@ -79,13 +80,16 @@ pub struct CheckSession {
     context: JsonText,
 }
 
-pub(super) fn load(engine: &Engine, linker: &Linker<GuestState>, cache: &CompiledCache, wasm: &[u8]) -> Result<Checker, LoadError> {
-    let (component, digest) = compile(engine, cache, wasm)?;
+pub(super) fn load(sandbox: &Inner, wasm: &[u8]) -> Result<Checker, LoadError> {
+    let (component, digest) = take(sandbox, wasm)?;
+    let Inner { engine, linker, .. } = sandbox;
     let exports = exports_of(engine, &component);
     if !exports.iter().any(|name| name == FILE_CHECK) {
         return Err(LoadError::NoChecker { exports: list(&exports) });
     }
-    check_imports(engine, &component)?;
+    if let Some((import, _)) = check_imports(engine, &component)?.first() {
+        return Err(LoadError::UnknownImport { imports: import.clone() });
+    }
     let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
     let pre = FileCheckerPre::new(linker.instantiate_pre(&component).map_err(mismatch)?).map_err(mismatch)?;
     Ok(Checker { digest, engine: engine.clone(), pre })
@@ -100,7 +104,7 @@ impl CheckSession {
         let CheckSpec { app, op, file, limits, cancel } = spec;
         let cannot_start = |error: wasmtime::Error| CheckError::Stopped(Ending::CannotStart { reason: format!("{error:#}") });
         let allowance = Allowance::start(&limits);
-        let mut store = make_store(&checker.engine, &limits, cancel.clone(), None).map_err(cannot_start)?;
+        let mut store = make_store(&checker.engine, &limits, cancel.clone(), None, &Arc::default()).map_err(cannot_start)?;
         arm(&mut store, allowance);
         let deadline = store.data().deadline;
         let made = guard(checker.pre.instantiate_async(&mut store), deadline, &cancel).await;
@@ -108,7 +112,7 @@ impl CheckSession {
         let info = types::AppInfo { app: &app, op: &op, version: 0 };
         let init = guard(guest.rowmill_jobs_lifecycle().call_init(&mut store, info), deadline, &cancel).await;
         let init = started("init", init, &store, allowance).map_err(CheckError::Stopped)?;
-        init.map_err(|reason| CheckError::Stopped(ending_of_init(reason)))?;
+        init.map_err(|reason| CheckError::Stopped(ending_of_init(reason, &Masks::default())))?;
         let columns: Vec<&str> = file.columns.iter().map(String::as_str).collect();
         let info = contract::FileInfo {
             name: &file.name,

@@ -8,6 +8,7 @@ use wasmtime_wasi::I32Exit;
 use super::bindings::types;
 use super::limiter::OverMemory;
 use super::log::RowLog;
+use super::mask::Masks;
 use crate::model::{Answer, Ending, JsonText, Limits, Message, Piece};
 
 /// Frames of a trap that are shown.
@@ -22,22 +23,28 @@ const FILE_NAME_MAX: usize = 128;
 const PANIC_FRAMES: [&str; 9] =
     ["core::panicking", "std::panicking", "std::process::abort", "std::sys::", "std::alloc::", "alloc::raw_vec", "__rust", "__rustc", "rust_panic"];
 
+/// What the host did for the guest came to a panic, which went no further.
+#[derive(Debug, thiserror::Error)]
+#[error("the host failed in what the guest asked for; its log says more")]
+pub(super) struct HostPanic;
+
 /// What the guest returned.
-pub(super) fn ending_of_return(returned: Result<types::Outcome, types::Failure>, limits: &Limits) -> Ending {
+pub(super) fn ending_of_return(returned: Result<types::Outcome, types::Failure>, limits: &Limits, masks: &Masks) -> Ending {
     match returned {
         Ok(outcome) => {
             let status = outcome.status;
-            match check_answer(outcome, limits) {
+            match check_answer(outcome, limits, masks) {
                 Ok(answer) if status == types::RowStatus::Success => Ending::Succeeded(answer),
                 Ok(answer) => Ending::Failed(answer),
                 Err(reason) => Ending::BadOutput { reason },
             }
         }
-        Err(failure) => ending_of_failure(failure),
+        Err(failure) => ending_of_failure(failure, masks),
     }
 }
 
-pub(super) fn ending_of_failure(failure: types::Failure) -> Ending {
+pub(super) fn ending_of_failure(failure: types::Failure, masks: &Masks) -> Ending {
+    let cut = |reason| cut(masks.hide(reason));
     match failure {
         types::Failure::Permanent(reason) => Ending::Permanent { reason: cut(reason) },
         types::Failure::Retry(hint) => Ending::Retry { reason: cut(hint.reason), after: hint.after_ms.map(Duration::from_millis) },
@@ -46,8 +53,8 @@ pub(super) fn ending_of_failure(failure: types::Failure) -> Ending {
 }
 
 /// What a guest's `init` returned instead of success.
-pub(super) fn ending_of_init(reason: String) -> Ending {
-    Ending::CannotStart { reason: format!("init: {}", cut(reason)) }
+pub(super) fn ending_of_init(reason: String, masks: &Masks) -> Ending {
+    Ending::CannotStart { reason: format!("init: {}", cut(masks.hide(reason))) }
 }
 
 fn cut(mut reason: String) -> String {
@@ -60,7 +67,7 @@ fn cut(mut reason: String) -> String {
     reason
 }
 
-fn check_answer(outcome: types::Outcome, limits: &Limits) -> Result<Answer, String> {
+fn check_answer(outcome: types::Outcome, limits: &Limits, masks: &Masks) -> Result<Answer, String> {
     let count = |what: &str, has: usize, limit: u32| {
         if has > limit as usize { Err(format!("it returned {has} {what}, the limit is {limit}")) } else { Ok(()) }
     };
@@ -75,6 +82,7 @@ fn check_answer(outcome: types::Outcome, limits: &Limits) -> Result<Answer, Stri
     if bytes as u64 > limits.output_bytes {
         return Err(format!("it returned {bytes} bytes of output, messages and pieces, the limit is {}", limits.output_bytes));
     }
+    let outcome = without_secrets(outcome, masks);
     for piece in &outcome.pieces {
         check_file_name(&piece.file)?;
     }
@@ -86,6 +94,23 @@ fn check_answer(outcome: types::Outcome, limits: &Limits) -> Result<Answer, Stri
     let message = |message: types::Message| Message { id: message.id, code: message.code, field: message.field, values: message.values };
     let piece = |piece: types::Piece| Piece { file: piece.file, text: piece.text };
     Ok(Answer { output, messages: outcome.messages.into_iter().map(message).collect(), pieces: outcome.pieces.into_iter().map(piece).collect() })
+}
+
+/// What is left must be good by itself: a secret that stood where a number should be leaves no JSON, and fails the row.
+fn without_secrets(outcome: types::Outcome, masks: &Masks) -> types::Outcome {
+    let message = |message: types::Message| types::Message {
+        id: message.id,
+        code: masks.hide(message.code),
+        field: message.field.map(|field| masks.hide(field)),
+        values: message.values.into_iter().map(|value| masks.hide(value)).collect(),
+    };
+    let piece = |piece: types::Piece| types::Piece { file: masks.hide(piece.file), text: masks.hide(piece.text) };
+    types::Outcome {
+        status: outcome.status,
+        output: masks.hide(outcome.output),
+        messages: outcome.messages.into_iter().map(message).collect(),
+        pieces: outcome.pieces.into_iter().map(piece).collect(),
+    }
 }
 
 /// Few characters are allowed, so that a name is the same on every system, looks like no other and leads nowhere.
@@ -101,7 +126,10 @@ fn check_file_name(name: &str) -> Result<(), String> {
 }
 
 /// Why a call did not return.
-pub(super) fn ending_of_error(error: &Error, log: &RowLog, fuel_used: u64, fuel_limit: u64) -> Ending {
+pub(super) fn ending_of_error(error: &Error, log: &RowLog, masks: &Masks, fuel_used: u64, fuel_limit: u64) -> Ending {
+    if error.is::<HostPanic>() {
+        return Ending::Trap { text: HostPanic.to_string(), frames: Vec::new() };
+    }
     if let Some(over) = error.downcast_ref::<OverMemory>() {
         return Ending::Memory { needed_bytes: over.needed_bytes, limit_bytes: over.limit_bytes };
     }
@@ -118,7 +146,7 @@ pub(super) fn ending_of_error(error: &Error, log: &RowLog, fuel_used: u64, fuel_
         }
         Some(trap) => Ending::Trap { text: with_last_words(&trap.to_string(), log), frames: frames() },
         // Not the guest's code, but what it handed over: text that is not UTF-8, or lists that grow beyond bounds when they are read.
-        None => Ending::BadOutput { reason: format!("what it passed cannot be read: {}", error.root_cause()) },
+        None => Ending::BadOutput { reason: masks.hide(format!("what it passed cannot be read: {}", error.root_cause())) },
     }
 }
 
@@ -165,14 +193,14 @@ mod tests {
 
     #[test]
     fn empty_output_counts_as_an_empty_object() {
-        let Ending::Succeeded(answer) = ending_of_return(Ok(outcome("", &[])), &Limits::default()) else { panic!() };
+        let Ending::Succeeded(answer) = ending_of_return(Ok(outcome("", &[])), &Limits::default(), &Masks::default()) else { panic!() };
         assert_eq!(answer.output.as_deref(), Some("{}"));
     }
 
     #[test]
     fn output_over_a_limit_says_how_much_over() {
         let limits = Limits { output_bytes: 10, pieces: 1, ..Limits::default() };
-        let reason = |outcome| match ending_of_return(Ok(outcome), &limits) {
+        let reason = |outcome| match ending_of_return(Ok(outcome), &limits, &Masks::default()) {
             Ending::BadOutput { reason } => reason,
             other => panic!("{other:?}"),
         };

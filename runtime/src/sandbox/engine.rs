@@ -33,7 +33,7 @@ pub(super) fn make_engine(instances: u32) -> wasmtime::Result<Engine> {
     }
 }
 
-fn base_config() -> Config {
+pub(super) fn base_config() -> Config {
     let mut config = Config::new();
     config
         .consume_fuel(true)

@@ -5,10 +5,14 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::ResourceTable;
+use wasmtime::error::Context as _;
 use wasmtime::{CallHook, Engine, Store, StoreContextMut};
-use wasmtime_wasi::{WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
 use super::bindings::{host, types};
+use super::capabilities::Capabilities;
+use super::http::GuestHttp;
 use super::limiter::MemoryLimiter;
 use super::log::RowLog;
 use crate::model::Limits;
@@ -33,7 +37,9 @@ pub type ProgressSink = Arc<dyn Fn(u8, String) + Send + Sync>;
 
 pub(super) struct GuestState {
     wasi: WasiCtx,
-    table: ResourceTable,
+    pub(super) http: GuestHttp,
+    pub(super) table: ResourceTable,
+    pub(super) capabilities: Arc<Capabilities>,
     limiter: MemoryLimiter,
     pub(super) log: RowLog,
     pub(super) deadline: Instant,
@@ -56,22 +62,27 @@ pub(super) fn make_store(
     limits: &Limits,
     cancel: CancellationToken,
     progress: Option<ProgressSink>,
+    capabilities: &Arc<Capabilities>,
 ) -> wasmtime::Result<Store<GuestState>> {
-    let log = RowLog::new(limits.log_bytes);
+    let log = RowLog::new(limits.log_bytes, capabilities.masks.clone());
     // Everything of WASI that is not named here is denied when it is called: files, environment, network, names.
-    let wasi = WasiCtxBuilder::new()
-        .stdout(log.as_stream(false))
-        .stderr(log.as_stream(true))
-        .max_random_size(RANDOM_BYTES_MAX)
-        .allow_tcp(false)
-        .allow_udp(false)
-        .build();
+    let mut wasi = WasiCtxBuilder::new();
+    wasi.stdout(log.as_stream(false)).stderr(log.as_stream(true)).max_random_size(RANDOM_BYTES_MAX).allow_tcp(false).allow_udp(false);
+    for directory in &capabilities.directories {
+        let permissions = if directory.writable { FsPerms::ReadWrite } else { FsPerms::ReadOnly };
+        let opened = wasi.preopened_dir(&directory.path, &directory.guest, permissions);
+        opened.with_context(|| format!("the directory {}, granted as {}, cannot be opened", directory.path.display(), directory.guest))?;
+    }
+    let wasi = wasi.build();
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES_MAX);
     let limiter = MemoryLimiter::new(limits.memory_bytes);
     let now = Instant::now();
     let turn = Turn { since: now, returns: 0, over: false };
-    let mut store = Store::new(engine, GuestState { wasi, table, limiter, log, deadline: now, cancel, progress, turn });
+    let http = GuestHttp::new(capabilities.http.clone(), log.clone());
+    let capabilities = Arc::clone(capabilities);
+    let state = GuestState { wasi, http, table, capabilities, limiter, log, deadline: now, cancel, progress, turn };
+    let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_FUEL);
     store.set_fuel(0)?;
@@ -105,9 +116,23 @@ fn take_turns(mut store: StoreContextMut<'_, GuestState>, hook: CallHook) -> was
     }
 }
 
+impl GuestState {
+    /// For another lease.
+    pub(super) fn rebind(&mut self, cancel: CancellationToken, progress: Option<ProgressSink>) {
+        self.cancel = cancel;
+        self.progress = progress;
+    }
+}
+
 impl WasiView for GuestState {
     fn ctx(&mut self) -> WasiCtxView<'_> {
         WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl WasiHttpView for GuestState {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { ctx: &mut self.http.context, table: &mut self.table, hooks: &mut self.http.hooks }
     }
 }
 
@@ -125,8 +150,9 @@ impl host::Host for GuestState {
         self.log.entry(level, &text);
     }
 
-    fn progress(&mut self, percent: u8, mut text: String) {
+    fn progress(&mut self, percent: u8, text: String) {
         if let Some(sink) = &self.progress {
+            let mut text = self.capabilities.masks.hide(text);
             text.truncate(text.floor_char_boundary(PROGRESS_TEXT_BYTES));
             sink(percent.min(100), text);
         }

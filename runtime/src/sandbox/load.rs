@@ -1,23 +1,35 @@
 //! Checks an uploaded processor and makes it ready to be instantiated.
 
+use std::sync::Arc;
+
 use futures_util::FutureExt;
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
-use super::LoadError;
-use super::bindings::{batch, slow_query};
-use super::cache::CompiledCache;
+use super::bindings::{batch, config, key_value, slow_query};
+use super::compile::compile;
 use super::guest::{GuestState, make_store};
-use super::lift::to_component;
-use crate::model::{Limits, ProcessorKind, hex};
+use super::inspect::inspect;
+use super::{Inner, LoadError, http};
+use crate::model::{Capability, Grants, Limits, ProcessorKind, hex};
 
 const BATCH: &str = "rowmill:jobs/batch@0.1.0";
 const SLOW_QUERY: &str = "rowmill:jobs/slow-query@0.1.0";
 const OURS: [&str; 2] = ["rowmill:jobs/types@0.1.0", "rowmill:jobs/host@0.1.0"];
 /// Parts of WASI 0.2 that toolchains import by habit. They are linked, and denied when they are called.
 const WASI: [&str; 6] = ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:filesystem/", "wasi:sockets/"];
+
+/// What is linked for everyone, and imported only where it is granted. The versions of `wasi:http` 0.2 fit each other.
+const GRANTED: [(&str, Capability); 6] = [
+    ("wasi:config/store@0.2.0-rc.1", Capability::Config),
+    ("wasi:http/types@0.2.", Capability::Http),
+    ("wasi:http/outgoing-handler@0.2.", Capability::Http),
+    ("wasi:keyvalue/store@0.2.0-draft", Capability::KeyValue),
+    ("wasi:keyvalue/atomics@0.2.0-draft", Capability::KeyValue),
+    ("wasi:keyvalue/batch@0.2.0-draft", Capability::KeyValue),
+];
 
 /// A processor that can be instantiated.
 #[derive(Clone)]
@@ -26,6 +38,8 @@ pub struct Processor {
     pub digest: String,
     pub(super) engine: Engine,
     pub(super) world: World,
+    /// What it imports that must be granted.
+    needs: Arc<[(String, Capability)]>,
 }
 
 #[derive(Clone)]
@@ -41,6 +55,47 @@ impl Processor {
             World::SlowQuery(_) => ProcessorKind::SlowQuery,
         }
     }
+
+    /// The names of what it imports and exports, in order.
+    pub fn interface(&self) -> Interface {
+        let component = match &self.world {
+            World::Batch(pre) => pre.instance_pre().component(),
+            World::SlowQuery(pre) => pre.instance_pre().component(),
+        };
+        let mut imports: Vec<String> = component.component_type().imports(&self.engine).map(|(name, _)| name.to_owned()).collect();
+        let mut exports = exports_of(&self.engine, component);
+        imports.sort();
+        exports.sort();
+        Interface { imports, exports }
+    }
+
+    /// Whether all that it imports is granted to this app.
+    ///
+    /// # Errors
+    /// [`LoadError::NotGranted`], with what is missing and how it is granted.
+    pub fn check_grants(&self, app: &str, grants: &Grants) -> Result<(), LoadError> {
+        let mut missing: Vec<(Capability, Vec<&str>)> = Vec::new();
+        for (import, capability) in self.needs.iter().filter(|(_, capability)| !grants.allow(*capability)) {
+            match missing.iter_mut().find(|(other, _)| other == capability) {
+                Some((_, imports)) => imports.push(import),
+                None => missing.push((*capability, vec![import])),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let told = missing
+            .iter()
+            .map(|(capability, imports)| format!("{} (an operator grants it: rowmill apps grant {app} {})", imports.join(", "), capability.flags()));
+        Err(LoadError::NotGranted { app: app.to_owned(), missing: told.collect::<Vec<_>>().join("; ") })
+    }
+}
+
+/// What a processor imports and exports.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Interface {
+    pub imports: Vec<String>,
+    pub exports: Vec<String>,
 }
 
 /// Everything a guest may import, whether or not it is granted.
@@ -49,42 +104,58 @@ pub(super) fn make_linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     // Both worlds import the same interfaces, so one of them links them all.
     batch::BatchProcessor::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    config::wasi::config::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    key_value::wasi::keyvalue::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    key_value::wasi::keyvalue::atomics::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    key_value::wasi::keyvalue::batch::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    http::add_to_linker(&mut linker)?;
     Ok(linker)
 }
 
-pub(super) fn load(engine: &Engine, linker: &Linker<GuestState>, cache: &CompiledCache, wasm: &[u8]) -> Result<Processor, LoadError> {
-    let (component, digest) = compile(engine, cache, wasm)?;
-    prepare(engine, linker, &component, digest)
+pub(super) fn load(sandbox: &Inner, wasm: &[u8]) -> Result<Processor, LoadError> {
+    let (component, digest) = take(sandbox, wasm)?;
+    prepare(&sandbox.engine, &sandbox.linker, &component, digest)
 }
 
-/// A component's code, from the cache when it is there, and the digest of its upload.
-pub(super) fn compile(engine: &Engine, cache: &CompiledCache, wasm: &[u8]) -> Result<(Component, String), LoadError> {
-    let digest = hex(&Sha256::digest(wasm));
-    let component = match cache.load(engine, &digest) {
-        Some(component) => component,
-        None => {
-            let component = Component::new(engine, to_component(engine, wasm)?).map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
-            cache.save(&digest, &component);
-            component
-        }
-    };
+/// A component's code, from the cache when it is there, else from the compiler; and the digest of its upload.
+pub(super) fn take(sandbox: &Inner, wasm: &[u8]) -> Result<(Component, String), LoadError> {
+    let Inner { engine, cache, compiler, .. } = sandbox;
+    inspect(wasm, compiler.upload_max_bytes)?;
+    let digest = digest_of(wasm);
+    if let Some(component) = cache.load(engine, &digest) {
+        return Ok((component, digest));
+    }
+    let _compiling = cache.lock(&digest);
+    // The one that held the lock before may have compiled it.
+    if let Some(component) = cache.load(engine, &digest) {
+        return Ok((component, digest));
+    }
+    let code = compile(compiler, engine, cache.engine_hash(), wasm)?;
+    let component = cache.add(engine, &digest, &code).map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
+    tracing::info!(digest, upload_bytes = wasm.len(), code_bytes = code.len(), "compiled");
     Ok((component, digest))
 }
 
-pub(super) fn load_compiled(
-    engine: &Engine,
-    linker: &Linker<GuestState>,
-    cache: &CompiledCache,
-    digest: &str,
-) -> Option<Result<Processor, LoadError>> {
-    let component = cache.load(engine, digest)?;
-    Some(prepare(engine, linker, &component, digest.to_owned()))
+pub(super) fn digest_of(wasm: &[u8]) -> String {
+    hex(&Sha256::digest(wasm))
+}
+
+/// A processor whose compiled code is in the cache.
+pub(super) fn load_compiled(sandbox: &Inner, digest: &str) -> Option<Result<Processor, LoadError>> {
+    let component = sandbox.cache.load(&sandbox.engine, digest)?;
+    Some(prepare(&sandbox.engine, &sandbox.linker, &component, digest.to_owned()))
+}
+
+/// The same for code that was sealed elsewhere, which is put into the cache. None when it is not this installation's.
+pub(super) fn load_sealed(sandbox: &Inner, digest: &str, sealed: &[u8]) -> Option<Result<Processor, LoadError>> {
+    let component = sandbox.cache.adopt(&sandbox.engine, digest, sealed)?;
+    Some(prepare(&sandbox.engine, &sandbox.linker, &component, digest.to_owned()))
 }
 
 /// Checks compiled code, and makes it ready to be instantiated.
 fn prepare(engine: &Engine, linker: &Linker<GuestState>, component: &Component, digest: String) -> Result<Processor, LoadError> {
     let kind = find_kind(engine, component)?;
-    check_imports(engine, component)?;
+    let needs = check_imports(engine, component)?;
     let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
     let pre: InstancePre<GuestState> = linker.instantiate_pre(component).map_err(mismatch)?;
     check_exports(engine, &pre, kind).map_err(mismatch)?;
@@ -92,7 +163,7 @@ fn prepare(engine: &Engine, linker: &Linker<GuestState>, component: &Component, 
         ProcessorKind::Batch => World::Batch(batch::BatchProcessorPre::new(pre).map_err(mismatch)?),
         ProcessorKind::SlowQuery => World::SlowQuery(slow_query::SlowQueryProcessorPre::new(pre).map_err(mismatch)?),
     };
-    Ok(Processor { digest, engine: engine.clone(), world })
+    Ok(Processor { digest, engine: engine.clone(), world, needs: needs.into() })
 }
 
 fn find_kind(engine: &Engine, component: &Component) -> Result<ProcessorKind, LoadError> {
@@ -115,17 +186,25 @@ pub(super) fn list(names: &[String]) -> String {
     if names.is_empty() { "nothing".to_owned() } else { names.join(", ") }
 }
 
-pub(super) fn check_imports(engine: &Engine, component: &Component) -> Result<(), LoadError> {
+/// What it imports that must be granted.
+pub(super) fn check_imports(engine: &Engine, component: &Component) -> Result<Vec<(String, Capability)>, LoadError> {
     let allowed = |name: &str| OURS.contains(&name) || (WASI.iter().any(|part| name.starts_with(part)) && name.contains("@0.2."));
-    let refused: Vec<String> = component.component_type().imports(engine).map(|(name, _)| name.to_owned()).filter(|name| !allowed(name)).collect();
-    if refused.is_empty() { Ok(()) } else { Err(LoadError::UnknownImport { imports: refused.join(", ") }) }
+    let (mut needs, mut refused) = (Vec::new(), Vec::new());
+    for (name, _) in component.component_type().imports(engine) {
+        match GRANTED.iter().find(|(part, _)| if part.ends_with('.') { name.starts_with(part) } else { name == *part }) {
+            Some((_, capability)) => needs.push((name.to_owned(), *capability)),
+            None if allowed(name) => {}
+            None => refused.push(name.to_owned()),
+        }
+    }
+    if refused.is_empty() { Ok(needs) } else { Err(LoadError::UnknownImport { imports: refused.join(", ") }) }
 }
 
 /// Whether the functions have the types that they should have, as far as that can be seen now: wasmtime compares them when it has an instance. It gets no
 /// fuel, so that none of the guest's code is run; when it needs some to start, a mismatch shows when its first row is run.
 fn check_exports(engine: &Engine, pre: &InstancePre<GuestState>, kind: ProcessorKind) -> wasmtime::Result<()> {
     let limits = Limits { memory_bytes: u64::MAX, ..Limits::default() };
-    let mut store = make_store(engine, &limits, CancellationToken::new(), None)?;
+    let mut store = make_store(engine, &limits, CancellationToken::new(), None, &Arc::default())?;
     let Some(Ok(instance)) = pre.instantiate_async(&mut store).now_or_never() else { return Ok(()) };
     match kind {
         ProcessorKind::Batch => batch::BatchProcessor::new(&mut store, &instance).map(drop),

@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 
+use super::mask::Masks;
 use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
@@ -15,21 +16,22 @@ const LAST_WORDS_BYTES: usize = 1_000;
 const WRITE_BYTES_MAX: usize = 64 << 10;
 
 /// The log of one row. Cheap to share: the guest's streams and the host's functions write to the same one.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct RowLog(Arc<Mutex<Buffer>>);
 
-#[derive(Debug)]
 struct Buffer {
     text: String,
     limit_bytes: usize,
     cut_bytes: u64,
     last_words: String,
+    /// Secrets are hidden when it is read: they may come in pieces.
+    masks: Masks,
 }
 
 impl RowLog {
-    pub(super) fn new(limit_bytes: u32) -> RowLog {
+    pub(super) fn new(limit_bytes: u32, masks: Masks) -> RowLog {
         let limit_bytes = limit_bytes as usize;
-        RowLog(Arc::new(Mutex::new(Buffer { text: String::new(), limit_bytes, cut_bytes: 0, last_words: String::new() })))
+        RowLog(Arc::new(Mutex::new(Buffer { text: String::new(), limit_bytes, cut_bytes: 0, last_words: String::new(), masks })))
     }
 
     /// Writes an entry with its level; at level error it may be the guest's last.
@@ -60,7 +62,8 @@ impl RowLog {
         if buffer.text.is_empty() && buffer.cut_bytes == 0 {
             return None;
         }
-        let mut text = std::mem::take(&mut buffer.text);
+        let text = std::mem::take(&mut buffer.text);
+        let mut text = buffer.masks.hide_cut(text);
         let cut_bytes = std::mem::take(&mut buffer.cut_bytes);
         if cut_bytes > 0 {
             if !text.ends_with('\n') {
@@ -73,7 +76,8 @@ impl RowLog {
 
     /// The last error, or the end of stderr: a panic's text is there.
     pub(super) fn last_words(&self) -> Option<String> {
-        let words = self.lock().last_words.trim().to_owned();
+        let buffer = self.lock();
+        let words = buffer.masks.hide_cut(buffer.last_words.trim().to_owned());
         (!words.is_empty()).then_some(words)
     }
 
@@ -172,7 +176,7 @@ mod tests {
 
     #[test]
     fn what_is_over_the_limit_is_cut_with_a_mark() {
-        let log = RowLog::new(10);
+        let log = RowLog::new(10, Masks::default());
         log.entry("info", "äöüäöü");
         log.entry("info", "more");
         let text = log.take().unwrap();
@@ -181,8 +185,21 @@ mod tests {
     }
 
     #[test]
+    fn a_secret_is_hidden_though_it_comes_in_pieces_or_is_cut() {
+        let log = RowLog::new(100, Masks::new(["hunter2-hunter2"]));
+        for piece in ["it is hun", "ter2", "-hun", "ter2, really\n"] {
+            log.stream(piece, true);
+        }
+        assert_eq!(log.last_words().unwrap(), "it is ***, really");
+        assert_eq!(log.take().unwrap(), "it is ***, really\n");
+        let log = RowLog::new(20, Masks::new(["hunter2-hunter2"]));
+        log.stream("0123456789 hunter2-hunter2", true);
+        assert_eq!(log.take().unwrap(), "0123456789 ***\n[cut: 6 more bytes; the limit is 20 bytes per row]\n");
+    }
+
+    #[test]
     fn the_last_words_are_the_last_error_or_the_end_of_stderr() {
-        let log = RowLog::new(100);
+        let log = RowLog::new(100, Masks::default());
         log.entry("error", "first");
         log.entry("error", "second");
         assert_eq!(log.last_words().unwrap(), "second");

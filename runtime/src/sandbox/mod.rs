@@ -3,18 +3,27 @@
 
 mod bindings;
 mod cache;
+mod capabilities;
 mod check;
+mod child;
+mod compile;
 mod ending;
 mod engine;
 mod guest;
+mod http;
+mod inspect;
+mod key;
+mod key_value;
 mod lift;
 mod limiter;
 mod load;
 mod log;
+mod mask;
 mod session;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use wasmtime::Engine;
 use wasmtime::component::Linker;
@@ -22,9 +31,15 @@ use wasmtime::component::Linker;
 use self::cache::CompiledCache;
 use self::guest::GuestState;
 
+pub use capabilities::{Capabilities, Directory};
 pub use check::{CheckError, CheckSession, CheckSpec, CheckedFile, Checker, Finding};
+pub use child::serve_compiler;
+pub use compile::CompilerSettings;
 pub use guest::ProgressSink;
-pub use load::Processor;
+pub use http::{Http, HttpBody, HttpCapability, HttpFailure, HttpFailureKind, HttpTimes};
+pub use key_value::KeyValue;
+pub use load::{Interface, Processor};
+pub use mask::Masks;
 pub use session::{Session, SessionSpec};
 
 // What limits may allow, the engine has room for.
@@ -38,6 +53,27 @@ struct Inner {
     engine: Engine,
     linker: Linker<GuestState>,
     cache: CompiledCache,
+    compiler: CompilerSettings,
+}
+
+/// What a sandbox is made with.
+#[derive(Clone)]
+pub struct SandboxSettings {
+    /// Live instances at a time, at most.
+    pub instances: u32,
+    /// Where compiled code is kept: a directory of this user's alone.
+    pub cache_directory: PathBuf,
+    /// A key that the processes of an installation share, by which they know compiled code as their own; none for one that is made once and kept in the cache. Whoever has it can make code that is run as
+    /// it is.
+    pub key: Option<Vec<u8>>,
+    pub compiler: CompilerSettings,
+}
+
+impl SandboxSettings {
+    /// Uploads are compiled in this process, with a key of the cache's own.
+    pub fn new(instances: u32, cache_directory: impl Into<PathBuf>) -> SandboxSettings {
+        SandboxSettings { instances, cache_directory: cache_directory.into(), key: None, compiler: CompilerSettings::default() }
+    }
 }
 
 /// Why there is no sandbox.
@@ -54,8 +90,10 @@ pub enum SandboxError {
 }
 
 /// Why a file is not a processor. The text says what was expected and what was found.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum LoadError {
+    #[error("this file has {found} {what}, and may have {limit}")]
+    TooLarge { what: &'static str, found: u64, limit: u64 },
     #[error("this is not a WebAssembly file: it {begins}")]
     NotWasm { begins: String },
     #[error(
@@ -75,30 +113,72 @@ pub enum LoadError {
     NoChecker { exports: String },
     #[error("this component imports what no processor is given: {imports}")]
     UnknownImport { imports: String },
+    #[error("this component imports what app {app:?} was not granted: {missing}")]
+    NotGranted { app: String, missing: String },
     #[error("this component does not fit the interfaces of rowmill:jobs@0.1.0: {0}")]
     Mismatch(String),
+    #[error("this file cannot be compiled: the compiler needed more memory than it may have ({} MiB)", limit >> 20)]
+    CompilerMemory { limit: u64 },
+    /// It may be the machine that is busy.
+    #[error("this file cannot be compiled: the compiler needed more time than it may have ({} s)", time_max.as_secs_f64())]
+    CompilerLate { time_max: Duration },
+    #[error("this file cannot be compiled: the compiler {how}")]
+    CompilerCrashed { how: String },
+    /// Whatever the file is.
+    #[error("nothing can be compiled now: {reason}")]
+    NoCompiler { reason: String },
+}
+
+impl LoadError {
+    /// It says nothing about the file: it may be taken another time.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, LoadError::NoCompiler { .. } | LoadError::CompilerLate { .. })
+    }
 }
 
 impl Sandbox {
-    /// Makes the engine, for at most `instances` live instances at a time, and opens the cache of compiled code in `cache_directory`.
+    /// Makes the engine, for at most `instances` live instances at a time, and opens the cache of compiled code in `cache_directory`. Uploads are compiled in this process: a program that takes
+    /// uploads from strangers should name a compiler ([`Sandbox::open`], [`CompilerSettings::program`]).
     ///
     /// # Errors
     /// [`SandboxError`].
     pub fn new(instances: u32, cache_directory: &Path) -> Result<Sandbox, SandboxError> {
-        let engine = engine::make_engine(instances).map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
-        let linker = load::make_linker(&engine).map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
-        let cache = CompiledCache::open(cache_directory, &engine)
-            .map_err(|source| SandboxError::Cache { directory: cache_directory.display().to_string(), source })?;
-        Ok(Sandbox(Arc::new(Inner { engine, linker, cache })))
+        Sandbox::open(SandboxSettings::new(instances, cache_directory))
     }
 
-    /// Checks and compiles a component, or a core module that carries its WIT; takes compiled code from the cache when it is there. Blocks: compiling
-    /// takes 0.1 s for a Rust guest, and up to half a minute for Python.
+    /// The same, with all that can be said.
+    ///
+    /// # Errors
+    /// [`SandboxError`].
+    pub fn open(settings: SandboxSettings) -> Result<Sandbox, SandboxError> {
+        let SandboxSettings { instances, cache_directory, key, compiler } = settings;
+        let engine = engine::make_engine(instances).map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
+        let linker = load::make_linker(&engine).map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
+        let cache = CompiledCache::open(&cache_directory, &engine, key.as_deref())
+            .map_err(|source| SandboxError::Cache { directory: cache_directory.display().to_string(), source })?;
+        Ok(Sandbox(Arc::new(Inner { engine, linker, cache, compiler })))
+    }
+
+    /// Looks at a component, or a core module that carries its WIT, compiles and checks it; takes compiled code from the cache when it is there. Blocks: compiling
+    /// takes 0.1 s for a Rust guest, and up to half a minute for Python. Of all who load the same upload on this machine at the same time one compiles it.
     ///
     /// # Errors
     /// [`LoadError`].
     pub fn load(&self, wasm: &[u8]) -> Result<Processor, LoadError> {
-        load::load(&self.0.engine, &self.0.linker, &self.0.cache, wasm)
+        load::load(&self.0, wasm)
+    }
+
+    /// Whether an upload of so many bytes is taken: for those who look for its compiled code first.
+    ///
+    /// # Errors
+    /// [`LoadError::TooLarge`].
+    pub fn check_size(&self, bytes: usize) -> Result<(), LoadError> {
+        inspect::check_size(bytes, self.0.compiler.upload_max_bytes)
+    }
+
+    /// SHA-256 of an upload, in hexadecimal: what its processor and its compiled code are known by.
+    pub fn digest(wasm: &[u8]) -> String {
+        load::digest_of(wasm)
     }
 
     /// A processor whose compiled code is in the cache, by the SHA-256 of its upload. None when it is not there.
@@ -106,14 +186,43 @@ impl Sandbox {
     /// # Errors
     /// [`LoadError`], as for [`Sandbox::load`].
     pub fn load_compiled(&self, digest: &str) -> Option<Result<Processor, LoadError>> {
-        load::load_compiled(&self.0.engine, &self.0.linker, &self.0.cache, digest)
+        load::load_compiled(&self.0, digest)
     }
 
-    /// Checks and compiles a checker of files, as [`Sandbox::load`] does a processor.
+    /// A processor from compiled code that another process of this installation sealed ([`Sandbox::sealed`]), which is put into the cache. None when it was not made with this installation's key
+    /// for this upload and this engine: then it is not run.
+    ///
+    /// # Errors
+    /// [`LoadError`], as for [`Sandbox::load`].
+    pub fn load_sealed(&self, digest: &str, sealed: &[u8]) -> Option<Result<Processor, LoadError>> {
+        load::load_sealed(&self.0, digest, sealed)
+    }
+
+    /// The compiled code of an upload from the cache, for other processes of this installation. None when it is not there, or when this process shares its key with nobody.
+    pub fn sealed(&self, digest: &str) -> Option<Vec<u8>> {
+        if self.shares_code() { self.0.cache.read_sealed(digest) } else { None }
+    }
+
+    /// Other processes have the same key, so that compiled code can be theirs.
+    pub fn shares_code(&self) -> bool {
+        self.0.cache.key_is_shared
+    }
+
+    /// Uploads that may be compiled at the same time. It is for the callers to keep to it.
+    pub fn compiles_at_once(&self) -> u32 {
+        self.0.compiler.at_once
+    }
+
+    /// What compiled code is for: the versions of wasmtime and of this library, settings, and what the processor of this machine can do. Code for another is not loaded.
+    pub fn engine_hash(&self) -> &str {
+        self.0.cache.engine_hash()
+    }
+
+    /// Looks at a checker of files, compiles and checks it, as [`Sandbox::load`] does with a processor.
     ///
     /// # Errors
     /// [`LoadError`].
     pub fn load_checker(&self, wasm: &[u8]) -> Result<Checker, LoadError> {
-        check::load(&self.0.engine, &self.0.linker, &self.0.cache, wasm)
+        check::load(&self.0, wasm)
     }
 }

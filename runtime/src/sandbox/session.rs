@@ -1,16 +1,18 @@
 //! Rows through an instance.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 use wasmtime::{Store, Trap};
 
 use super::bindings::{batch, slow_query, types};
-use super::ending::{ending_of_error, ending_of_failure, ending_of_init, ending_of_return};
+use super::capabilities::{Capabilities, caught};
+use super::ending::{HostPanic, ending_of_error, ending_of_failure, ending_of_init, ending_of_return};
 use super::guest::{GuestState, ProgressSink, make_store};
 use super::load::{Processor, World};
-use crate::model::{Batch, BatchStatus, Ending, LeasedRow, Limits, RowRun};
+use crate::model::{Batch, BatchStatus, Ending, LeasedRow, Limits, ProcessorKind, RowRun};
 
 /// How long a guest may go on after its batch was aborted, when it looks at `cancelled` to leave in good order.
 const GRACE: Duration = Duration::from_millis(300);
@@ -23,6 +25,8 @@ pub struct SessionSpec {
     /// Stops the guest, a moment after `cancelled` tells it so.
     pub cancel: CancellationToken,
     pub progress: Option<ProgressSink>,
+    /// What the batch's app was granted.
+    pub capabilities: Arc<Capabilities>,
 }
 
 /// Runs rows of one batch, one after the other, in one instance that is made when it is first needed and again after a trap.
@@ -35,6 +39,8 @@ pub struct Session {
     live: Option<Live>,
     /// The instance cannot be started: every further row ends like this.
     broken: Option<Ending>,
+    /// No row finds what another left.
+    instance_per_row: bool,
 }
 
 struct Live {
@@ -66,6 +72,12 @@ impl Allowance {
         Allowance { fuel: limits.fuel, timeout: limits.timeout }
     }
 
+    /// For one row, or one slow query, with this input.
+    fn input(limits: &Limits, kind: ProcessorKind, input: &str) -> Allowance {
+        let timeout = if kind == ProcessorKind::SlowQuery { limits.query_timeout } else { limits.timeout };
+        Allowance { fuel: limits.fuel_for(input.len()), timeout }
+    }
+
     pub(super) fn start(limits: &Limits) -> Allowance {
         let factor = Limits::START_FACTOR;
         Allowance { fuel: limits.fuel.saturating_mul(u64::from(factor)), timeout: limits.timeout.saturating_mul(factor) }
@@ -75,7 +87,27 @@ impl Allowance {
 impl Session {
     pub fn new(processor: Processor, spec: SessionSpec) -> Session {
         let (id, context) = (spec.batch.id.to_string(), spec.batch.context.as_str().to_owned());
-        Session { processor, spec, id, context, live: None, broken: None }
+        Session { processor, spec, id, context, live: None, broken: None, instance_per_row: false }
+    }
+
+    /// The same, where each row gets an instance of its own.
+    #[must_use]
+    pub fn with_instance_per_row(self) -> Session {
+        Session { instance_per_row: true, ..self }
+    }
+
+    /// Goes on with further rows of its batch, under another lease.
+    pub fn rebind(&mut self, cancel: CancellationToken, progress: Option<ProgressSink>) {
+        if let Some(live) = &mut self.live {
+            live.store.data_mut().rebind(cancel.clone(), progress.clone());
+        }
+        self.spec.cancel = cancel;
+        self.spec.progress = progress;
+    }
+
+    /// Whether it has an instance in which further rows can be run.
+    pub fn is_live(&self) -> bool {
+        self.live.is_some()
     }
 
     /// Runs one row, or the one input of a slow query.
@@ -86,7 +118,7 @@ impl Session {
             return run;
         }
         let Some(live) = &mut self.live else { unreachable!("it was started above") };
-        let allowance = Allowance::row(&self.spec.limits);
+        let allowance = Allowance::input(&self.spec.limits, self.processor.kind(), &row.input);
         arm(&mut live.store, allowance);
         let deadline = live.store.data().deadline;
         let returned = match &live.guest {
@@ -104,14 +136,18 @@ impl Session {
         let fuel = used(&live.store, allowance);
         let log = live.store.data().log.clone();
         let ending = match returned {
-            Guarded::Returned(Ok(returned)) => ending_of_return(returned, &self.spec.limits),
+            Guarded::Returned(Ok(returned)) => ending_of_return(returned, &self.spec.limits, &self.spec.capabilities.masks),
             stopped => {
                 let ending = stopped_ending(stopped, &live.store, allowance);
                 self.live = None;
                 ending
             }
         };
-        RowRun { ending, fuel, log: log.take() }
+        let run = RowRun { ending, fuel, log: log.take() };
+        if self.instance_per_row {
+            self.end().await;
+        }
+        run
     }
 
     /// Tells the processor that its batch is final, in an instance in which no row was run.
@@ -150,7 +186,7 @@ impl Session {
         };
         match within_fuel(&live.store, returned) {
             Guarded::Returned(Ok(Ok(()))) => Ok(()),
-            Guarded::Returned(Ok(Err(failure))) => Err(ending_of_failure(failure)),
+            Guarded::Returned(Ok(Err(failure))) => Err(ending_of_failure(failure, &self.spec.capabilities.masks)),
             stopped => {
                 let ending = stopped_ending(stopped, &live.store, allowance);
                 self.live = None;
@@ -161,6 +197,10 @@ impl Session {
 
     /// Lets the instance end in good order, if there is one.
     pub async fn close(mut self) {
+        self.end().await;
+    }
+
+    async fn end(&mut self) {
         let Some(mut live) = self.live.take() else { return };
         arm(&mut live.store, Allowance::start(&self.spec.limits));
         let deadline = live.store.data().deadline;
@@ -179,7 +219,8 @@ impl Session {
             return Err(RowRun { ending: ending.clone(), fuel: 0, log: None });
         }
         let allowance = Allowance::start(&self.spec.limits);
-        let made = make_store(&self.processor.engine, &self.spec.limits, self.spec.cancel.clone(), self.spec.progress.clone());
+        let made =
+            make_store(&self.processor.engine, &self.spec.limits, self.spec.cancel.clone(), self.spec.progress.clone(), &self.spec.capabilities);
         let mut store = match made {
             Ok(store) => store,
             Err(error) => return Err(self.break_with(Ending::CannotStart { reason: format!("{error:#}") }, 0, None)),
@@ -229,10 +270,11 @@ async fn start_in(
             (Guest::SlowQuery(guest), init)
         }
     };
-    started("init", init, store, allowance)?.map_err(ending_of_init)?;
+    let masks = &spec.capabilities.masks;
+    started("init", init, store, allowance)?.map_err(|reason| ending_of_init(reason, masks))?;
     if let (Guest::Batch(guest), Some(info)) = (&guest, begin) {
         let begun = guard(guest.rowmill_jobs_batch().call_begin(&mut *store, info), deadline, cancel).await;
-        started("begin", begun, store, allowance)?.map_err(ending_of_failure)?;
+        started("begin", begun, store, allowance)?.map_err(|failure| ending_of_failure(failure, masks))?;
     }
     Ok(guest)
 }
@@ -254,7 +296,9 @@ pub(super) fn started<T>(part: &str, end: Guarded<T>, store: &Store<GuestState>,
 /// looked. That the spare unit is gone tells.
 pub(super) fn arm(store: &mut Store<GuestState>, allowance: Allowance) {
     store.set_fuel(allowance.fuel.saturating_add(1)).expect("the engine meters fuel");
-    store.data_mut().deadline = Instant::now() + allowance.timeout;
+    let state = store.data_mut();
+    state.deadline = Instant::now() + allowance.timeout;
+    state.http.begin_call();
 }
 
 fn fuel_left(store: &Store<GuestState>) -> u64 {
@@ -278,7 +322,9 @@ pub(super) fn within_fuel<T>(store: &Store<GuestState>, end: Guarded<T>) -> Guar
 pub(super) fn stopped_ending<T>(stopped: Guarded<T>, store: &Store<GuestState>, allowance: Allowance) -> Ending {
     match stopped {
         Guarded::Returned(Ok(_)) => unreachable!("callers take values themselves"),
-        Guarded::Returned(Err(error)) => ending_of_error(&error, &store.data().log, used(store, allowance), allowance.fuel),
+        Guarded::Returned(Err(error)) => {
+            ending_of_error(&error, &store.data().log, &store.data().capabilities.masks, used(store, allowance), allowance.fuel)
+        }
         Guarded::Deadline => Ending::Deadline { limit: allowance.timeout },
         Guarded::Cancelled => Ending::Cancelled,
     }
@@ -288,7 +334,7 @@ pub(super) fn stopped_ending<T>(stopped: Guarded<T>, store: &Store<GuestState>, 
 pub(super) async fn guard<T>(call: impl Future<Output = wasmtime::Result<T>>, deadline: Instant, cancel: &CancellationToken) -> Guarded<T> {
     tokio::select! {
         biased;
-        returned = call => Guarded::Returned(returned),
+        returned = caught(call) => Guarded::Returned(returned.unwrap_or_else(|_| Err(wasmtime::Error::new(HostPanic)))),
         () = tokio::time::sleep_until(deadline.into()) => Guarded::Deadline,
         () = stopped(cancel) => Guarded::Cancelled,
     }

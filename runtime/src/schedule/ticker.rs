@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::plan::{MISSED_MAX, Plan, batch_id, plan};
 use super::{CronLine, ScheduleError};
 use crate::model::{Schedule, TickAction, TickEnd, Timestamp};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, VersionError};
 
 /// Schedules that are looked at at once.
 const PAGE: u32 = 100;
@@ -89,8 +89,10 @@ impl Ticker {
         };
         let tick = schedule.next_tick();
         let end = match self.store.run_tick(&tick, &action).await {
+            // Another version serves by now: the tick is taken up again with that one.
+            Err(StoreError::Version(VersionError::Removed { .. })) => return Ok(()),
             // What the store does not take it never will: the tick must not stand in the way of those that follow.
-            Err(error @ (StoreError::Invalid(_) | StoreError::Exists(_))) => {
+            Err(error @ (StoreError::Invalid(_) | StoreError::Exists(_) | StoreError::OverQuota(_))) => {
                 let failed = match action {
                     TickAction::Submit { at, next_at, .. } => TickAction::Fail { at, error: error.to_string(), next_at },
                     _ => TickAction::Stop { error: error.to_string() },
@@ -129,7 +131,7 @@ impl Ticker {
                     kind.as_str()
                 )
             }
-            None => format!("app {app:?} has no processor for the operation {op:?}: register one first (rowmill deploy)"),
+            None => format!("app {app:?} has no processor that serves the operation {op:?}: deploy one and activate it (rowmill deploy --activate)"),
         };
         Ok(Ok((TickAction::Fail { at, error, next_at }, dropped)))
     }

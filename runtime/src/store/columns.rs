@@ -1,9 +1,9 @@
 //! How values stand in columns, the same in every database.
 
 use crate::model::{
-    After, AfterCondition, App, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, Message, OutputFile, PartialKeep,
-    PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, PrunedParts, Rate, RecordedOutcome, RetryRule, RowStatus,
-    RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
+    After, AfterCondition, App, AppQuota, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, Grants, Isolation, Message,
+    OutputFile, PartialKeep, PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, PrunedParts, Rate, RecordedOutcome,
+    RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
 };
 use crate::store::StoreError;
 
@@ -100,7 +100,7 @@ pub(super) fn after_of(batch: Option<BatchId>, condition: Option<&str>) -> Optio
     batch.map(|batch| After { batch, condition })
 }
 
-/// The newest version for an operation as a query returns it, with the terms of the policies of the operation and of its app: version, kind, digest, created_at,
+/// The active version for an operation as a query returns it, with the terms of the policies of the operation and of its app: version, kind, digest, created_at,
 /// terms, terms.
 pub(super) type OpRow = (i64, String, String, i64, Option<String>, Option<String>);
 
@@ -113,12 +113,29 @@ pub(super) fn op_of(
     Ok((version, partial_terms_of(of_op)?.or(partial_terms_of(of_app)?)))
 }
 
-/// A policy as a query returns it: app, op, paused, rate_micros, burst, terms, keep.
-pub(super) type PolicyRow = (String, String, bool, Option<i64>, Option<i64>, Option<String>, Option<String>);
+/// A policy as a query returns it: app, op, paused, rate_micros, burst, terms, keep, isolation.
+pub(super) type PolicyRow = (String, String, bool, Option<i64>, Option<i64>, Option<String>, Option<String>, Option<String>);
 
-pub(super) fn policy_of((app, op, paused, rate_micros, burst, terms, keep): PolicyRow) -> Result<Policy, StoreError> {
+pub(super) fn policy_of((app, op, paused, rate_micros, burst, terms, keep, isolation): PolicyRow) -> Result<Policy, StoreError> {
     let rate = rate_micros.zip(burst).map(|(micros, burst)| Rate { micros: count(micros), burst: small(burst) });
-    Ok(Policy { app, op: (!op.is_empty()).then_some(op), paused, rate, terms: partial_terms_of(terms)?, keep: partial_keep_of(keep)? })
+    Ok(Policy {
+        app,
+        op: (!op.is_empty()).then_some(op),
+        paused,
+        rate,
+        terms: partial_terms_of(terms)?,
+        keep: partial_keep_of(keep)?,
+        isolation: isolation.as_deref().map(isolation_of),
+    })
+}
+
+fn isolation_of(text: &str) -> Isolation {
+    match text {
+        "lease" => Isolation::Lease,
+        "row" => Isolation::Row,
+        "warm" => Isolation::Warm,
+        other => unreachable!("the constraint isolation_is_known let '{other}' through"),
+    }
 }
 
 pub(super) fn partial_terms_of(json: Option<String>) -> Result<PartialTerms, StoreError> {
@@ -285,18 +302,39 @@ impl BatchFileRow {
     }
 }
 
-/// An app as a query returns it: name, weight, running_max, limits.
+/// An app as a query returns it: name, weight, running_max, limits, quota, grants.
 #[derive(sqlx::FromRow)]
 pub(super) struct AppRow {
     app: String,
     weight: i64,
     running_max: Option<i64>,
     limits: Option<String>,
+    quota: Option<String>,
+    grants: Option<String>,
+}
+
+/// What an app was given, as it is stored: none for nothing.
+pub(super) fn quota_json(app: &App) -> Option<String> {
+    (app.quota != AppQuota::default()).then(|| serde_json::to_string(&app.quota).expect("numbers are always JSON"))
+}
+
+pub(super) fn quota_of(json: Option<String>) -> Result<AppQuota, StoreError> {
+    Ok(json.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read the quota of an app"))?.unwrap_or_default())
 }
 
 pub(super) fn app_of(row: AppRow) -> Result<App, StoreError> {
     let limits = row.limits.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read the limits of an app"))?;
-    Ok(App { name: row.app, weight: small(row.weight), running_max: row.running_max.map(small), limits })
+    let grants = grants_of(row.grants.as_deref())?;
+    Ok(App { name: row.app, weight: small(row.weight), running_max: row.running_max.map(small), limits, quota: quota_of(row.quota)?, grants })
+}
+
+/// Grants as they are stored: nothing where there are none.
+pub(super) fn grants_of(json: Option<&str>) -> Result<Grants, StoreError> {
+    Ok(json.map(serde_json::from_str).transpose().map_err(failed("read the grants of an app"))?.unwrap_or_default())
+}
+
+pub(super) fn grants_json(grants: &Grants) -> Option<String> {
+    (!grants.is_empty()).then(|| grants.to_json())
 }
 
 pub(super) fn limits_json(app: &App) -> Option<String> {

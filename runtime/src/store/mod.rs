@@ -9,10 +9,13 @@ mod events;
 mod history;
 mod postgres;
 mod pruned;
+mod quota;
 mod rules;
 mod scheduled;
 mod sizing;
 mod sqlite;
+mod usage;
+mod versions;
 
 use std::time::Duration;
 
@@ -21,14 +24,16 @@ use tokio::sync::broadcast;
 
 use crate::model::{
     App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition,
-    EventsOf, FinishLease, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, Part, PartialTerms, PastCursor,
-    PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, Retried, RetryRows, RowResult, Schedule, ScheduleKey,
-    TickAction, TickEnd, TickKey, Timestamp, WorkerInfo, WorkerRecord,
+    EventsOf, FinishLease, FuelProfile, Grants, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile,
+    Part, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion,
+    Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
 };
 
 pub use events::StoreEvent;
 pub use postgres::{LogPosition, PgConnection, PgSettings, PgStore, SchemaState};
+pub use quota::OverQuota;
 pub use sqlite::SqliteStore;
+pub use versions::VersionError;
 
 /// Output files of one batch, at most: each is open while the batch is joined.
 pub const FILES_PER_BATCH_MAX: usize = 64;
@@ -60,8 +65,16 @@ pub enum StoreError {
     /// This part of the batch was there, and is not kept any more.
     #[error("batch {id} has no {} any more: they were pruned on {at}", part.as_str())]
     Pruned { id: BatchId, part: Part, at: Timestamp },
+    /// The output files of a batch would be larger than its app may have. Nothing was changed.
+    #[error("the output files of the batch would be larger than the {limit} bytes that they may be: {left} are left")]
+    FilesTooLarge { left: u64, limit: u64 },
+    /// The app may not hold what was submitted. Nothing was changed.
+    #[error(transparent)]
+    OverQuota(OverQuota),
     #[error("{0}")]
     Invalid(String),
+    #[error(transparent)]
+    Version(#[from] VersionError),
     #[error("the store at {place} is in use by another process")]
     InUse { place: String },
     #[error("the store failed while it was to {doing}")]
@@ -171,13 +184,13 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// `Invalid`: no rows without `hold`, unless it comes after another batch; rows or `hold` where it does, or a batch that it cannot come after; a line that is 0 in a batch or comes twice, or a slow query that is not one row with line 0, or is held; no
-    /// attempts. `Exists`.
+    /// attempts. `Exists`; `OverQuota`.
     async fn submit_batch(&self, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError>;
 
     /// Appends rows to a held batch. Returns how many it has now.
     ///
     /// # Errors
-    /// `NotFound`; `WrongStatus` unless it is in `wait`; `Invalid` for a line that is 0, or that the batch has already.
+    /// `NotFound`; `WrongStatus` unless it is in `wait`; `Invalid` for a line that is 0, or that the batch has already; `OverQuota`.
     async fn append_rows(&self, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError>;
 
     /// Releases a held batch. Returns how many rows it has. A batch that is queued already is left as it is.
@@ -193,7 +206,7 @@ pub trait Store: Send + Sync + 'static {
     /// `NotFound`.
     async fn abort_batch(&self, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError>;
 
-    /// Aborts batches whose deadline has passed, some hundred at most.
+    /// Aborts batches whose deadline has passed, and those with a lease that have run for longer than their app's may, some hundred at most.
     async fn abort_overdue(&self) -> Result<Overdue, StoreError>;
 
     /// Runs rows of a batch that has ended again, in a new round: its failed rows, or some of them, and those that were aborted, where that is wanted. Their attempts begin
@@ -277,7 +290,8 @@ pub trait Store: Send + Sync + 'static {
     /// took, for the size of further leases. The lease ends with its last row.
     ///
     /// # Errors
-    /// `LeaseLost`; `Invalid` for results that are not the lease's next rows, or that end a row as `Aborted`; `TooManyFiles`.
+    /// `LeaseLost`; `Invalid` for results that are not the lease's next rows, or that end a row as `Aborted`; `TooManyFiles`; `FilesTooLarge`. Logs that
+    /// do not fit into what is left of the batch's are dropped, and counted.
     async fn record_results(&self, lease: LeaseKey, results: &[RowResult], took: Duration) -> Result<Recorded, StoreError> {
         self.record_to_finish(lease, results, took, None).await
     }
@@ -344,11 +358,17 @@ pub trait Store: Send + Sync + 'static {
     /// `NotFound`; `Pruned` as for [`Store::read_results`].
     async fn read_pieces(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RowPieces>, StoreError>;
 
-    /// Registers an app, or changes what is registered of it.
+    /// Registers an app, or changes what is registered of it, but for its grants.
     ///
     /// # Errors
-    /// `Invalid`: a weight outside 1 to 1,000; a limit of 0 running leases; a name that is empty or longer than [`crate::model::NAME_BYTES_MAX`].
+    /// `Invalid`: more than the operator allows; a weight outside 1 to 1,000; a limit of 0 running leases; a name that is empty or longer than [`crate::model::NAME_BYTES_MAX`].
     async fn put_app(&self, app: &App) -> Result<(), StoreError>;
+
+    /// Changes what is granted to an app, which is registered if it was not. False, and nothing is changed, when something else than `from` is granted to it.
+    ///
+    /// # Errors
+    /// `Invalid` for grants that cannot be, and a name as in [`Store::put_app`].
+    async fn set_grants(&self, app: &str, from: &Grants, to: &Grants) -> Result<bool, StoreError>;
 
     /// An app; none that was never registered.
     async fn read_app(&self, name: &str) -> Result<Option<App>, StoreError>;
@@ -356,13 +376,35 @@ pub trait Store: Send + Sync + 'static {
     /// The apps that are registered, by name.
     async fn list_apps(&self) -> Result<Vec<App>, StoreError>;
 
-    /// Registers code for an app and an operation as its newest version. Returns that of the newest version, when it is the same code.
+    /// Registers code for an app and an operation as its newest version, and makes it the active one where that is wanted. Returns the newest version when that is the same code.
     ///
     /// # Errors
-    /// `Invalid` for a name as in [`Store::put_app`].
-    async fn put_processor(&self, app: &str, op: &str, kind: ProcessorKind, digest: &str) -> Result<ProcessorVersion, StoreError>;
+    /// `Invalid` for a name as in [`Store::put_app`], and for a note that is too long. `Version`: a quota; code that is being removed; and as for [`Store::activate_processor`].
+    async fn put_processor(&self, new: &NewVersion) -> Result<ProcessorVersion, StoreError>;
 
-    /// The newest version for an app and an operation, whatever its letters' case, with the terms that the policies of the operation and of its app give to what is
+    /// Lets a version serve what is submitted from now on. One that does already is left as it is.
+    ///
+    /// # Errors
+    /// `Version`: there is none; a schedule that is not paused submits what is of the other kind.
+    async fn activate_processor(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError>;
+
+    /// Lets the version serve that was active before the one that is, and was not removed. The next rollback goes back further.
+    ///
+    /// # Errors
+    /// `Version`: nothing was active before; a schedule as for [`Store::activate_processor`].
+    async fn rollback_processor(&self, app: &str, op: &str) -> Result<ProcessorVersion, StoreError>;
+
+    /// Removes a version: nothing is submitted with it any more. Its number is not given again. Returns the digests of code that no version has any more; whoever called removes it from the object
+    /// store, within some minutes, and then says so ([`Store::forget_code`]).
+    ///
+    /// # Errors
+    /// `Version`: there is none; it is active; a batch uses it that has not ended.
+    async fn remove_processor(&self, app: &str, op: &str, version: u32) -> Result<Vec<String>, StoreError>;
+
+    /// Code is not in the object store any more: it can be registered again.
+    async fn forget_code(&self, digest: &str) -> Result<(), StoreError>;
+
+    /// The active version for an app and an operation, whatever its letters' case, with the terms that the policies of the operation and of its app give to what is
     /// submitted.
     async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError>;
 
@@ -384,8 +426,8 @@ pub trait Store: Send + Sync + 'static {
     /// Takes a policy back. Whether there was one.
     async fn remove_policy(&self, app: &str, op: Option<&str>) -> Result<bool, StoreError>;
 
-    /// All versions, of one app or of all, by app, operation and version.
-    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError>;
+    /// All versions that were not removed, of one app or of all, by app, operation and version. Batches are counted for one app alone.
+    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<RegisteredVersion>, StoreError>;
 
     /// A worker's sign of life; the first registers it. One that was not seen for a day is forgotten.
     async fn beat_worker(&self, worker: &WorkerInfo) -> Result<(), StoreError>;
@@ -466,6 +508,23 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `NotFound` for the events of one batch.
     async fn read_events(&self, of: &EventsOf, after: EventPosition, limit: u32) -> Result<EventPage, StoreError>;
+
+    /// What the recorded rows of an app used, of one operation or of all, in hours that begin from `since` until before `until`, by hour, operation and version, at most `limit`.
+    async fn read_usage(&self, app: &str, op: Option<&str>, since: Timestamp, until: Timestamp, limit: u32) -> Result<Vec<UsageRecord>, StoreError>;
+
+    /// How much fuel the rows of an app used, by operation and version.
+    async fn read_fuel(&self, app: &str) -> Result<Vec<FuelProfile>, StoreError>;
+
+    /// Sums up what records appended for [`Store::read_usage`], some thousand entries at most, where they are not summed up at once. Nothing of what is read changes.
+    async fn fold_usage(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// How many rows of a batch had logs that were dropped, since they did not fit into what its app may log.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    async fn count_dropped_logs(&self, id: BatchId) -> Result<u64, StoreError>;
 
     /// What happens from now on, in this process and, where the store has several, in others. Events may be missing or come twice: they save waiting, and nothing
     /// rests on them.

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::model::{
-    App, BatchFile, BatchId, BatchStatus, NAME_BYTES_MAX, NewBatch, NewRow, PastCursor, Piece, Policy, ProcessorKind, Rate, RetryRows, RowResult,
-    RowStatus, Verdict,
+    App, AppBounds, BatchFile, BatchId, BatchStatus, Grants, NAME_BYTES_MAX, NewBatch, NewRow, PastCursor, Piece, Policy, ProcessorKind, Rate,
+    RetryRows, RowResult, RowStatus, Verdict,
 };
 use crate::store::{StoreError, StoreEvent};
 
@@ -51,6 +51,11 @@ pub(super) const NO_ROWS_WAIT: &str = "none of its rows waits any longer";
 
 /// Why a batch was aborted whose deadline has passed.
 pub(super) const OVERDUE: &str = "its deadline has passed";
+/// Why a batch was aborted that ran for longer than its app's may.
+pub(super) fn ran_too_long(ran_ms: i64, limit_ms: i64) -> String {
+    format!("it has run for {ran_ms} ms, and batches of its app may run for {limit_ms} ms")
+}
+
 /// Batches that are aborted at once for their deadline, at most.
 pub(super) const OVERDUE_MAX: u32 = 100;
 
@@ -154,15 +159,21 @@ pub(super) fn check_batch_file(file: &BatchFile) -> Result<(), StoreError> {
     Ok(())
 }
 
-pub(super) fn check_app(app: &App) -> Result<(), StoreError> {
+pub(super) fn check_app(app: &App, bounds: &AppBounds) -> Result<(), StoreError> {
     check_name("an app", &app.name)?;
+
     if !(1..=App::WEIGHT_MAX).contains(&app.weight) {
         return Err(StoreError::Invalid(format!("the weight of an app is 1 to {}, but {:?} was to have {}", App::WEIGHT_MAX, app.name, app.weight)));
     }
     if app.running_max == Some(0) {
         return Err(StoreError::Invalid(format!("an app runs one lease at least, but {:?} was to run 0", app.name)));
     }
-    Ok(())
+    bounds.check(app).map_err(StoreError::Invalid)
+}
+
+pub(super) fn check_grants(app: &str, grants: &Grants) -> Result<(), StoreError> {
+    check_name("an app", app)?;
+    grants.check().map_err(|reason| StoreError::Invalid(format!("this cannot be granted to app {app:?}: {reason}")))
 }
 
 pub(super) fn check_name(whose: &str, name: &str) -> Result<(), StoreError> {

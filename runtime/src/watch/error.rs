@@ -4,7 +4,7 @@ use super::Reason;
 use crate::intake::IntakeError;
 use crate::jobs::{JobError, KeepError};
 use crate::model::Message;
-use crate::store::StoreError;
+use crate::store::{OverQuota, StoreError};
 
 /// Why directories are not watched.
 #[derive(Debug, thiserror::Error)]
@@ -61,7 +61,9 @@ impl From<JobError> for TakeError {
             | JobError::FilesOfAllApps { .. }
             | JobError::ContextTooLarge { .. }
             | JobError::InputTooLarge { .. }
-            | JobError::Store(StoreError::Invalid(_)) => TakeError::refused("not_submitted", error.to_string()),
+            | JobError::Store(StoreError::Invalid(_) | StoreError::OverQuota(OverQuota::Input { .. } | OverQuota::BatchRows { .. })) => {
+                TakeError::refused("not_submitted", error.to_string())
+            }
             error => TakeError::Jobs(error),
         }
     }

@@ -3,20 +3,38 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use tokio::sync::OnceCell;
+
 use super::Worker;
-use crate::model::{App, Batch, BatchId, Limits};
+use crate::grants::Granter;
+use crate::model::{App, Batch, BatchId, Grants, Limits};
+use crate::sandbox::{Capabilities, Processor};
 use crate::status::Snapshot;
 use crate::store::StoreError;
 
 /// When it knows so many, it forgets those that it does not run at the moment.
 const KNOWN_MAX: usize = 1_000;
 
-/// A batch that this worker runs rows of, and what one row of it may use.
+/// A batch that this worker runs rows of, what one row of it may use, and what it may reach.
 pub(super) struct Assignment {
     pub batch: Batch,
     pub limits: Limits,
+    grants: Grants,
+    capabilities: OnceCell<Arc<Capabilities>>,
     /// The end of one of its leases may let another be claimed.
     pub is_limited: bool,
+}
+
+impl Assignment {
+    /// What guests of the batch's app get, if this processor imports nothing that is not granted. What was granted when the worker began with the batch counts.
+    ///
+    /// # Errors
+    /// A sentence for its rows.
+    pub async fn capabilities(&self, granter: &Granter, processor: &Processor) -> Result<Arc<Capabilities>, String> {
+        processor.check_grants(&self.batch.app, &self.grants).map_err(|error| error.to_string())?;
+        let make = async || granter.capabilities(&self.batch.app, &self.grants).await.map(Arc::new);
+        self.capabilities.get_or_try_init(make).await.map(Arc::clone)
+    }
 }
 
 #[derive(Default)]
@@ -62,17 +80,13 @@ impl Worker {
         }
         self.status.publish(Snapshot::of(&batch));
         let is_limited = app.as_ref().is_some_and(|app| app.running_max.is_some());
-        let assignment = Arc::new(Assignment { batch, limits: self.limits_of(app), is_limited });
+        let grants = app.as_ref().map(|app| app.grants.clone()).unwrap_or_default();
+        let assignment = Arc::new(Assignment { batch, limits: self.limits_of(app), grants, capabilities: OnceCell::new(), is_limited });
         self.assignments.insert(Arc::clone(&assignment));
         assignment
     }
 
-    /// What one call for an app may use.
-    pub(super) async fn limits(&self, app: &str) -> Result<Limits, StoreError> {
-        Ok(self.limits_of(self.store.read_app(app).await?))
-    }
-
     fn limits_of(&self, app: Option<App>) -> Limits {
-        app.and_then(|app| app.limits).unwrap_or_else(|| self.settings.limits.clone())
+        self.settings.limits_of(app.and_then(|app| app.limits))
     }
 }

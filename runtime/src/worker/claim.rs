@@ -65,11 +65,16 @@ impl Worker {
         {
             slots.push(slot);
         }
-        let work = self.store.claim_work(&self.claim_request(lane, slots.len())).await?;
+        if self.budget.is_short() {
+            // What nobody needs at the moment makes room for those who wait.
+            self.warm.end_all();
+        }
+        let request = self.claim_request(lane, slots.len());
+        let work = self.store.claim_work(&request).await?;
         if work.is_empty() {
             drop(slots);
             let due = self.store.next_due(Some(lane.kind)).await?;
-            lane.set_idle(due.is_none());
+            lane.set_idle(due.is_none() && request.apps_except.is_empty());
             if self.settings.ends_when_idle && self.batches.is_idle() && self.queries.is_idle() {
                 self.drain();
             }
@@ -131,6 +136,7 @@ impl Worker {
         ClaimRequest {
             worker: self.settings.name.clone(),
             kind: Some(lane.kind),
+            apps_except: self.budget.apps_without_room(),
             leases_max: u32::try_from(free).unwrap_or(u32::MAX),
             rows_max: self.settings.lease_rows_max,
             target: self.settings.lease_target,

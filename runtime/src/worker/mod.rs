@@ -4,6 +4,7 @@
 //! it and gives the rest back; a worker that dies loses nothing but the work of the leases it held.
 
 mod assignment;
+mod budget;
 mod chains;
 mod claim;
 mod deadlines;
@@ -15,6 +16,7 @@ mod record;
 mod run;
 mod settings;
 mod summarise;
+mod warm;
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -25,11 +27,15 @@ use tokio_util::sync::CancellationToken;
 pub use self::settings::WorkerSettings;
 
 use self::assignment::Assignments;
+use self::budget::MemoryBudget;
 use self::heartbeat::{HeldLease, HeldLeases};
 use self::lane::Lane;
+use self::warm::{Isolations, WarmSessions};
 use crate::blobs::{BlobError, Blobs};
+use crate::grants::Granter;
 use crate::model::{ClaimedWork, ProcessorKind};
 use crate::registry::Registry;
+use crate::sandbox::LoadError;
 use crate::status::StatusBoard;
 use crate::store::{Store, StoreError};
 
@@ -45,6 +51,8 @@ pub enum WorkerError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Blobs(#[from] BlobError),
+    #[error("a processor cannot be made ready")]
+    Compiler(#[source] LoadError),
 }
 
 /// What the worker works with.
@@ -52,6 +60,7 @@ pub struct Worker {
     store: Arc<dyn Store>,
     blobs: Blobs,
     registry: Arc<Registry>,
+    granter: Granter,
     status: Arc<StatusBoard>,
     settings: WorkerSettings,
     /// Set once, when it is to end in good order.
@@ -62,18 +71,27 @@ pub struct Worker {
     assignments: Assignments,
     /// A batch may have ended that others come after.
     chain_wake: Notify,
+    budget: Arc<MemoryBudget>,
+    warm: WarmSessions,
+    isolations: Isolations,
     /// The first error that stopped the worker.
     failure: Mutex<Option<WorkerError>>,
 }
 
 impl Worker {
     pub fn new(store: Arc<dyn Store>, blobs: Blobs, registry: Arc<Registry>, status: Arc<StatusBoard>, settings: WorkerSettings) -> Arc<Worker> {
+        let batches = Arc::new(Lane::new(ProcessorKind::Batch, settings.slots));
+        let queries = Arc::new(Lane::new(ProcessorKind::SlowQuery, settings.query_slots));
         Arc::new(Worker {
-            batches: Arc::new(Lane::new(ProcessorKind::Batch, settings.slots)),
-            queries: Arc::new(Lane::new(ProcessorKind::SlowQuery, settings.query_slots)),
+            budget: MemoryBudget::new(settings.memory_bytes, [Arc::clone(&batches), Arc::clone(&queries)]),
+            warm: WarmSessions::new(settings.slots),
+            isolations: Isolations::default(),
+            batches,
+            queries,
             store,
             blobs,
             registry,
+            granter: Granter::new(settings.grants.clone()),
             status,
             settings,
             drain: CancellationToken::new(),
@@ -108,6 +126,7 @@ impl Worker {
             tokio::spawn(Arc::clone(self).listen(stopped.clone())),
             tokio::spawn(Arc::clone(self).abort_overdue(stopped.clone())),
             tokio::spawn(Arc::clone(self).advance_chains(stopped.clone())),
+            tokio::spawn(Arc::clone(self).fold_usage(stopped.clone())),
         ];
         tokio::join!(
             Arc::clone(self).claim_until_drained(Arc::clone(&self.batches)),
@@ -116,6 +135,7 @@ impl Worker {
             Arc::clone(self).finish_until_drained(Arc::clone(&self.queries)),
         );
         self.wait_for_slots().await;
+        self.warm.close().await;
         stopped.cancel();
         for task in beside {
             // It only ends; an error of its own is in `failure`.
@@ -177,7 +197,12 @@ impl Worker {
         );
         let assignment = assignment?;
         held.set_app(&assignment.batch.app);
-        let mut ran = self.run_lease(&lease, &assignment, held, rows?).await?;
+        let Some(place) = self.place(&assignment).await? else {
+            // There is no room for its guest. The next claim passes its app over until there is.
+            self.insist(&held.cancel, "cannot give a lease back", || self.store.give_back_lease(lease.key)).await?;
+            return Ok(false);
+        };
+        let mut ran = self.run_lease(&lease, &assignment, held, rows?, place).await?;
         let beside = || Arc::clone(&lane.recording_beside).acquire_owned();
         let recording = tokio::select! {
             biased;

@@ -6,14 +6,16 @@ use super::heartbeat::HeldLease;
 use super::run::Ran;
 use super::{Worker, WorkerError};
 use crate::model::{
-    Answer, BatchCounts, BatchId, BatchStatus, Ending, FinishLease, Lease, LeasedRow, ProcessorKind, RetryRule, RowResult, RowRun, RowStatus, Terms,
-    Verdict,
+    Answer, BatchCounts, BatchId, BatchStatus, Ending, FinishLease, Lease, LeasedRow, Meter, ProcessorKind, RetryRule, RowResult, RowRun, RowStatus,
+    Terms, Verdict, without_controls,
 };
 use crate::status::{QueryAnswer, Snapshot};
 use crate::store::{Finisher, Recorded, StoreError};
 
 /// Results of this weight are recorded at once, so that large ones do not pile up in memory.
 pub(super) const WEIGHT_MAX_BYTES: usize = 4 << 20;
+/// How often rows are failed for files that the batch may not have, until all of a record are that have some.
+const FILE_TRIES: u32 = 4;
 /// A processor cannot put a row off for longer.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -35,7 +37,8 @@ pub(super) fn result_of(row: &LeasedRow, run: RowRun, terms: &Terms) -> RowResul
     } else {
         verdict
     };
-    RowResult { row_no: row.row_no, attempt: row.attempt, fuel: run.fuel, log: run.log, verdict }
+    let input_bytes = u32::try_from(row.input.len()).unwrap_or(u32::MAX);
+    RowResult { row_no: row.row_no, attempt: row.attempt, fuel: run.fuel, input_bytes, log: run.log, verdict }
 }
 
 /// Whether a failed row has one of the codes of the rule.
@@ -86,13 +89,17 @@ impl Worker {
             return Ok(None);
         }
         let finisher = finishes.then(|| Finisher { worker: &self.settings.name, ttl: self.settings.lease_ttl() });
-        let recorded = match self.record_results(lease, held, &results, took, finisher).await {
-            Err(StoreError::TooManyFiles { allowed }) => {
-                fail_rows_with_other_files(&mut results, &allowed);
-                self.record_results(lease, held, &results, took, finisher).await?
+        let mut tries = 0..FILE_TRIES;
+        let recorded = loop {
+            // Names and bytes that were left may be used by other records meanwhile; in the end no row of this one has a file.
+            let is_last = tries.next().is_none();
+            match self.record_results(lease, held, &results, took, finisher).await {
+                Err(StoreError::TooManyFiles { allowed }) => fail_rows_with_other_files(&mut results, if is_last { &[] } else { &allowed }),
+                Err(StoreError::FilesTooLarge { left, limit }) => fail_rows_with_more_bytes(&mut results, if is_last { 0 } else { left }, limit),
+                recorded => break recorded?,
             }
-            recorded => recorded?,
         };
+        self.tell_of_limits(lease.batch, &results);
         if recorded.aborted {
             // Its lease is nothing any more: what it has not run is not run.
             self.follow_abort(lease.batch).await?;
@@ -106,6 +113,26 @@ impl Worker {
             self.lane(held.kind).finish_wake.notify_one();
         }
         Ok(recorded.finish)
+    }
+
+    /// Rows that a limit stopped, or that failed by themselves, for who operates this: once for each code.
+    fn tell_of_limits(&self, id: BatchId, results: &[RowResult]) {
+        let (meter, _) = Meter::of(results, 0);
+        if meter.codes.is_empty() {
+            return;
+        }
+        let assignment = self.assignments.get(id);
+        let (app, op) = assignment.as_ref().map_or(("", ""), |assignment| (assignment.batch.app.as_str(), assignment.batch.op.as_str()));
+        for (code, rows) in &meter.codes {
+            let of_code = |result: &&RowResult| matches!(&result.verdict, Verdict::Final { messages, .. } if messages.iter().any(|message| message.id == 0 && message.code == *code));
+            let why = results.iter().find(of_code).and_then(|result| match &result.verdict {
+                Verdict::Final { messages, .. } => {
+                    messages.iter().find(|message| message.code == *code).map(|message| without_controls(&message.text()))
+                }
+                Verdict::Retry { .. } => None,
+            });
+            tracing::info!(batch = %id, app, op, code, rows, "rows failed; the first {}", why.unwrap_or_default());
+        }
     }
 
     /// A slow query that wrote to no file is final with its record: who waits for it in this process gets the answer before the database has told anybody.
@@ -139,6 +166,7 @@ impl Worker {
     /// Stops the guests of a batch that was aborted, and lets it be finished.
     pub(super) async fn follow_abort(&self, id: BatchId) -> Result<(), StoreError> {
         self.held.cancel_batch(id);
+        self.warm.end_batch(id);
         let batch = self.store.read_batch(id).await?;
         // Counts alone would not say that it is aborted.
         self.status.publish(Snapshot::of(&batch));
@@ -157,6 +185,21 @@ fn fail_rows_with_other_files(results: &mut [RowResult], allowed: &[String]) {
             let messages = Ending::BadOutput { reason }.message().into_iter().collect();
             result.verdict = Verdict::Final { status: RowStatus::Failed, output: None, messages, pieces: Vec::new() };
         }
+    }
+}
+
+/// The output files of the batch may become so many bytes larger: rows whose pieces do not fit fail.
+fn fail_rows_with_more_bytes(results: &mut [RowResult], mut left: u64, limit: u64) {
+    for result in results {
+        let Verdict::Final { pieces, .. } = &result.verdict else { continue };
+        let bytes: u64 = pieces.iter().map(|piece| piece.text.len() as u64).sum();
+        if bytes <= left {
+            left -= bytes;
+            continue;
+        }
+        let reason = format!("its {bytes} bytes for output files are more than the {left} that are left: those of a batch have {limit} together");
+        let messages = Ending::BadOutput { reason }.message().into_iter().collect();
+        result.verdict = Verdict::Final { status: RowStatus::Failed, output: None, messages, pieces: Vec::new() };
     }
 }
 

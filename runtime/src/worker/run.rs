@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::assignment::Assignment;
+use super::budget::Room;
 use super::heartbeat::HeldLease;
 use super::patience::Pauses;
 use super::record::{WEIGHT_MAX_BYTES, result_of, weight};
 use super::{Worker, WorkerError};
-use crate::model::{Batch, Ending, Lease, LeasedRow, RowResult, RowRun};
+use crate::model::{Batch, Ending, Isolation, Lease, LeasedRow, ProcessorKind, RowResult, RowRun};
 use crate::registry::FindError;
 use crate::sandbox::{Processor, Session, SessionSpec};
 
@@ -39,6 +40,15 @@ enum Runner {
     Fixed(Ending),
 }
 
+/// Where the guest of a lease runs.
+pub(super) struct Place {
+    /// Its memory, as long as it lives.
+    room: Room,
+    isolation: Isolation,
+    /// One that ran rows of the batch before.
+    session: Option<Box<Session>>,
+}
+
 impl Runner {
     async fn run_row(&mut self, row: &LeasedRow) -> RowRun {
         match (self, &row.rejected) {
@@ -58,8 +68,10 @@ impl Worker {
         assignment: &Assignment,
         held: &HeldLease,
         mut rows: Vec<LeasedRow>,
+        place: Place,
     ) -> Result<Ran, WorkerError> {
-        let mut runner = self.runner(lease, assignment, held).await?;
+        let Place { room, isolation, session } = place;
+        let mut runner = self.runner(lease, assignment, held, isolation, session).await?;
         let mut ran = Ran::default();
         let mut left = lease.rows;
         while !rows.is_empty() {
@@ -73,9 +85,31 @@ impl Worker {
             rows = self.insist(&held.cancel, "cannot read rows", || self.store.read_leased_rows(lease.key)).await?;
         }
         if let Runner::Guest(session) = runner {
-            session.close().await;
+            let kept =
+                isolation == Isolation::Warm && session.is_live() && !held.cancel.is_cancelled() && !self.drain.is_cancelled() && ran.abort.is_none();
+            if kept {
+                self.warm.park(lease.batch, session, room);
+            } else {
+                session.close().await;
+            }
         }
         Ok(ran)
+    }
+
+    /// Where a guest for rows of this batch runs: in an instance that is there, or in a new one if there is memory for it.
+    pub(super) async fn place(&self, assignment: &Assignment) -> Result<Option<Place>, WorkerError> {
+        let (batch, needs_bytes) = (&assignment.batch, assignment.limits.memory_bytes);
+        // A slow query is one input: there is nothing to keep apart.
+        let isolation = match batch.kind {
+            ProcessorKind::Batch => self.isolation(&batch.app, &batch.op).await?,
+            ProcessorKind::SlowQuery => Isolation::Lease,
+        };
+        if isolation == Isolation::Warm
+            && let Some((session, room)) = self.warm.take(batch.id)
+        {
+            return Ok(Some(Place { room, isolation, session: Some(session) }));
+        }
+        Ok(self.budget.admit(&batch.app, needs_bytes).map(|room| Place { room, isolation, session: None }))
     }
 
     async fn run_rows(
@@ -124,37 +158,57 @@ impl Worker {
         Ok(())
     }
 
-    async fn runner(&self, lease: &Lease, assignment: &Assignment, held: &HeldLease) -> Result<Runner, WorkerError> {
+    async fn runner(
+        &self,
+        lease: &Lease,
+        assignment: &Assignment,
+        held: &HeldLease,
+        isolation: Isolation,
+        warm: Option<Box<Session>>,
+    ) -> Result<Runner, WorkerError> {
         if lease.crashes >= QUARANTINE_CRASHES {
             return Ok(Runner::Fixed(Ending::Quarantined { crashes: lease.crashes }));
         }
         let batch = &assignment.batch;
+        let (status, id) = (Arc::clone(&self.status), batch.id);
+        let progress: crate::sandbox::ProgressSink = Arc::new(move |percent, text| status.publish_said(id, percent, text));
+        if let Some(mut session) = warm {
+            session.rebind(held.cancel.clone(), Some(progress));
+            return Ok(Runner::Guest(session));
+        }
         match self.find_processor(batch, held).await? {
             Ok(processor) => {
+                let capabilities = match assignment.capabilities(&self.granter, &processor).await {
+                    Ok(capabilities) => capabilities,
+                    Err(reason) => return Ok(Runner::Fixed(Ending::CannotStart { reason })),
+                };
                 let limits = assignment.limits.clone();
-                let (status, id) = (Arc::clone(&self.status), batch.id);
-                let progress: crate::sandbox::ProgressSink = Arc::new(move |percent, text| status.publish_said(id, percent, text));
-                let spec = SessionSpec { batch: Batch::clone(batch), limits, cancel: held.cancel.clone(), progress: Some(progress) };
-                Ok(Runner::Guest(Box::new(Session::new(processor, spec))))
+                let spec = SessionSpec { batch: Batch::clone(batch), limits, cancel: held.cancel.clone(), progress: Some(progress), capabilities };
+                let session = Session::new(processor, spec);
+                Ok(Runner::Guest(Box::new(if isolation == Isolation::Row { session.with_instance_per_row() } else { session })))
             }
             Err(reason) => Ok(Runner::Fixed(Ending::CannotStart { reason })),
         }
     }
 
-    /// The batch's code, or a sentence for its rows. When the object store fails it is asked again for a while: until then the lease is kept, not its rows failed.
+    /// The batch's code, or a sentence for its rows. When the object store or the compiler fails it is asked again for a while: until then the lease is kept, not its rows failed.
     async fn find_processor(&self, batch: &Batch, held: &HeldLease) -> Result<Result<Processor, String>, WorkerError> {
         let mut pauses = Pauses::default();
         let given_up_at = Instant::now() + CODE_PATIENCE;
         loop {
             match self.registry.find(batch).await {
                 Ok(processor) => return Ok(Ok(processor)),
-                Err(FindError::Unusable(reason)) => return Ok(Err(reason)),
-                Err(FindError::Blobs(error)) => {
+                Err(error) => {
+                    let error = match error {
+                        FindError::Blobs(error) => WorkerError::from(error),
+                        FindError::Compiler(error) => WorkerError::Compiler(error),
+                        FindError::Unusable(reason) => return Ok(Err(reason)),
+                    };
                     let waits = self.settings.outlasts_failures && !held.cancel.is_cancelled() && !self.drain.is_cancelled();
                     if !waits || Instant::now() > given_up_at {
-                        return Err(error.into());
+                        return Err(error);
                     }
-                    self.report("cannot read a processor", error.into());
+                    self.report("cannot read a processor", error);
                     tokio::select! {
                         () = held.cancel.cancelled() => {}
                         () = self.drain.cancelled() => {}

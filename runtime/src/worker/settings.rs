@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::grants::GrantSettings;
 use crate::model::{Keep, Limits, WorkerInfo};
 
 /// How a worker works.
@@ -25,6 +26,12 @@ pub struct WorkerSettings {
     pub limits: Limits,
     /// How long what is done is kept, where no policy says anything.
     pub keep: Keep,
+    /// What it has for apps that were granted something.
+    pub grants: GrantSettings,
+    /// What rows of an app may use at most, whatever its limits say.
+    pub limits_max: Limits,
+    /// Memory of all guests that live at the same time, by the limits of their apps: a lease whose guest would not fit begins later.
+    pub memory_bytes: u64,
     /// Whether it waits until the store and the object store come back when they fail. Else it ends.
     pub outlasts_failures: bool,
     /// Whether it ends once there is nothing left to do, now or later.
@@ -45,14 +52,22 @@ impl WorkerSettings {
             drain_grace: Duration::from_secs(10),
             limits: Limits::default(),
             keep: Keep::default(),
+            grants: GrantSettings::default(),
+            limits_max: Limits::most(),
+            memory_bytes: u64::MAX,
             outlasts_failures: false,
             ends_when_idle: false,
         }
     }
 
-    /// Instances of guests that may live at the same time: in each slot, in as many that are told of their batch's end, and those that still close.
+    /// Instances of guests that may live at the same time: in each slot, in as many that are told of their batch's end, those that still close, and those that are kept warm.
     pub fn instances_max(&self) -> u32 {
-        self.slots.saturating_add(self.query_slots).saturating_mul(3).saturating_add(2)
+        self.slots.saturating_add(self.query_slots).saturating_mul(3).saturating_add(self.slots).saturating_add(2)
+    }
+
+    /// What one row of an app may use that was given this.
+    pub fn limits_of(&self, given: Option<Limits>) -> Limits {
+        given.map_or_else(|| self.limits.clone(), |limits| limits.at_most(&self.limits_max))
     }
 
     /// A lease lives this long without a sign of its worker: one that comes late is forgiven, and what a dead one held is run again within two heartbeats.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
+use super::budget::Room;
 use super::lane::Lane;
 use super::{Worker, WorkerError};
 use crate::blobs::{BlobError, BlobWriter};
@@ -92,6 +93,7 @@ impl Worker {
 
     async fn mark_done(&self, lease: &FinishLease, stop: &CancellationToken) -> Result<(), WorkerError> {
         let batch = self.store.read_batch(lease.batch).await?;
+        self.warm.end_batch(batch.id);
         // The status, the files and the answer are final: pollers need not wait for the processor.
         let snapshot = Snapshot::of(&batch).with_answer(self.read_answer(&batch).await?);
         self.status.publish(snapshot.clone());
@@ -101,17 +103,29 @@ impl Worker {
             match self.keeping(lease, self.registry.find(&batch)).await? {
                 Err(FindError::Unusable(reason)) => Some(reason),
                 Err(FindError::Blobs(error)) => return Err(error.into()),
+                Err(FindError::Compiler(error)) => return Err(WorkerError::Compiler(error)),
                 Ok(processor) => {
-                    let limits = match self.assignments.get(batch.id) {
-                        Some(assignment) => assignment.limits.clone(),
-                        None => self.limits(&batch.app).await?,
+                    let assignment = match self.assignments.get(batch.id) {
+                        Some(assignment) => assignment,
+                        None => self.assign(batch.clone(), self.store.read_app(&batch.app).await?),
                     };
-                    let mut session = Session::new(processor, SessionSpec { batch, limits, cancel: stop.clone(), progress: None });
-                    let marked = self.keeping(lease, session.mark_done()).await?;
-                    session.close().await;
-                    match marked {
-                        Err(Ending::Cancelled) => return Ok(self.give_back(lease, Duration::ZERO, stop).await?),
-                        marked => marked.err().map(|ending| ending.explain()),
+                    match assignment.capabilities(&self.granter, &processor).await {
+                        Err(reason) => Some(reason),
+                        Ok(capabilities) => {
+                            let limits = assignment.limits.clone();
+                            let Some(room) = self.keeping(lease, self.wait_for_room(&batch.app, limits.memory_bytes, stop)).await? else {
+                                return Ok(self.give_back(lease, Duration::ZERO, stop).await?);
+                            };
+                            let spec = SessionSpec { batch, limits, cancel: stop.clone(), progress: None, capabilities };
+                            let mut session = Session::new(processor, spec);
+                            let marked = self.keeping(lease, session.mark_done()).await?;
+                            session.close().await;
+                            drop(room);
+                            match marked {
+                                Err(Ending::Cancelled) => return Ok(self.give_back(lease, Duration::ZERO, stop).await?),
+                                marked => marked.err().map(|ending| ending.explain()),
+                            }
+                        }
                     }
                 }
             }
@@ -124,6 +138,24 @@ impl Worker {
         self.status.publish(Snapshot { done: true, ..snapshot });
         self.assignments.forget(lease.batch);
         Ok(())
+    }
+
+    /// Memory for a guest that is told of its batch's end; none when it is to stop.
+    async fn wait_for_room(&self, app: &str, needs_bytes: u64, stop: &CancellationToken) -> Option<Room> {
+        loop {
+            let freed = self.budget.freed();
+            tokio::pin!(freed);
+            // From now on none is missed.
+            freed.as_mut().enable();
+            if let Some(room) = self.budget.admit(app, needs_bytes) {
+                return Some(room);
+            }
+            self.warm.end_all();
+            tokio::select! {
+                () = freed => {}
+                () = stop.cancelled() => return None,
+            }
+        }
     }
 
     async fn read_answer(&self, batch: &Batch) -> Result<Option<QueryAnswer>, StoreError> {

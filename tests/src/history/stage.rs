@@ -95,7 +95,7 @@ impl Stage {
             store.put_app(&App { weight, running_max, ..App::named(name) }).await?;
             for (op, guest) in [(BATCH_OP, "chronicle"), (QUERY_OP, "chronicle-query")] {
                 let mut command = Command::new(self.built.program());
-                command.arg("deploy").arg("--config").arg(&config).args([name, op]).arg(self.built.guest(guest)?);
+                command.arg("deploy").arg("--config").arg(&config).args([name, op]).arg(self.built.guest(guest)?).arg("--activate");
                 let done = command.env("ROWMILL_CACHE_DIR", self.built.cache()).output().context("`rowmill deploy` cannot be run")?;
                 ensure!(done.status.success(), "`rowmill deploy`: {}", String::from_utf8_lossy(&done.stderr));
             }

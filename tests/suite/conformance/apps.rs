@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use rowmill::model::{App, BatchId, ClaimRequest, Limits, NewBatch, ProcessorKind, RunningLeases, Terms, WorkerInfo};
+use rowmill::model::{
+    App, AppQuota, BatchId, ClaimRequest, Grants, KeyValueGrant, Limits, NewBatch, ProcessorKind, RunningLeases, Terms, WorkerInfo,
+};
 
 use super::build::{TTL, batch, query, request, row, rows, success};
 use super::kit::{Kit, is_invalid};
@@ -26,7 +28,8 @@ fn one_row() -> ClaimRequest {
 pub async fn an_app_comes_back_as_it_was_registered(kit: Kit) {
     assert_eq!(kit.store.read_app("a").await.unwrap(), None);
     let limits = Limits { fuel: 7, timeout: Duration::from_millis(1_500), ..Limits::default() };
-    let app = App { weight: 3, running_max: Some(2), limits: Some(limits), ..App::named("a") };
+    let quota = AppQuota { queued_rows: Some(5), batch_time: Some(Duration::from_millis(7)), ..AppQuota::default() };
+    let app = App { weight: 3, running_max: Some(2), limits: Some(limits), quota, ..App::named("a") };
     kit.store.put_app(&App::named("b")).await.unwrap();
     kit.store.put_app(&App::named("a")).await.unwrap();
     kit.store.put_app(&app).await.unwrap();
@@ -36,6 +39,33 @@ pub async fn an_app_comes_back_as_it_was_registered(kit: Kit) {
         is_invalid(kit.store.put_app(&wrong).await);
     }
     is_invalid(kit.store.put_app(&App::named("n".repeat(256))).await);
+}
+
+pub async fn grants_change_from_what_they_were_and_come_with_work(kit: Kit) {
+    let some = Grants { values: BTreeMap::from([("greeting".to_owned(), "grüß \u{0} \u{1a} \"dich\"".to_owned())]), ..Grants::default() };
+    let more = Grants { key_value: Some(KeyValueGrant::default()), ..some.clone() };
+    let granted = async || kit.store.read_app("a").await.unwrap().unwrap().grants;
+    // An app that was never registered.
+    assert!(kit.store.set_grants("a", &Grants::default(), &some).await.unwrap());
+    assert_eq!(kit.store.read_app("a").await.unwrap(), Some(App { grants: some.clone(), ..App::named("a") }));
+    assert!(!kit.store.set_grants("a", &Grants::default(), &more).await.unwrap());
+    assert!(!kit.store.set_grants("a", &more, &Grants::default()).await.unwrap());
+    assert_eq!(granted().await, some);
+    assert!(kit.store.set_grants("a", &some, &more).await.unwrap());
+    // Who registers an app neither gives nor takes.
+    kit.store.put_app(&App { weight: 2, ..App::named("a") }).await.unwrap();
+    assert_eq!(granted().await, more);
+    assert_eq!(kit.store.list_apps().await.unwrap(), [App { weight: 2, grants: more.clone(), ..App::named("a") }]);
+    submit_to(&kit, "a", 1, 0).await;
+    let work = kit.store.claim_work(&request()).await.unwrap().remove(0);
+    if let Some((_, app)) = work.batch {
+        assert_eq!(app.unwrap().grants, more);
+    }
+    assert!(kit.store.set_grants("a", &more, &Grants::default()).await.unwrap());
+    assert_eq!(granted().await, Grants::default());
+    let wrong = Grants { values: BTreeMap::from([("../x".to_owned(), String::new())]), ..Grants::default() };
+    is_invalid(kit.store.set_grants("a", &Grants::default(), &wrong).await);
+    is_invalid(kit.store.set_grants(&"n".repeat(256), &Grants::default(), &some).await);
 }
 
 pub async fn an_app_at_its_limit_gets_no_lease(kit: Kit) {
@@ -129,21 +159,6 @@ pub async fn slow_queries_and_batches_are_claimed_apart(kit: Kit) {
     }
 }
 
-pub async fn a_new_code_is_a_new_version(kit: Kit) {
-    let put = |digest: &'static str| kit.store.put_processor("a", "Op", ProcessorKind::Batch, digest);
-    assert_eq!(kit.store.find_op("a", "op").await.unwrap(), None);
-    let versions = [put("one").await, put("one").await, put("two").await, put("one").await].map(|version| version.unwrap().version);
-    assert_eq!(versions, [1, 1, 2, 3]);
-    kit.store.put_processor("b", "op", ProcessorKind::SlowQuery, "one").await.unwrap();
-    let (newest, _) = kit.store.find_op("a", "OP").await.unwrap().unwrap();
-    assert_eq!((newest.op.as_str(), newest.version, newest.digest.as_str(), newest.kind), ("op", 3, "one", ProcessorKind::Batch));
-    let listed = |versions: Vec<rowmill::model::ProcessorVersion>| versions.into_iter().map(|v| (v.app, v.version)).collect::<Vec<_>>();
-    let of_a = listed(kit.store.list_processors(Some("a")).await.unwrap());
-    assert_eq!(of_a, [1, 2, 3].map(|version| ("a".to_owned(), version)));
-    assert_eq!(listed(kit.store.list_processors(None).await.unwrap()).len(), 4);
-    is_invalid(kit.store.put_processor(&"n".repeat(256), "op", ProcessorKind::Batch, "one").await);
-}
-
 pub async fn workers_are_seen_with_what_they_run(kit: Kit) {
     let info = |name: &str| WorkerInfo { name: name.to_owned(), host: "host".to_owned(), pid: 7, slots: 4, query_slots: 2, draining: false };
     kit.store.beat_worker(&info("worker")).await.unwrap();
@@ -165,4 +180,20 @@ pub async fn workers_are_seen_with_what_they_run(kit: Kit) {
     kit.store.beat_worker(&info("new")).await.unwrap();
     let names: Vec<String> = kit.store.list_workers().await.unwrap().into_iter().map(|worker| worker.info.name).collect();
     assert_eq!(names, ["new"]);
+}
+
+/// A worker may have no room for an app at the moment.
+pub async fn an_app_that_a_worker_leaves_out_gets_no_lease(kit: Kit) {
+    submit_to(&kit, "a", 2, 9).await;
+    submit_to(&kit, "b", 1, 0).await;
+    let without = |apps: &[&str]| ClaimRequest { apps_except: apps.iter().map(|app| (*app).to_owned()).collect(), leases_max: 9, ..one_row() };
+    assert_eq!(kit.claim(&without(&["a", "b", "c"])).await, []);
+    let [lease] = kit.claim(&without(&["a"])).await[..] else { panic!() };
+    assert_eq!(app_of(&kit, &lease).await, "b");
+    // Nor what was given back.
+    kit.store.give_back_lease(lease.key).await.unwrap();
+    for lease in kit.claim(&without(&["b"])).await {
+        assert_eq!(app_of(&kit, &lease).await, "a");
+    }
+    assert_eq!(kit.claim(&without(&[])).await.len(), 1);
 }

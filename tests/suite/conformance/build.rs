@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use rowmill::model::{
-    BatchCounts, BatchId, ClaimRequest, JsonText, LeasedRow, NewBatch, NewRow, Piece, ProcessorKind, RowResult, RowStatus, Terms, Verdict,
+    BatchCounts, BatchId, ClaimRequest, CodeQuota, JsonText, LeasedRow, NewBatch, NewRow, NewVersion, Piece, ProcessorKind, RowResult, RowStatus,
+    Terms, Verdict,
 };
 
 pub const SECOND: Duration = Duration::from_secs(1);
@@ -25,6 +26,20 @@ pub fn batch() -> NewBatch {
         hold: false,
         after: None,
         request_digest: None,
+    }
+}
+
+/// A version that serves from then on.
+pub fn version(app: &str, op: &str, kind: ProcessorKind, digest: &str) -> NewVersion {
+    NewVersion {
+        app: app.to_owned(),
+        op: op.to_owned(),
+        kind,
+        digest: digest.to_owned(),
+        size_bytes: 1_000,
+        note: None,
+        activate: true,
+        quota: CodeQuota::default(),
     }
 }
 
@@ -61,7 +76,16 @@ pub fn json_of(bytes: usize) -> String {
 
 /// One lease by one slot.
 pub fn request() -> ClaimRequest {
-    ClaimRequest { worker: "worker".to_owned(), kind: None, leases_max: 1, rows_max: 100, target: Duration::from_millis(250), slots: 1, ttl: TTL }
+    ClaimRequest {
+        worker: "worker".to_owned(),
+        kind: None,
+        apps_except: Vec::new(),
+        leases_max: 1,
+        rows_max: 100,
+        target: Duration::from_millis(250),
+        slots: 1,
+        ttl: TTL,
+    }
 }
 
 pub fn by(worker: &str) -> ClaimRequest {
@@ -87,7 +111,7 @@ pub fn retry(row: &LeasedRow, after: Duration) -> RowResult {
 }
 
 pub fn result(row: &LeasedRow, verdict: Verdict) -> RowResult {
-    RowResult { row_no: row.row_no, attempt: row.attempt, fuel: 10, log: None, verdict }
+    RowResult { row_no: row.row_no, attempt: row.attempt, fuel: 10, input_bytes: u32::try_from(row.input.len()).unwrap(), log: None, verdict }
 }
 
 /// A success with pieces for output files.

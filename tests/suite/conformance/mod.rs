@@ -21,6 +21,7 @@ mod hold;
 mod keeping;
 mod leases;
 mod policies;
+mod quotas;
 mod record;
 mod results;
 mod retries;
@@ -34,6 +35,8 @@ mod terms;
 mod texts;
 mod ticker;
 mod ticks;
+mod usage;
+mod versions;
 mod workers;
 
 mod postgres;
@@ -44,16 +47,31 @@ macro_rules! conformance {
     ($harness:ty) => {
         $crate::conformance::tests_of! { $harness;
             apps {
+                grants_change_from_what_they_were_and_come_with_work
                 an_app_comes_back_as_it_was_registered
                 an_app_at_its_limit_gets_no_lease
                 what_an_app_at_its_limit_cannot_take_is_not_due
+                an_app_that_a_worker_leaves_out_gets_no_lease
                 batches_of_a_higher_priority_come_first
                 work_is_shared_by_weight
                 an_app_that_was_idle_does_not_wait_for_another
                 an_app_that_was_idle_saves_up_little
                 slow_queries_and_batches_are_claimed_apart
-                a_new_code_is_a_new_version
                 workers_are_seen_with_what_they_run
+            }
+            versions {
+                a_new_code_is_a_new_version
+                a_version_serves_when_it_is_active_and_no_other
+                a_rollback_goes_back_through_what_was_active
+                a_version_that_was_removed_is_gone_and_its_number_with_it
+                a_version_in_use_is_not_removed
+                nothing_is_submitted_with_a_version_that_was_removed
+                code_goes_with_the_last_version_that_has_it
+                a_removal_that_died_is_taken_over_by_the_next
+                an_app_keeps_no_more_versions_and_code_than_it_may
+                a_version_of_the_other_kind_is_not_put_under_a_schedule
+                versions_are_listed_with_the_batches_that_use_them
+                a_note_may_be_any_text
             }
             submit {
                 a_batch_comes_back_as_it_was_submitted
@@ -91,6 +109,20 @@ macro_rules! conformance {
                 another_file_that_begins_with_a_row_takes_its_place
                 a_discarded_batch_is_gone_with_its_files
                 the_name_of_a_file_may_be_any_text
+            }
+            quotas {
+                a_batch_has_no_more_rows_than_its_app_may_have
+                an_input_is_no_larger_than_its_app_may_have
+                an_app_has_no_more_rows_without_an_outcome_than_it_may_have
+                what_was_submitted_before_brings_no_more_rows
+                rows_that_come_in_at_the_same_moment_are_no_more_than_may_be
+                logs_beyond_those_of_a_batch_are_dropped_and_counted
+                output_files_become_no_larger_than_those_of_a_batch_may
+                a_batch_that_runs_for_too_long_is_aborted
+            }
+            usage {
+                usage_is_the_sum_of_the_outcomes_also_after_retries_and_takeovers
+                usage_is_told_apart_by_hour_operation_and_version
             }
             claim {
                 a_claim_takes_the_next_rows_in_order
@@ -376,7 +408,7 @@ macro_rules! conformance {
                 what_a_tick_did_is_there_after_a_crash
             }
             ticker {
-                what_is_due_is_submitted_with_the_newest_processor
+                what_is_due_is_submitted_with_the_active_processor
                 missed_ticks_are_skipped_submitted_once_or_each
                 of_more_missed_ticks_than_a_hundred_the_last_are_submitted
                 a_tick_without_a_processor_says_so_and_the_next_is_submitted

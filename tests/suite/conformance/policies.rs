@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rowmill::model::{BatchId, ClaimRequest, FailureLimit, Lease, NewBatch, PartialTerms, Policy, ProcessorKind, Rate};
 
-use super::build::{MILLISECOND, SECOND, batch, request, retry, rows, success};
+use super::build::{MILLISECOND, SECOND, batch, request, retry, rows, success, version};
 use super::kit::{Kit, is_invalid};
 
 async fn submit(kit: &Kit, op: &str, count: u32) -> BatchId {
@@ -88,7 +88,7 @@ pub async fn a_policy_that_cannot_be_is_refused(kit: Kit) {
 }
 
 pub async fn the_terms_of_an_operation_go_before_those_of_its_app(kit: Kit) {
-    kit.store.put_processor("bank", "post", ProcessorKind::Batch, "one").await.unwrap();
+    kit.store.put_processor(&version("bank", "post", ProcessorKind::Batch, "one")).await.unwrap();
     let terms = async |op: &str| kit.store.find_op("bank", op).await.unwrap().map(|(_, terms)| terms);
     assert_eq!(terms("Post").await, Some(PartialTerms::default()));
     let of_app = PartialTerms { attempts_max: Some(7), priority: Some(1), ..PartialTerms::default() };

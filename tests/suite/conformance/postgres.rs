@@ -9,13 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use rowmill::model::{BatchId, Clock, JsonText, NewBatch, NewSchedule, Pooler, ScheduleKey};
-use rowmill::store::{PgSettings, PgStore, SchemaState, Store, StoreError, StoreEvent};
+use rowmill::model::{App, AppQuota, BatchId, Clock, JsonText, NewBatch, NewSchedule, Pooler, ScheduleKey};
+use rowmill::store::{OverQuota, PgConnection, PgSettings, PgStore, SchemaState, Store, StoreError, StoreEvent};
 use rowmill_tests::servers::{Database, PgBouncer, shared_postgres};
+use sqlx::Connection;
 
 use super::build::{batch, json_of, retry, row_with, rows, success};
 use super::conformance;
 use super::kit::Harness;
+use super::quotas;
 use super::scheduled::{schedule, submit};
 
 /// A database of its own.
@@ -84,6 +86,38 @@ mod pooled {
     use super::{PooledHarness, conformance};
 
     conformance!(PooledHarness);
+}
+
+#[tokio::test]
+async fn apps_hold_no_more_than_the_operator_says() {
+    let database = migrated();
+    let store = PgStore::connect(&settings(&database.url(), Pooler::None)).await.unwrap();
+    store.put_app(&quotas::given_before()).await.unwrap();
+    quotas::bounded(&store.with_bounds(quotas::bounds())).await;
+}
+
+/// Far from the limit submissions wait for nobody, also when one of them is part of a long transaction; near it they wait for its end.
+#[tokio::test]
+async fn a_submission_that_is_under_way_counts_when_it_commits() {
+    let database = migrated();
+    let store = Arc::new(PgStore::connect(&settings(&database.url(), Pooler::None)).await.unwrap());
+    let quota = |queued_rows| App { quota: AppQuota { queued_rows: Some(queued_rows), ..AppQuota::default() }, ..App::named("bank") };
+    let mut connection = PgConnection::connect(&database.url()).await.unwrap();
+    store.put_app(&quota(1_000_000)).await.unwrap();
+    let mut transaction = connection.begin().await.unwrap();
+    store.submit_batch_in(&mut transaction, batch(), rows(3)).await.unwrap();
+    tokio::time::timeout(Duration::from_secs(20), store.submit_batch(batch(), rows(2))).await.unwrap().unwrap();
+    store.put_app(&quota(6)).await.unwrap();
+    let near = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.submit_batch(batch(), rows(2)).await }
+    });
+    let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    while sqlx::query_scalar::<_, i64>(waits).fetch_one(&mut *transaction).await.unwrap() == 0 {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    transaction.commit().await.unwrap();
+    assert!(matches!(near.await.unwrap(), Err(StoreError::OverQuota(OverQuota::QueuedRows { rows: 7, limit: 6, .. }))));
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rowmill::model::{ClaimRequest, Lease, NewBatch, ProcessorKind, RowResult};
 
-use super::build::{batch, request, rows, success};
+use super::build::{batch, request, rows, success, version as new_version};
 use super::kit::Kit;
 
 /// A worker with ten slots that wants leases of 250 ms.
@@ -98,7 +98,7 @@ pub async fn a_record_of_nothing_says_nothing_about_speed(kit: Kit) {
 
 /// Registers the processor, and runs a batch at this speed.
 async fn run_batch(kit: &Kit, digest: &str, per_row: Duration) -> u32 {
-    let version = kit.store.put_processor("bank", "post", ProcessorKind::Batch, digest).await.unwrap().version;
+    let version = kit.store.put_processor(&new_version("bank", "post", ProcessorKind::Batch, digest)).await.unwrap().version;
     let before = NewBatch { processor_version: version, ..batch() };
     kit.store.submit_batch(before, rows(10)).await.unwrap();
     for lease in kit.claim(&ten_slots()).await {
@@ -133,6 +133,6 @@ pub async fn a_batch_begins_with_the_speed_of_the_one_before(kit: Kit) {
 
 pub async fn the_speed_of_another_version_says_nothing(kit: Kit) {
     run_batch(&kit, "quick", Duration::from_micros(20)).await;
-    let other = kit.store.put_processor("bank", "post", ProcessorKind::Batch, "slow").await.unwrap().version;
+    let other = kit.store.put_processor(&new_version("bank", "post", ProcessorKind::Batch, "slow")).await.unwrap().version;
     assert_eq!(next_sizes(&kit, other, 80).await[0], 8, "spread over all slots");
 }

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use rowmill::model::{BatchId, ClaimRequest, Clock, ProcessorKind};
+use rowmill::model::{BatchId, ClaimRequest, Clock, ProcessorKind, SystemClock};
 use rowmill::store::{SqliteStore, Store, StoreError, StoreEvent};
 
 use super::build::{TTL, failure, request, retry, rows, success};
 use super::conformance;
 use super::kit::{Harness, Kit, is_lost};
+use super::quotas;
 use super::scheduled::{schedule, submit};
 
 /// A file in a directory of its own.
@@ -30,6 +31,14 @@ impl Harness for SqliteHarness {
 }
 
 conformance!(SqliteHarness);
+
+#[tokio::test]
+async fn apps_hold_no_more_than_the_operator_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SqliteStore::open(&directory.path().join("store.db"), Arc::new(SystemClock)).await.unwrap();
+    store.put_app(&quotas::given_before()).await.unwrap();
+    quotas::bounded(&store.with_bounds(quotas::bounds())).await;
+}
 
 #[tokio::test]
 async fn a_store_that_is_open_cannot_be_opened_by_another() {

@@ -8,7 +8,7 @@ use rowmill::schedule::{Ticker, batch_id};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::build::rows;
+use super::build::{rows, version};
 use super::kit::{Kit, START};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -36,7 +36,7 @@ fn minute(number: u32) -> Timestamp {
 
 impl Kit {
     async fn deploy(&self, digest: &str) {
-        self.store.put_processor("bank", "post", ProcessorKind::Batch, digest).await.unwrap();
+        self.store.put_processor(&version("bank", "post", ProcessorKind::Batch, digest)).await.unwrap();
     }
 
     async fn put_minutes(&self, name: &str, missed: Missed) -> Schedule {
@@ -73,7 +73,7 @@ impl Kit {
     }
 }
 
-pub async fn what_is_due_is_submitted_with_the_newest_processor(kit: Kit) {
+pub async fn what_is_due_is_submitted_with_the_active_processor(kit: Kit) {
     kit.deploy("one").await;
     kit.put_minutes("a", Missed::Skip).await;
     kit.run_due().await;
@@ -122,8 +122,8 @@ pub async fn of_more_missed_ticks_than_a_hundred_the_last_are_submitted(kit: Kit
 }
 
 pub async fn a_tick_without_a_processor_says_so_and_the_next_is_submitted(kit: Kit) {
+    kit.store.put_processor(&version("bank", "post", ProcessorKind::SlowQuery, "query")).await.unwrap();
     let schedule = kit.put_minutes("a", Missed::All).await;
-    kit.store.put_processor("bank", "post", ProcessorKind::SlowQuery, "query").await.unwrap();
     let other = NewSchedule { op: "nothing".to_owned(), ..each_minute("b", Missed::All) };
     kit.store.put_schedule(&other, &rows(1)).await.unwrap();
     kit.go_to(0, 0);
@@ -131,7 +131,7 @@ pub async fn a_tick_without_a_processor_says_so_and_the_next_is_submitted(kit: K
     let said = kit.now_is("a").await;
     assert!(said.error.as_ref().is_some_and(|error| error.contains("is of the kind slow_query, and this needs batch")), "{said:?}");
     let nothing = kit.now_is("b").await;
-    assert!(nothing.error.as_ref().is_some_and(|error| error.contains("has no processor for the operation \"nothing\"")), "{nothing:?}");
+    assert!(nothing.error.as_ref().is_some_and(|error| error.contains("has no processor that serves the operation \"nothing\"")), "{nothing:?}");
     assert_eq!((said.last_at, said.last_batch, said.next_at), (Some(minute(0)), None, minute(1)));
     kit.deploy("batch").await;
     kit.go_to(1, 0);

@@ -206,7 +206,16 @@ async fn an_app_sees_its_own_batches_only(site: Site) {
     assert_eq!(refused!(shop.batch_abort(id, None).await, JobError::NoBatch { .. }), no_batch);
     assert_eq!(refused!(shop.slow_query_done(id).await, JobError::NoBatch { .. }), no_batch);
     assert_eq!(refused!(shop.slow_query_abort(id, None).await, JobError::NoBatch { .. }), no_batch);
-    let lease = ClaimRequest { worker: "seen".to_owned(), kind: None, leases_max: 1, rows_max: 1, target: super::SOON, slots: 1, ttl: super::SOON };
+    let lease = ClaimRequest {
+        worker: "seen".to_owned(),
+        kind: None,
+        apps_except: Vec::new(),
+        leases_max: 1,
+        rows_max: 1,
+        target: super::SOON,
+        slots: 1,
+        ttl: super::SOON,
+    };
     site.store.beat_worker(&super::worker_info("seen")).await.unwrap();
     assert_eq!(site.store.claim_leases(&lease).await.unwrap().len(), 1);
     assert_eq!(bank.list_workers().await.unwrap()[0].runs.len(), 1);
@@ -229,7 +238,7 @@ async fn what_cannot_be_submitted_is_refused_with_a_sentence(site: Site) {
     let jobs = &site.jobs;
     let request = || BatchRequest::new("bank", "validate");
     let said = refused!(jobs.batch_submit(BatchRequest::new("bank", "Nope").with_rows(vec![transaction(1)])).await, JobError::NoProcessor { .. });
-    assert_eq!(said, "app \"bank\" has no processor for the operation \"nope\": register one first (rowmill deploy)");
+    assert_eq!(said, "app \"bank\" has no processor that serves the operation \"nope\": deploy one and activate it (rowmill deploy --activate)");
     refused!(jobs.batch_submit(BatchRequest::new("ban", "kvalidate").with_rows(vec![transaction(1)])).await, JobError::NoProcessor { .. });
     let said = refused!(jobs.batch_submit(BatchRequest::new("bank", "statement").with_rows(vec![transaction(1)])).await, JobError::OtherKind { .. });
     assert!(said.contains("is of the kind slow_query, and this needs batch"), "{said}");
@@ -246,8 +255,16 @@ async fn what_cannot_be_submitted_is_refused_with_a_sentence(site: Site) {
     assert_eq!(said, "this is no processor that can be used");
     refused!(jobs.register_batch_processor("bank", "statement", crate::support::guests::read("account-statement")).await, JobError::OtherKind { .. });
     // Nothing of all this is there.
-    let everything =
-        ClaimRequest { worker: "nobody".to_owned(), kind: None, leases_max: 100, rows_max: 100, target: super::SOON, slots: 100, ttl: super::SOON };
+    let everything = ClaimRequest {
+        worker: "nobody".to_owned(),
+        kind: None,
+        apps_except: Vec::new(),
+        leases_max: 100,
+        rows_max: 100,
+        target: super::SOON,
+        slots: 100,
+        ttl: super::SOON,
+    };
     assert_eq!(jobs.store().claim_leases(&everything).await.unwrap(), []);
     assert_eq!(jobs.store().list_processors(Some("bank")).await.unwrap().len(), 4);
 }

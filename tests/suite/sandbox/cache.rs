@@ -4,7 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use rowmill::sandbox::Sandbox;
+use rowmill::sandbox::{Sandbox, SandboxSettings};
 use tempfile::TempDir;
 
 use crate::support::guests;
@@ -44,9 +44,10 @@ fn a_cache_that_is_made_is_for_its_user_only() {
     assert!(Sandbox::new(2, &file).is_err());
 }
 
-/// The one file of compiled code in a cache.
+/// The one file of compiled code in a cache, in which nothing else is but the key.
 fn compiled(cache: &Path) -> PathBuf {
-    let files: Vec<_> = fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<_> = fs::read_dir(cache).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|file| file.file_name().is_none_or(|name| name != "key"));
     assert_eq!(files.len(), 1, "{files:?}");
     files[0].clone()
 }
@@ -82,7 +83,7 @@ async fn compiled_code_is_used_again_and_damaged_code_is_compiled_again_and_not_
 fn a_cache_that_cannot_be_written_costs_time_and_nothing_else() {
     let cache = TempDir::new().unwrap();
     let sandbox = Sandbox::new(2, cache.path()).unwrap();
-    fs::remove_dir(cache.path()).unwrap();
+    fs::remove_dir_all(cache.path()).unwrap();
     assert!(sandbox.load(&Wat::batch().module()).is_ok());
     assert!(!cache.path().exists());
 }
@@ -100,4 +101,62 @@ fn many_threads_that_load_the_same_file_at_once_all_get_it() {
     let good = fs::read(compiled(cache.path())).unwrap();
     assert!(good.len() > 100_000);
     Sandbox::new(2, cache.path()).unwrap().load(&module).unwrap();
+}
+
+fn keyed(cache: &TempDir, key: &str) -> Sandbox {
+    Sandbox::open(SandboxSettings { key: Some(key.as_bytes().to_vec()), ..SandboxSettings::new(2, cache.path()) }).unwrap()
+}
+
+/// Each of these is a file with a valid seal: for another upload, by another installation, for another engine.
+#[tokio::test]
+async fn comp_3_compiled_code_of_others_is_compiled_again_and_not_run() {
+    let cache = TempDir::new().unwrap();
+    let module =
+        |answered: &str| Wat::batch().body("process-row", &answer(2_000, 2)).fields(&format!("(data (i32.const 2000) \"{answered}\")")).module();
+    let (ours, other) = (module("42"), module("13"));
+    let sandbox = keyed(&cache, "key");
+    let digest = sandbox.load(&ours).unwrap().digest;
+    let file = compiled(cache.path());
+    let good = fs::read(&file).unwrap();
+    let elsewhere = TempDir::new().unwrap();
+    keyed(&elsewhere, "key").load(&other).unwrap();
+    let of_another_upload = fs::read(compiled(elsewhere.path())).unwrap();
+    let elsewhere = TempDir::new().unwrap();
+    keyed(&elsewhere, "another").load(&ours).unwrap();
+    let of_another_key = fs::read(compiled(elsewhere.path())).unwrap();
+    let elsewhere = TempDir::new().unwrap();
+    Sandbox::new(2, elsewhere.path()).unwrap().load(&ours).unwrap();
+    let of_its_own_key = fs::read(compiled(elsewhere.path())).unwrap();
+    for planted in [of_another_upload, of_another_key, of_its_own_key] {
+        fs::write(&file, &planted).unwrap();
+        assert!(sandbox.load_compiled(&digest).is_none(), "it was run");
+        assert!(sandbox.load_sealed(&digest, &planted).is_none(), "it was run");
+        assert_eq!(sandbox.sealed(&digest), None, "it was given to others");
+        assert_eq!(output(&run_one(&sandbox.load(&ours).unwrap(), limits(), "{}").await), "42");
+        assert!(fs::read(&file).unwrap() == good);
+    }
+    // The name says for which engine it is, and the seal does, too.
+    assert!(file.file_name().unwrap().to_str().unwrap().contains(&sandbox.engine_hash()[..16]));
+}
+
+#[tokio::test]
+async fn what_a_process_sealed_another_with_the_same_key_runs() {
+    let (here, there) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let module = Wat::batch().module();
+    let (one, two) = (keyed(&here, "key"), keyed(&there, "key"));
+    let digest = one.load(&module).unwrap().digest;
+    let sealed = one.sealed(&digest).unwrap();
+    assert!(two.load_compiled(&digest).is_none());
+    let processor = two.load_sealed(&digest, &sealed).unwrap().unwrap();
+    assert_eq!(output(&run_one(&processor, limits(), "{}").await), "{}");
+    assert!(two.load_compiled(&digest).is_some(), "it is in its cache now");
+    assert_eq!(keyed(&here, "another").sealed(&digest), None);
+    for no_digest in ["", "../../etc/passwd", &digest[1..], &digest.to_uppercase()] {
+        assert!(two.load_sealed(no_digest, &sealed).is_none() && two.load_compiled(no_digest).is_none());
+    }
+    // With a key of its own a process has nothing for others.
+    let alone = TempDir::new().unwrap();
+    let alone = Sandbox::new(2, alone.path()).unwrap();
+    alone.load(&module).unwrap();
+    assert!(alone.sealed(&digest).is_none() && !alone.shares_code());
 }

@@ -42,7 +42,7 @@ fn a_truncated_file_is_refused_wherever_it_ends() {
             assert!(sandbox.load(&whole[..end]).is_err(), "the first {end} of {} bytes", whole.len());
         }
     }
-    assert_snapshot!(refused(&Wat::batch().component()[..500]), @"this WebAssembly file is not valid, or needs a feature that is not offered: failed to parse WebAssembly module: unexpected end-of-file (at offset 0xb)");
+    assert_snapshot!(refused(&Wat::batch().component()[..500]), @"this WebAssembly file is not valid, or needs a feature that is not offered: unexpected end-of-file (at offset 0xb)");
 }
 
 #[test]
@@ -70,7 +70,7 @@ fn imports_that_nobody_is_given_are_named() {
         .world("import acme:bank/ledger@1.0.0; import wasi:http/outgoing-handler@0.2.0;")
         .import("acme:bank/ledger@1.0.0", "post", "post", "")
         .import("wasi:http/outgoing-handler@0.2.0", "handle", "handle", "");
-    assert_snapshot!(refused(&guest.module()), @"this component imports what no processor is given: acme:bank/ledger@1.0.0, wasi:http/outgoing-handler@0.2.0");
+    assert_snapshot!(refused(&guest.module()), @"this component imports what no processor is given: acme:bank/ledger@1.0.0");
 }
 
 #[test]

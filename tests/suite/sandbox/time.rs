@@ -13,7 +13,7 @@ use crate::support::wat::{FREE, Wat, answer};
 
 /// The fuel is no limit in these tests.
 fn by_time(timeout: Duration) -> Limits {
-    Limits { fuel: u64::MAX / 100, timeout, ..limits() }
+    Limits { fuel: u64::MAX / 100, timeout, query_timeout: timeout, ..limits() }
 }
 
 /// Guests that make the host work, for ever and for next to no fuel: the time between two looks of the sandbox must not hang on the guest's own instructions.

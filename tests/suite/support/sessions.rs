@@ -1,5 +1,6 @@
 //! Rows through the sandbox, as the worker does it, without a store.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rowmill::model::{
@@ -22,7 +23,7 @@ pub fn processor(wasm: &[u8]) -> Processor {
 }
 
 pub fn limits() -> Limits {
-    Limits { timeout: NO_DEADLINE, ..Limits::default() }
+    Limits { timeout: NO_DEADLINE, query_timeout: NO_DEADLINE, ..Limits::default() }
 }
 
 pub fn batch(kind: ProcessorKind, op: &str, context: &str) -> Batch {
@@ -52,7 +53,7 @@ pub fn batch(kind: ProcessorKind, op: &str, context: &str) -> Batch {
 }
 
 pub fn spec(batch: Batch, limits: Limits) -> SessionSpec {
-    SessionSpec { batch, limits, cancel: CancellationToken::new(), progress: None }
+    SessionSpec { batch, limits, cancel: CancellationToken::new(), progress: None, capabilities: Arc::default() }
 }
 
 /// A session of a batch with the context `{}`.

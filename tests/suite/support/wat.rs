@@ -187,7 +187,12 @@ impl Wat {
 }
 
 /// Adds an instance of another core module to a component. Nothing calls it, but it is there, with its memories.
-pub fn with_another_module(mut component: Vec<u8>, module: &str) -> Vec<u8> {
+pub fn with_another_module(component: Vec<u8>, module: &str) -> Vec<u8> {
+    with_core_module(component, &wat::parse_str(module).unwrap())
+}
+
+/// The same with a module's bytes.
+pub fn with_core_module(mut component: Vec<u8>, module: &[u8]) -> Vec<u8> {
     const CORE_MODULE: u8 = 1;
     const CORE_INSTANCE: u8 = 2;
     let mut modules = 0;
@@ -197,7 +202,6 @@ pub fn with_another_module(mut component: Vec<u8>, module: &str) -> Vec<u8> {
         modules += u8::from(component[at] == CORE_MODULE);
         at += 1 + length_bytes + length;
     }
-    let module = wat::parse_str(module).unwrap();
     component.push(CORE_MODULE);
     write_leb(&mut component, module.len());
     component.extend(module);
@@ -211,7 +215,7 @@ fn read_leb(bytes: &[u8]) -> (usize, usize) {
     (bytes[..count].iter().rev().fold(0, |value, byte| value << 7 | usize::from(byte & 0x7f)), count)
 }
 
-fn write_leb(bytes: &mut Vec<u8>, mut value: usize) {
+pub fn write_leb(bytes: &mut Vec<u8>, mut value: usize) {
     while value >= 0x80 {
         bytes.push(u8::try_from(value & 0x7f).unwrap() | 0x80);
         value >>= 7;

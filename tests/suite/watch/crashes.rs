@@ -102,7 +102,7 @@ fn a_large_file_that_was_taken_in_half_is_gone_on_with() {
 #[test]
 fn a_file_that_was_taken_in_half_follows_its_new_type() {
     let site = Site::new(Installation::shared(), "50ms");
-    site.site.said(&["deploy", "other", "validate", guests::path("bank-transactions").to_str().unwrap()]);
+    site.site.said(&["deploy", "other", "validate", guests::path("bank-transactions").to_str().unwrap(), "--activate"]);
     let rows = 150_000;
     site.put("t-large.csv", transactions(1, rows));
     let watching = site.start();

@@ -8,8 +8,10 @@ use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
 use crate::cli::feed::{FormatArg, InputFile, open_file};
+use crate::cli::grants::GrantOptions;
 use crate::config::{parse_memory, parse_timeout};
-use crate::model::{JsonText, Limits, ProcessorKind};
+use crate::grants::GrantSettings;
+use crate::model::{Grants, JsonText, Limits, ProcessorKind};
 use crate::worker::WorkerSettings;
 
 /// Run a file, or one query, through a processor on this machine.
@@ -50,6 +52,11 @@ pub struct RunArgs {
     /// Memory of one instance.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_memory)]
     pub memory: u64,
+    /// A directory with a file for each secret that --secret names.
+    #[arg(long, value_name = "DIR")]
+    pub secrets_directory: Option<PathBuf>,
+    #[command(flatten)]
+    pub grants: GrantOptions,
     /// How often a row is tried when its processor asks for a retry.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]
     pub attempts: u32,
@@ -69,12 +76,21 @@ pub(super) enum Source {
 
 impl RunArgs {
     fn limits(&self) -> Limits {
-        Limits { fuel: self.fuel, timeout: self.timeout, memory_bytes: self.memory, ..Limits::default() }
+        Limits { fuel: self.fuel, timeout: self.timeout, query_timeout: self.timeout, memory_bytes: self.memory, ..Limits::default() }
     }
 
     pub(super) fn settings(&self) -> WorkerSettings {
         let local = WorkerSettings::local();
-        WorkerSettings { slots: self.workers.unwrap_or(local.slots), limits: self.limits(), ..local }
+        let grants = GrantSettings { secrets_directory: self.secrets_directory.clone(), ..GrantSettings::default() };
+        WorkerSettings { slots: self.workers.unwrap_or(local.slots), limits: self.limits(), grants, ..local }
+    }
+
+    /// What the processor may reach beyond its rows.
+    pub(super) fn grants(&self) -> anyhow::Result<Grants> {
+        let mut grants = Grants::default();
+        self.grants.add_to(&mut grants)?;
+        grants.check().map_err(anyhow::Error::msg)?;
+        Ok(grants)
     }
 
     pub(super) fn context(&self) -> anyhow::Result<JsonText> {

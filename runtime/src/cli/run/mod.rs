@@ -20,7 +20,7 @@ use crate::blobs::Blobs;
 use crate::export::{Summary, export_batch};
 use crate::model::{Batch, BatchStatus, BatchStep, ProcessorKind, SystemClock, without_controls};
 use crate::registry::Registry;
-use crate::sandbox::{Processor, Sandbox};
+use crate::sandbox::{CompilerSettings, Processor, Sandbox, SandboxSettings};
 use crate::status::StatusBoard;
 use crate::store::{SqliteStore, Store};
 use crate::worker::{Worker, WorkerSettings};
@@ -48,6 +48,8 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
     let settings = args.settings();
     let sandbox = make_sandbox(&settings)?;
     let processor = load_processor(args, &sandbox)?;
+    let grants = args.grants()?;
+    processor.check_grants(APP, &grants).context("rowmill run grants with the same options as rowmill apps grant")?;
     let directory = RunDirectory::new(args.out_directory());
     let opened = if args.resume { directory.resume(&processor.digest)? } else { directory.check_free()? };
     let manifest = match opened {
@@ -68,6 +70,9 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
             }
         },
     };
+    let before = store.read_app(APP).await?.map(|app| app.grants).unwrap_or_default();
+    // Nobody else has this store.
+    store.set_grants(APP, &before, &grants).await?;
     let blobs = Blobs::local(&directory.objects())?;
     let registry = Registry::new(sandbox, blobs.clone());
     registry.add(processor);
@@ -88,7 +93,8 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
 }
 
 fn make_sandbox(settings: &WorkerSettings) -> anyhow::Result<Sandbox> {
-    Ok(Sandbox::new(settings.instances_max(), &cache_directory()?)?)
+    let settings = SandboxSettings::new(settings.instances_max(), cache_directory()?);
+    Ok(Sandbox::open(SandboxSettings { compiler: CompilerSettings::this_program(), ..settings })?)
 }
 
 fn load_processor(args: &RunArgs, sandbox: &Sandbox) -> anyhow::Result<Processor> {

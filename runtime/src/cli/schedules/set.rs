@@ -13,7 +13,7 @@ use crate::model::{JsonText, Missed, NewRow, Overlap, SCHEDULE_BYTES_MAX, SCHEDU
 
 /// Register a schedule, or replace the one of this name; it stays paused when it is.
 ///
-/// The rows of a batch (--input), or the input of a slow query (--query), are stored with it, and submitted at each tick with the processor that is the newest then.
+/// The rows of a batch (--input), or the input of a slow query (--query), are stored with it, and submitted at each tick with the processor that is active then.
 ///
 /// The cron line has 5 fields (minute, hour, day of month, month, day of week), or 6 with the second before them; or it is @hourly, @daily, @weekly, @monthly or @yearly.
 /// Where clocks are changed, a time of day comes once, also when the clock shows it never or twice; what comes every so often (* and /) goes on in real time.
@@ -95,7 +95,11 @@ pub(super) async fn set(jobs: &JobManager, args: &SchedulesSet) -> anyhow::Resul
     };
     let schedule = jobs.put_schedule(ScheduleRequest { missed, overlap, ..request.in_zone(&args.zone) }).await?;
     if jobs.store().find_op(&schedule.app, &schedule.op).await?.is_none() {
-        say!("app {} has no processor for {} yet: ticks cannot be submitted until one is deployed (rowmill deploy)", schedule.app, schedule.op);
+        say!(
+            "app {} has no processor that serves {} yet: ticks cannot be submitted until one is deployed and activated (rowmill deploy --activate)",
+            schedule.app,
+            schedule.op
+        );
     }
     Ok(schedule)
 }

@@ -9,6 +9,7 @@ use super::apps::decoded;
 use super::connect::PgStore;
 use super::leases::LeasedColumns;
 use super::read::BatchRow;
+use super::text::encode;
 use super::{micros, millis};
 use crate::model::{ClaimRequest, ClaimedWork, Lease, LeaseKey, ProcessorKind};
 use crate::store::StoreError;
@@ -19,7 +20,7 @@ use crate::store::rules::CREDIT;
 const BYTES_WITH_CLAIM: i64 = 64 << 10;
 
 pub(super) async fn claim_leases(store: &PgStore, request: &ClaimRequest) -> Result<Vec<Lease>, StoreError> {
-    let claim = "SELECT lease_id, token, batch_id, row_count AS leased, crashes FROM rowmill.claim_leases($1, $2, $3, $4, $5, $6, $7, $8, $9)";
+    let claim = "SELECT lease_id, token, batch_id, row_count AS leased, crashes FROM rowmill.claim_leases($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
     let mut db = store.unit().await?;
     let claimed: Vec<LeaseRow> = bind(sqlx::query_as(claim), store, request).fetch_all(&mut *db).await.map_err(failed("lease rows"))?;
     db.done().await?;
@@ -31,7 +32,7 @@ pub(super) async fn claim_work(store: &PgStore, request: &ClaimRequest) -> Resul
     let claim = "SELECT c.*, NULL AS abort_reason, NULL AS mark_error, NULL::bigint AS finished_at,
             '{}'::text[] AS file_names, '{}'::text[] AS file_objects, '{}'::bigint[] AS file_sizes,
             NULL::bigint AS files_pruned_at, NULL::bigint AS inputs_pruned_at, NULL::bigint AS outcomes_pruned_at
-         FROM rowmill.claim_work($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) c";
+         FROM rowmill.claim_work($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, $10) c";
     let mut db = store.unit().await?;
     let claimed: Vec<WorkRow> =
         bind(sqlx::query_as(claim), store, request).bind(BYTES_WITH_CLAIM).fetch_all(&mut *db).await.map_err(failed("lease rows"))?;
@@ -51,6 +52,7 @@ fn bind<'q, O>(claim: QueryAs<'q, Postgres, O, PgArguments>, store: &PgStore, re
         .bind(request.kind.map(ProcessorKind::as_str))
         .bind(micros(CREDIT))
         .bind(store.now())
+        .bind(request.apps_except.iter().map(|app| encode(app).into_owned()).collect::<Vec<_>>())
 }
 
 #[derive(sqlx::FromRow)]
@@ -90,7 +92,7 @@ impl WorkRow {
     fn work(self) -> Result<ClaimedWork, StoreError> {
         let lease = self.lease.lease();
         let whole = !self.batch.context.is_empty();
-        let batch = whole.then(|| Ok((self.batch.batch(lease.batch)?, Some(decoded(app_of(self.app)?))))).transpose()?;
+        let batch = whole.then(|| Ok::<_, StoreError>((self.batch.batch(lease.batch)?, Some(decoded(app_of(self.app)?))))).transpose()?;
         Ok(ClaimedWork { lease, batch, rows: self.with_rows.then(|| self.rows.rows()) })
     }
 }

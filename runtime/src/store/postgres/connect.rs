@@ -13,7 +13,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::listen;
 use super::schema::{self, SchemaState};
-use crate::model::{Clock, Pooler};
+use crate::model::{AppBounds, Clock, Pooler};
 use crate::store::StoreError;
 use crate::store::columns::failed;
 use crate::store::events::Events;
@@ -72,6 +72,7 @@ pub struct PgStore {
     pooler: Pooler,
     pub(super) events: Events,
     pub(super) clock: Option<Arc<dyn Clock>>,
+    pub(super) bounds: AppBounds,
     listening: Option<tokio::task::AbortHandle>,
 }
 
@@ -94,6 +95,7 @@ impl PgStore {
             pooler: settings.pooler,
             events: Events::new(),
             clock: None,
+            bounds: AppBounds::open(),
             listening: None,
         };
         let state = schema::read_state(&mut *store.unit().await?).await?;

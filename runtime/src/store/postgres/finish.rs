@@ -57,6 +57,28 @@ pub(super) async fn abort_overdue(store: &PgStore) -> Result<Overdue, StoreError
     .fetch_all(&mut *db)
     .await
     .map_err(failed("abort batches whose deadline has passed"))?;
+    // What runs has a lease, and of these there are no more than slots.
+    let too_long: Vec<(Uuid,)> = sqlx::query_as(
+        "WITH due AS (
+            SELECT b.batch_key, d.ran, d.most FROM (SELECT DISTINCT l.batch_key, l.app FROM rowmill.leases l) l
+            JOIN rowmill.batches b USING (batch_key) LEFT JOIN rowmill.apps a ON a.app = l.app
+            CROSS JOIN LATERAL (SELECT coalesce($1, rowmill.now_ms()) - b.started_at AS ran,
+                least(coalesce((a.quota::json ->> 'batch_time_ms')::bigint, $3), $4) AS most) d
+            WHERE b.step = 'rows' AND b.status = 'inprog' AND d.ran >= d.most LIMIT $2 FOR NO KEY UPDATE OF b SKIP LOCKED),
+         aborted AS (
+            UPDATE rowmill.batches b SET status = 'aborted', step = 'join', fresh = false,
+                abort_reason = 'it has run for ' || due.ran || ' ms, and batches of its app may run for ' || due.most || ' ms'
+            FROM due WHERE b.batch_key = due.batch_key RETURNING b.batch_id, b.kind)
+         SELECT batch_id, pg_notify('rowmill', 'aborted ' || batch_id), pg_notify('rowmill', 'work ' || kind) FROM aborted",
+    )
+    .persistent(store.named())
+    .bind(store.now())
+    .bind(i64::from(OVERDUE_MAX))
+    .bind(millis(store.bounds.quota.batch_time))
+    .bind(millis(store.bounds.quota_max.batch_time))
+    .fetch_all(&mut *db)
+    .await
+    .map_err(failed("abort batches that run for too long"))?;
     let next: Option<i64> = sqlx::query_scalar(
         "SELECT greatest(deadline_at - coalesce($1, rowmill.now_ms()), 0) FROM rowmill.batches WHERE deadline_at IS NOT NULL AND step = 'rows'
          ORDER BY deadline_at LIMIT 1",
@@ -67,7 +89,7 @@ pub(super) async fn abort_overdue(store: &PgStore) -> Result<Overdue, StoreError
     .await
     .map_err(failed("look for the next deadline"))?;
     db.done().await?;
-    let aborted = aborted.into_iter().map(|(id,)| id.into()).collect();
+    let aborted = aborted.into_iter().chain(too_long).map(|(id,)| id.into()).collect();
     Ok(Overdue { aborted, next: next.map(|millis| Duration::from_millis(count(millis))) })
 }
 

@@ -15,14 +15,18 @@ mod listen;
 mod log;
 mod policies;
 mod prune;
+mod quota;
 mod read;
 mod record;
+mod removals;
 mod rounds;
 mod schedules;
 mod schema;
 mod submit;
 mod text;
 mod ticks;
+mod usage;
+mod versions;
 mod workers;
 
 use std::sync::Arc;
@@ -39,10 +43,10 @@ pub use sqlx::PgConnection;
 
 use super::{Aborted, ChainStep, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FinishLease,
-    JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy,
-    ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey,
-    Timestamp, WorkerInfo, WorkerRecord,
+    App, AppBounds, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf,
+    FinishLease, FuelProfile, Grants, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile,
+    PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried,
+    RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -79,7 +83,14 @@ impl PgStore {
     /// # Errors
     /// As [`Store::submit_batch`]. An error of the database leaves the transaction as PostgreSQL does: it can only be rolled back.
     pub async fn submit_batch_in(&self, transaction: &mut PgConnection, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
-        submit::submit_batch_in(transaction, false, self.now(), batch, rows).await
+        submit::submit_batch_in(transaction, false, self.now(), &self.bounds, batch, rows).await
+    }
+
+    /// The same store, where apps may hold and be given no more than this.
+    #[must_use]
+    pub fn with_bounds(mut self, bounds: AppBounds) -> PgStore {
+        self.bounds = bounds;
+        self
     }
 
     /// The same store with a clock that tests move.
@@ -218,6 +229,10 @@ impl Store for PgStore {
         apps::put_app(self, app).await
     }
 
+    async fn set_grants(&self, app: &str, from: &Grants, to: &Grants) -> Result<bool, StoreError> {
+        apps::set_grants(self, app, from, to).await
+    }
+
     async fn read_app(&self, name: &str) -> Result<Option<App>, StoreError> {
         apps::read_app(self, name).await
     }
@@ -226,12 +241,28 @@ impl Store for PgStore {
         apps::list_apps(self).await
     }
 
-    async fn put_processor(&self, app: &str, op: &str, kind: ProcessorKind, digest: &str) -> Result<ProcessorVersion, StoreError> {
-        apps::put_processor(self, app, op, kind, digest).await
+    async fn put_processor(&self, new: &NewVersion) -> Result<ProcessorVersion, StoreError> {
+        versions::put_processor(self, new).await
+    }
+
+    async fn activate_processor(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
+        versions::activate_processor(self, app, op, version).await
+    }
+
+    async fn rollback_processor(&self, app: &str, op: &str) -> Result<ProcessorVersion, StoreError> {
+        versions::rollback_processor(self, app, op).await
+    }
+
+    async fn remove_processor(&self, app: &str, op: &str, version: u32) -> Result<Vec<String>, StoreError> {
+        removals::remove_processor(self, app, op, version).await
+    }
+
+    async fn forget_code(&self, digest: &str) -> Result<(), StoreError> {
+        removals::forget_code(self, digest).await
     }
 
     async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
-        apps::find_op(self, app, op).await
+        versions::find_op(self, app, op).await
     }
 
     async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError> {
@@ -250,8 +281,8 @@ impl Store for PgStore {
         policies::remove_policy(self, app, op).await
     }
 
-    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {
-        apps::list_processors(self, app).await
+    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<RegisteredVersion>, StoreError> {
+        versions::list_processors(self, app).await
     }
 
     async fn beat_worker(&self, worker: &WorkerInfo) -> Result<(), StoreError> {
@@ -336,6 +367,22 @@ impl Store for PgStore {
 
     async fn read_events(&self, of: &EventsOf, after: EventPosition, limit: u32) -> Result<EventPage, StoreError> {
         history::read_events(self, of, after, limit).await
+    }
+
+    async fn read_usage(&self, app: &str, op: Option<&str>, since: Timestamp, until: Timestamp, limit: u32) -> Result<Vec<UsageRecord>, StoreError> {
+        usage::read_usage(self, app, op, since, until, limit).await
+    }
+
+    async fn read_fuel(&self, app: &str) -> Result<Vec<FuelProfile>, StoreError> {
+        usage::read_fuel(self, app).await
+    }
+
+    async fn fold_usage(&self) -> Result<(), StoreError> {
+        usage::fold_usage(self).await
+    }
+
+    async fn count_dropped_logs(&self, id: BatchId) -> Result<u64, StoreError> {
+        read::count_dropped_logs(self, id).await
     }
 
     fn events(&self) -> broadcast::Receiver<StoreEvent> {

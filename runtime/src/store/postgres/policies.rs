@@ -2,7 +2,7 @@
 
 use super::connect::PgStore;
 use super::text::{decode, encode};
-use crate::model::{Policy, ProcessorKind};
+use crate::model::{Isolation, Policy, ProcessorKind};
 use crate::store::StoreError;
 use crate::store::columns::{PolicyRow, failed, partial_keep_json, partial_terms_json, policy_of, signed};
 use crate::store::rules::{check_policy, check_policy_names};
@@ -14,9 +14,9 @@ pub(super) async fn put_policy(store: &PgStore, policy: &Policy) -> Result<(), S
     check_policy(policy)?;
     let mut db = store.begin().await?;
     sqlx::query(
-        "INSERT INTO rowmill.policies AS p (app, op, paused, rate_micros, burst, terms, tokens, refilled_at, keep)
-         VALUES ($1, $2, $3, $4, $5, $6, $5 * 1000000000, CASE WHEN $4 IS NOT NULL THEN coalesce($7, rowmill.now_ms()) END, $8)
-         ON CONFLICT (app, op) DO UPDATE SET paused = excluded.paused, rate_micros = excluded.rate_micros, burst = excluded.burst, terms = excluded.terms, keep = excluded.keep,
+        "INSERT INTO rowmill.policies AS p (app, op, paused, rate_micros, burst, terms, tokens, refilled_at, keep, isolation)
+         VALUES ($1, $2, $3, $4, $5, $6, $5 * 1000000000, CASE WHEN $4 IS NOT NULL THEN coalesce($7, rowmill.now_ms()) END, $8, $9)
+         ON CONFLICT (app, op) DO UPDATE SET paused = excluded.paused, rate_micros = excluded.rate_micros, burst = excluded.burst, terms = excluded.terms, keep = excluded.keep, isolation = excluded.isolation,
             refilled_at = excluded.refilled_at, tokens = CASE WHEN p.rate_micros IS NULL OR excluded.rate_micros IS NULL THEN excluded.tokens
                 ELSE least(excluded.tokens, rowmill.tokens_now(p.rate_micros, p.burst, p.tokens, p.refilled_at, excluded.refilled_at)) END",
     )
@@ -29,6 +29,7 @@ pub(super) async fn put_policy(store: &PgStore, policy: &Policy) -> Result<(), S
     .bind(partial_terms_json(&policy.terms))
     .bind(store.now())
     .bind(partial_keep_json(&policy.keep))
+    .bind(policy.isolation.map(Isolation::as_str))
     .execute(&mut *db)
     .await
     .map_err(failed("set a policy"))?;
@@ -53,11 +54,12 @@ pub(super) async fn set_paused(store: &PgStore, app: &str, op: Option<&str>, pau
 
 pub(super) async fn list_policies(store: &PgStore) -> Result<Vec<Policy>, StoreError> {
     let mut db = store.unit().await?;
-    let found: Vec<PolicyRow> = sqlx::query_as("SELECT app, op, paused, rate_micros, burst, terms, keep FROM rowmill.policies ORDER BY app, op")
-        .persistent(store.named())
-        .fetch_all(&mut *db)
-        .await
-        .map_err(failed("list policies"))?;
+    let found: Vec<PolicyRow> =
+        sqlx::query_as("SELECT app, op, paused, rate_micros, burst, terms, keep, isolation FROM rowmill.policies ORDER BY app, op")
+            .persistent(store.named())
+            .fetch_all(&mut *db)
+            .await
+            .map_err(failed("list policies"))?;
     db.done().await?;
     found.into_iter().map(|row| policy_of(row).map(|policy| Policy { app: decode(policy.app), op: policy.op.map(decode), ..policy })).collect()
 }

@@ -193,3 +193,15 @@ pub(super) async fn read_pieces(store: &PgStore, id: BatchId, after: Option<Resu
 
 /// Lines (none where rows are in their order), rows, and their files and pieces behind each other.
 type PiecesPage = (Option<Vec<i64>>, Option<Vec<i32>>, Option<String>, Option<String>);
+
+pub(super) async fn count_dropped_logs(store: &PgStore, id: BatchId) -> Result<u64, StoreError> {
+    let mut db = store.unit().await?;
+    let found: Vec<i64> = sqlx::query_scalar("SELECT logs_dropped FROM rowmill.batches WHERE batch_id = $1")
+        .persistent(store.named())
+        .bind(id.uuid())
+        .fetch_all(&mut *db)
+        .await
+        .map_err(failed("count dropped logs"))?;
+    db.done().await?;
+    found.first().map(|dropped| count(*dropped)).ok_or(StoreError::NotFound(id))
+}

@@ -9,14 +9,18 @@ use uuid::Uuid;
 use super::connect::PgStore;
 use super::text::{FIRST_FILE, PIECE_END, decode, encode};
 use super::{bytes, micros, millis, refused};
-use crate::model::{BatchStatus, FinishLease, LeaseKey, Piece, RowResult, RowStatus, Verdict};
+use crate::model::{BatchStatus, FinishLease, LeaseKey, Meter, Piece, RowResult, RowStatus, Verdict};
 use crate::store::columns::{counts, failed, signed, small, step_of};
+use crate::store::quota::fit_logs;
 use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
 use crate::store::{FILES_PER_BATCH_MAX, Finisher, Recorded, StoreError};
 
 /// What the function returns: rows, success, failed, whether these were the last, the batch and its step then, the token to finish it, and whether it
 /// was aborted for its failures.
 type Counted = (i32, i32, i32, bool, Uuid, String, Option<i64>, bool, i32);
+
+/// How often logs are made to fit into what is left while others use that up; then they are dropped.
+const LOG_TRIES: u32 = 3;
 
 /// The arguments of `rowmill.record_results`, as columns.
 #[derive(Default)]
@@ -87,6 +91,22 @@ impl<'a> Columns<'a> {
     }
 }
 
+impl Columns<'_> {
+    /// Leaves out the logs of these results.
+    fn drop_logs(&mut self, results: &[RowResult], dropped: &[usize]) {
+        if dropped.is_empty() {
+            return;
+        }
+        let finals = results.iter().enumerate().filter(|(_, result)| matches!(result.verdict, Verdict::Final { .. }));
+        for ((at, _), log) in finals.zip(&mut self.logs) {
+            if dropped.binary_search(&at).is_ok() {
+                *log = None;
+            }
+        }
+        clear_if_none(&mut self.logs);
+    }
+}
+
 fn clear_if_none<T>(column: &mut Vec<Option<T>>) {
     if column.iter().all(Option::is_none) {
         column.clear();
@@ -117,14 +137,51 @@ pub(super) async fn record_results(
     finisher: Option<Finisher<'_>>,
 ) -> Result<Recorded, StoreError> {
     check_verdicts(results)?;
+    let mut left = u64::MAX;
+    for _ in 0..LOG_TRIES {
+        match record_with_logs(store, lease, results, took, finisher, left).await? {
+            Tried::Recorded(recorded) => return Ok(recorded),
+            // What is left becomes less when other records use it.
+            Tried::LogsTooLarge { left: found } => left = found.min(left),
+        }
+    }
+    match record_with_logs(store, lease, results, took, finisher, 0).await? {
+        Tried::Recorded(recorded) => Ok(recorded),
+        Tried::LogsTooLarge { .. } => unreachable!("no logs are recorded"),
+    }
+}
+
+enum Tried {
+    Recorded(Recorded),
+    LogsTooLarge { left: u64 },
+}
+
+/// Records with those logs that fit into so many bytes.
+async fn record_with_logs(
+    store: &PgStore,
+    lease: LeaseKey,
+    results: &[RowResult],
+    took: Duration,
+    finisher: Option<Finisher<'_>>,
+    log_bytes_left: u64,
+) -> Result<Tried, StoreError> {
     let names = file_names(results);
-    let columns = Columns::of(results, &names);
+    let mut columns = Columns::of(results, &names);
+    let logs = fit_logs(results, log_bytes_left);
+    columns.drop_logs(results, &logs.dropped);
+    let (meter, histogram) = Meter::of(results, 0);
+    let sums = [meter.fuel, meter.retries, meter.retry_fuel, meter.input_bytes, meter.output_bytes, meter.fuel_max].map(signed).to_vec();
+    let codes = (!meter.codes.is_empty()).then(|| serde_json::to_string(&meter.codes).expect("texts and numbers are always JSON"));
+    let (buckets, bucket_rows): (Vec<i32>, Vec<i64>) = histogram.0.iter().map(|(bucket, rows)| (i32::from(*bucket), signed(*rows))).unzip();
+    let (quota, most) = (&store.bounds.quota, &store.bounds.quota_max);
+    let bounds = [quota.batch_log_bytes, most.batch_log_bytes, quota.batch_file_bytes, most.batch_file_bytes].map(signed).to_vec();
     let encoded: Vec<Cow<'_, str>> = names.iter().copied().map(encode).collect();
     let piece_bytes_max = columns.pieces.iter().flatten().map(|pieces| pieces.len()).max().map_or(0, bytes);
     let mut db = store.unit().await?;
     let recorded: Result<Vec<Counted>, sqlx::Error> = sqlx::query_as(
         "SELECT rows, successes, failures, ended, batch, next_step, finisher_token, stopped, batch_round
-         FROM rowmill.record_results($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25)",
+         FROM rowmill.record_results($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, $24, $25,
+            $26, $27, $28, $29, $30, $31, $32, $33)",
     )
     .persistent(store.named())
     .bind(lease.id)
@@ -152,6 +209,14 @@ pub(super) async fn record_results(
     .bind(SMOOTHING)
     .bind(finisher.map(|finisher| finisher.worker))
     .bind(finisher.map(|finisher| millis(finisher.ttl)))
+    .bind(signed(logs.kept_bytes))
+    .bind(signed(logs.dropped.len() as u64))
+    .bind(signed(meter.file_bytes))
+    .bind(bounds)
+    .bind(sums)
+    .bind(codes)
+    .bind(buckets)
+    .bind(bucket_rows)
     .fetch_all(&mut *db)
     .await;
     match recorded {
@@ -160,7 +225,13 @@ pub(super) async fn record_results(
             let (rows, success, failures, last, batch, step, token, aborted, round) = recorded.into_iter().next().ok_or(StoreError::LeaseLost)?;
             let finish = token.map(|token| FinishLease { batch: batch.into(), step: step_of(&step), token, attempt: 1 });
             let status = if aborted { BatchStatus::Aborted } else { BatchStatus::Inprog };
-            Ok(Recorded { round: small(round), counts: counts(status, rows.into(), success.into(), failures.into()), aborted, last, finish })
+            Ok(Tried::Recorded(Recorded {
+                round: small(round),
+                counts: counts(status, rows.into(), success.into(), failures.into()),
+                aborted,
+                last,
+                finish,
+            }))
         }
         Err(error) => {
             let Some(refusal) = Refusal::of(&error) else { return Err(failed("record results")(error)) };
@@ -169,6 +240,8 @@ pub(super) async fn record_results(
                 Refusal::Lost => StoreError::LeaseLost,
                 Refusal::NotNext { row, wanted } => not_the_next_row(row, wanted),
                 Refusal::TooManyFiles => StoreError::TooManyFiles { allowed: allowed_files(store, lease, &names).await? },
+                Refusal::LogsTooLarge { left } => return Ok(Tried::LogsTooLarge { left }),
+                Refusal::FilesTooLarge { left, limit } => StoreError::FilesTooLarge { left, limit },
             })
         }
     }
@@ -179,6 +252,8 @@ enum Refusal {
     Lost,
     NotNext { row: String, wanted: Option<String> },
     TooManyFiles,
+    LogsTooLarge { left: u64 },
+    FilesTooLarge { left: u64, limit: u64 },
 }
 
 impl Refusal {
@@ -191,6 +266,11 @@ impl Refusal {
                 Refusal::NotNext { row: row.to_owned(), wanted: (!wanted.is_empty()).then(|| wanted.to_owned()) }
             }
             "RM003" => Refusal::TooManyFiles,
+            "RM007" => Refusal::LogsTooLarge { left: detail.parse().ok()? },
+            "RM008" => {
+                let (left, limit) = detail.split_once(' ')?;
+                Refusal::FilesTooLarge { left: left.parse().ok()?, limit: limit.parse().ok()? }
+            }
             _ => return None,
         })
     }

@@ -8,11 +8,13 @@ use super::bytes;
 use super::chains::{chain, find_first};
 use super::connect::{PgStore, refuse};
 use super::listen::{CHANNEL, write};
-use super::text::{INPUT_END, encode};
-use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
-use crate::store::StoreError;
-use crate::store::columns::{count, failed, failure_limit, retry_json, status_of};
+use super::quota::{not_admitted, quota_columns};
+use super::text::{INPUT_END, decode, encode};
+use crate::model::{AppBounds, BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
+use crate::store::columns::{count, failed, failure_limit, retry_json, signed, status_of};
+use crate::store::quota::longest_input;
 use crate::store::rules::{CHAINED, NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
+use crate::store::{StoreError, VersionError};
 
 /// Rows of one statement, at most, and their bytes. Arrays need no protocol of their own, as COPY does.
 const ROWS_PER_INSERT: usize = 10_000;
@@ -23,11 +25,16 @@ pub(super) async fn submit_batch(store: &PgStore, batch: NewBatch, rows: Vec<New
     // Nearly always it is one statement, and so a transaction of its own.
     if new.rest.is_empty() && new.lines_ascend && new.batch.after.is_none() {
         let mut db = store.unit().await?;
-        new.insert(&mut db, store.named(), store.now()).await?;
-        return db.done().await;
+        return match new.insert(&mut db, store.named(), store.now(), &store.bounds).await {
+            Ok(_) => db.done().await,
+            Err(error) => {
+                db.undone().await;
+                Err(error)
+            }
+        };
     }
     let mut db = store.begin().await?;
-    if let Err(error) = new.write(&mut db, store.named(), store.now()).await {
+    if let Err(error) = new.write(&mut db, store.named(), store.now(), &store.bounds).await {
         return refuse(db, error).await;
     }
     db.commit().await.map_err(failed("commit a submitted batch"))
@@ -38,10 +45,11 @@ pub(super) async fn submit_batch_in(
     db: &mut PgConnection,
     named: bool,
     now: Option<i64>,
+    bounds: &AppBounds,
     batch: NewBatch,
     rows: Vec<NewRow>,
 ) -> Result<(), StoreError> {
-    New::check(&batch, &rows)?.write(db, named, now).await
+    New::check(&batch, &rows)?.write(db, named, now, bounds).await
 }
 
 /// Whether these could be submitted.
@@ -56,6 +64,7 @@ struct New<'a> {
     line_last: i64,
     lines_ascend: bool,
     input_bytes_max: i32,
+    longest_input: Option<&'a NewRow>,
     /// Rows that go in with the batch, and those that follow.
     first: &'a [NewRow],
     rest: &'a [NewRow],
@@ -67,15 +76,15 @@ impl<'a> New<'a> {
         check_inputs(rows)?;
         let (row_count, line_last, lines_ascend) = count_rows(0, -1, rows, i64::from(i32::MAX))?;
         let (first, rest) = rows.split_at(chunk_rows(rows));
-        Ok(New { batch, row_count, line_last, lines_ascend, input_bytes_max: input_bytes_max(rows), first, rest })
+        Ok(New { batch, row_count, line_last, lines_ascend, input_bytes_max: input_bytes_max(rows), longest_input: longest_input(rows), first, rest })
     }
 
-    async fn write(&self, db: &mut PgConnection, named: bool, now: Option<i64>) -> Result<(), StoreError> {
+    async fn write(&self, db: &mut PgConnection, named: bool, now: Option<i64>, bounds: &AppBounds) -> Result<(), StoreError> {
         if self.batch.after.is_some() && self.is_there(db, named).await? {
             return Ok(());
         }
         let first = find_first(db, named, self.batch).await?;
-        let Some(key) = self.insert(db, named, now).await? else { return Ok(()) };
+        let Some(key) = self.insert(db, named, now, bounds).await? else { return Ok(()) };
         if let Some(first) = first {
             chain(db, named, key, &first).await?;
         }
@@ -102,7 +111,7 @@ impl<'a> New<'a> {
     }
 
     /// The batch and its first rows, and tells everybody when that commits. Its key; none when it was submitted before.
-    async fn insert(&self, db: &mut PgConnection, named: bool, now: Option<i64>) -> Result<Option<i64>, StoreError> {
+    async fn insert(&self, db: &mut PgConnection, named: bool, now: Option<i64>, bounds: &AppBounds) -> Result<Option<i64>, StoreError> {
         let NewBatch { id, app, op, kind, terms, processor_version, processor_digest, context, hold, after, request_digest } = self.batch;
         let (failures_max, failures_percent) = failure_limit(terms);
         let columns = Columns::of(self.first);
@@ -112,15 +121,17 @@ impl<'a> New<'a> {
                 INSERT INTO rowmill.batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, fresh,
                     row_count, line_last, lines_ascend, input_bytes_max, submitted_at, request_digest, retry_rule, start_at, deferred, deadline_at,
                     failures_max, failures_percent, after_batch, after_condition, row_micros)
-                VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()), $22, $23, $24, $24 IS NOT NULL, $25,
+                SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()), $22, $23, $24, $24 IS NOT NULL, $25,
                     $26, $27, $28, $29,
-                    (SELECT p.row_micros FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6))
+                    (SELECT p.row_micros FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6)
+                WHERE NOT EXISTS (SELECT FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6 AND p.removed_at IS NOT NULL)
                 ON CONFLICT (batch_id) DO NOTHING RETURNING batch_key),
              written AS (
                 INSERT INTO rowmill.rows (batch_key, line, row_no, input, rejected)
                 SELECT batch.batch_key, u.line, u.at, u.input, u.rejected FROM batch, ROWS FROM (unnest($17::bigint[]), unnest($18::text[]), unnest($19::text[]))
                 WITH ORDINALITY u (line, input, rejected, at))
-             SELECT batch.batch_key, CASE WHEN $20::text IS NOT NULL THEN pg_notify($21, $20) END FROM batch",
+             SELECT batch.batch_key, CASE WHEN $20::text IS NOT NULL THEN pg_notify($21, $20) END,
+                rowmill.admit_rows($2, batch.batch_key, $12, $12, $30, $31, $32) FROM batch",
         )
         .persistent(named)
         .bind(id.uuid())
@@ -152,20 +163,24 @@ impl<'a> New<'a> {
         .bind(failures_percent.map(i64::from))
         .bind(after.map(|after| after.batch.uuid()))
         .bind(after.map(|after| after.condition.as_str()))
+        .bind(signed(self.longest_input.map_or(0, |row| row.input.as_str().len() as u64)))
+        .bind(quota_columns(&bounds.quota))
+        .bind(quota_columns(&bounds.quota_max))
         .fetch_all(&mut *db)
         .await
-        .map_err(failed("submit a batch"))?;
+        .map_err(|error| not_admitted("submit a batch", app, self.longest_input, error))?;
         if let [(key,)] = written[..] {
             return Ok(Some(key));
         }
-        // Whoever wrote it has committed: the insert waited for that.
+        // It is there, and whoever wrote it has committed: the insert waited for that. Or its version was removed.
         let known: Vec<Option<String>> = sqlx::query_scalar("SELECT request_digest FROM rowmill.batches WHERE batch_id = $1")
             .persistent(named)
             .bind(id.uuid())
             .fetch_all(db)
             .await
             .map_err(failed("look up a batch"))?;
-        was_submitted(*id, known.into_iter().flatten().next().as_deref(), request_digest.as_deref()).map(|()| None)
+        let known = known.into_iter().next().ok_or(VersionError::Removed { version: *processor_version })?;
+        was_submitted(*id, known.as_deref(), request_digest.as_deref()).map(|()| None)
     }
 }
 
@@ -179,7 +194,7 @@ pub(super) async fn append_rows(store: &PgStore, id: BatchId, rows: Vec<NewRow>)
     if place.chained {
         return refuse(db, StoreError::WrongStatus { id, status, wanted: CHAINED }).await;
     }
-    let total = match place.append(&mut db, store.named(), &rows).await {
+    let total = match place.append(&mut db, store.named(), &store.bounds, &rows).await {
         Ok(total) => total,
         Err(error) => return refuse(db, error).await,
     };
@@ -261,6 +276,7 @@ pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), St
 /// Where further rows of a batch go.
 pub(super) struct Place {
     pub(super) key: i64,
+    app: String,
     row_count: i64,
     line_last: i64,
     lines_ascend: bool,
@@ -269,22 +285,35 @@ pub(super) struct Place {
 
 /// Locks a batch, so that others who change it wait.
 pub(super) async fn lock_place(db: &mut PgConnection, named: bool, id: BatchId) -> Result<(Place, BatchStatus), StoreError> {
-    let found: Option<(i64, String, i32, i64, bool, bool)> =
-        sqlx::query_as("SELECT batch_key, status, row_count, line_last, lines_ascend, after_batch IS NOT NULL FROM rowmill.batches WHERE batch_id = $1 FOR NO KEY UPDATE")
-            .persistent(named)
-            .bind(id.uuid())
-            .fetch_optional(db)
-            .await
-            .map_err(failed("lock a batch"))?;
-    let (key, status, row_count, line_last, lines_ascend, chained) = found.ok_or(StoreError::NotFound(id))?;
-    Ok((Place { key, row_count: row_count.into(), line_last, lines_ascend, chained }, status_of(&status)))
+    let found: Option<(i64, String, String, i32, i64, bool, bool)> = sqlx::query_as(
+        "SELECT batch_key, app, status, row_count, line_last, lines_ascend, after_batch IS NOT NULL FROM rowmill.batches WHERE batch_id = $1 FOR NO KEY UPDATE",
+    )
+    .persistent(named)
+    .bind(id.uuid())
+    .fetch_optional(db)
+    .await
+    .map_err(failed("lock a batch"))?;
+    let (key, app, status, row_count, line_last, lines_ascend, chained) = found.ok_or(StoreError::NotFound(id))?;
+    Ok((Place { key, app: decode(app), row_count: row_count.into(), line_last, lines_ascend, chained }, status_of(&status)))
 }
 
 impl Place {
     /// Appends rows behind those that the batch has, and returns how many it has now.
-    async fn append(&self, db: &mut PgConnection, named: bool, rows: &[NewRow]) -> Result<u64, StoreError> {
+    async fn append(&self, db: &mut PgConnection, named: bool, bounds: &AppBounds, rows: &[NewRow]) -> Result<u64, StoreError> {
         check_inputs(rows)?;
         let (total, last, in_order) = count_rows(self.row_count, self.line_last, rows, i64::from(i32::MAX))?;
+        let longest = longest_input(rows);
+        sqlx::query("SELECT rowmill.admit_rows($1, NULL, $2, $3, $4, $5, $6)")
+            .persistent(named)
+            .bind(encode(&self.app))
+            .bind(total - self.row_count)
+            .bind(total)
+            .bind(signed(longest.map_or(0, |row| row.input.as_str().len() as u64)))
+            .bind(quota_columns(&bounds.quota))
+            .bind(quota_columns(&bounds.quota_max))
+            .execute(&mut *db)
+            .await
+            .map_err(|error| not_admitted("append rows", &self.app, longest, error))?;
         let ascend = self.lines_ascend && in_order;
         insert_all(db, named, self.key, usize::try_from(self.row_count).unwrap_or(usize::MAX), rows).await?;
         if !ascend {

@@ -47,7 +47,7 @@ pub(super) async fn run_tick(store: &PgStore, tick: &TickKey, action: &TickActio
                         .map_err(taking)?;
                 let request = Request { op: decode(request.op), ..request };
                 let new = request.batch(&key.app, *batch, (*processor_version, processor_digest), terms.clone());
-                if let Err(error) = submit_batch_in(&mut db, named, store.now(), new, rows_of(rows)).await {
+                if let Err(error) = submit_batch_in(&mut db, named, store.now(), &store.bounds, new, rows_of(rows)).await {
                     return refuse(db, error).await;
                 }
                 last_batch = Some(batch.uuid());

@@ -63,7 +63,7 @@ static FIND: LazyLock<Arc<str>> = LazyLock::new(|| {
          allowed AS MATERIALIZED (SELECT w.*, {allowed} AS rows_allowed FROM work w)
          SELECT w.source, w.work_id, w.app, w.op, coalesce(a.weight, 1), max(coalesce(a.served_micros, 0), s.served_micros - ?3) AS start, w.rows_allowed
          FROM allowed w LEFT JOIN apps a USING (app), schedule s
-         WHERE w.kind = coalesce(?2, w.kind) AND (w.source <> 1 OR w.first <= ?1) AND w.rows_allowed IS NOT 0
+         WHERE w.kind = coalesce(?2, w.kind) AND w.app NOT IN (SELECT value FROM json_each(?4)) AND (w.source <> 1 OR w.first <= ?1) AND w.rows_allowed IS NOT 0
             AND (a.running_max IS NULL OR a.running_max > (
                 SELECT count(*) FROM leases l JOIN batches b USING (batch_key) WHERE b.app = w.app AND l.token <> 0 AND l.expires_at > ?1))
          ORDER BY start, w.source, w.first, w.second LIMIT 1",
@@ -76,12 +76,18 @@ static FIND: LazyLock<Arc<str>> = LazyLock::new(|| {
 /// Source, work_id, app, op, weight, start, rows_allowed.
 type CandidateRow = (i64, i64, String, String, i64, i64, Option<i64>);
 
-pub(super) async fn find_candidate(db: &mut SqliteConnection, kind: Option<ProcessorKind>, now: Timestamp) -> Result<Option<Candidate>, StoreError> {
+pub(super) async fn find_candidate(
+    db: &mut SqliteConnection,
+    kind: Option<ProcessorKind>,
+    apps_except: &[String],
+    now: Timestamp,
+) -> Result<Option<Candidate>, StoreError> {
     // Made of constants and question marks only.
     let found: Option<CandidateRow> = sqlx::query_as(AssertSqlSafe(Arc::clone(&FIND)))
         .bind(now.0)
         .bind(kind.map(ProcessorKind::as_str))
         .bind(i64::try_from(CREDIT.as_micros()).unwrap_or(i64::MAX))
+        .bind(serde_json::to_string(apps_except).expect("texts are always JSON"))
         .fetch_optional(db)
         .await
         .map_err(failed("look for rows to lease"))?;

@@ -20,7 +20,7 @@ pub(super) async fn claim_leases(store: &SqliteStore, request: &ClaimRequest) ->
     let begun = begin_deferred(&mut db, now).await?;
     let mut leases = Vec::new();
     while leases.len() < request.leases_max as usize {
-        let Some(candidate) = find_candidate(&mut db, request.kind, now).await? else { break };
+        let Some(candidate) = find_candidate(&mut db, request.kind, &request.apps_except, now).await? else { break };
         let rows_max = candidate.rows_allowed.map_or(request.rows_max, |allowed| request.rows_max.min(small(allowed)));
         let request = &ClaimRequest { rows_max, ..request.clone() };
         let (lease, charged) = match candidate.work {

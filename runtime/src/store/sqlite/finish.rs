@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteQueryResult;
 use super::{SqliteStore, find_batch, new_token};
 use crate::model::{BatchId, FinishLease, OutputFile, ProcessorKind, Timestamp};
 use crate::store::columns::{counts, failed, kind_of, signed, small, status_of, step_of};
-use crate::store::rules::{OVERDUE, OVERDUE_MAX};
+use crate::store::rules::{OVERDUE, OVERDUE_MAX, ran_too_long};
 use crate::store::{Aborted, Overdue, StoreError, StoreEvent};
 
 pub(super) async fn abort_batch(store: &SqliteStore, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
@@ -58,7 +58,8 @@ pub(super) async fn abort_overdue(store: &SqliteStore) -> Result<Overdue, StoreE
     let next = || sqlx::query_scalar::<_, i64>(next);
     // Nearly always there is none, which needs no writer.
     let first: Option<i64> = next().fetch_optional(&store.readers).await.map_err(aborting)?;
-    if first.is_none_or(|deadline| deadline > now.0) {
+    let too_long = run_too_long(store, now).await?;
+    if first.is_none_or(|deadline| deadline > now.0) && too_long.is_empty() {
         return Ok(Overdue { aborted: Vec::new(), next: first.map(|deadline| Timestamp(deadline).since(now)) });
     }
     let mut db = store.begin().await?;
@@ -70,8 +71,9 @@ pub(super) async fn abort_overdue(store: &SqliteStore) -> Result<Overdue, StoreE
             .await
             .map_err(aborting)?;
     let mut aborted = Vec::with_capacity(overdue.len());
-    for (key, id, kind) in overdue {
-        if abort(&mut db, key, Some(OVERDUE)).await? {
+    let overdue = overdue.into_iter().map(|(key, id, kind)| (key, id, kind, OVERDUE.to_owned()));
+    for (key, id, kind, reason) in overdue.chain(too_long) {
+        if abort(&mut db, key, Some(&reason)).await? {
             let id: BatchId = id.parse().map_err(failed("read a batch's id"))?;
             aborted.push((id, kind_of(&kind)));
         }
@@ -83,6 +85,28 @@ pub(super) async fn abort_overdue(store: &SqliteStore) -> Result<Overdue, StoreE
         store.events.tell(StoreEvent::Work(*kind));
     }
     Ok(Overdue { aborted: aborted.into_iter().map(|(id, _)| id).collect(), next: next.map(|deadline| Timestamp(deadline).since(now)) })
+}
+
+/// Batches with a lease that have run for longer than their app's may: key, id, kind, and the sentence.
+async fn run_too_long(store: &SqliteStore, now: Timestamp) -> Result<Vec<(i64, String, String, String)>, StoreError> {
+    let (default, most) = (millis(store.bounds.quota.batch_time), millis(store.bounds.quota_max.batch_time));
+    let found: Vec<(i64, String, String, i64, i64)> = sqlx::query_as(
+        "SELECT batch_key, batch_id, kind, ran, most FROM (
+            SELECT DISTINCT b.batch_key, b.batch_id, b.kind, ?1 - b.started_at AS ran, min(coalesce(json_extract(a.quota, '$.batch_time_ms'), ?2), ?3) AS most
+            FROM leases l JOIN batches b USING (batch_key) LEFT JOIN apps a ON a.app = b.app WHERE b.step = 'rows' AND b.status = 'inprog') WHERE ran >= most LIMIT ?4",
+    )
+    .bind(now.0)
+    .bind(default)
+    .bind(most)
+    .bind(OVERDUE_MAX)
+    .fetch_all(&store.readers)
+    .await
+    .map_err(failed("look for batches that run for too long"))?;
+    Ok(found.into_iter().map(|(key, id, kind, ran, most)| (key, id, kind, ran_too_long(ran, most))).collect())
+}
+
+fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 pub(super) async fn claim_finish(

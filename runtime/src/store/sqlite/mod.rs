@@ -10,12 +10,16 @@ mod history;
 mod leases;
 mod policies;
 mod prune;
+mod quota;
 mod read;
 mod record;
+mod removals;
 mod rounds;
 mod schedules;
 mod submit;
 mod ticks;
+mod usage;
+mod versions;
 mod workers;
 
 use std::fs::File;
@@ -35,10 +39,10 @@ use super::columns::{failed, status_of};
 use super::events::Events;
 use super::{Aborted, ChainStep, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FinishLease,
-    JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy,
-    ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey,
-    Timestamp, WorkerInfo, WorkerRecord,
+    App, AppBounds, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf,
+    FinishLease, FuelProfile, Grants, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile,
+    PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried,
+    RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -61,6 +65,7 @@ pub struct SqliteStore {
     writer: SqlitePool,
     readers: SqlitePool,
     clock: Arc<dyn Clock>,
+    bounds: AppBounds,
     events: Events,
     /// Held as long as the store is open: it keeps other processes out.
     _lock: File,
@@ -96,7 +101,14 @@ impl SqliteStore {
         // Readers go through rows once, in order, and need no cache to speak of.
         let options = options.read_only(true).pragma("cache_size", "-2048");
         let readers = SqlitePoolOptions::new().max_connections(READERS).connect_with(options).await.map_err(opening)?;
-        Ok(SqliteStore { writer, readers, clock, events: Events::new(), _lock: lock })
+        Ok(SqliteStore { writer, readers, clock, bounds: AppBounds::open(), events: Events::new(), _lock: lock })
+    }
+
+    /// The same store, where apps may hold and be given no more than this.
+    #[must_use]
+    pub fn with_bounds(mut self, bounds: AppBounds) -> SqliteStore {
+        self.bounds = bounds;
+        self
     }
 
     /// Closes all connections, so that the files can be removed.
@@ -284,6 +296,10 @@ impl Store for SqliteStore {
         apps::put_app(self, app).await
     }
 
+    async fn set_grants(&self, app: &str, from: &Grants, to: &Grants) -> Result<bool, StoreError> {
+        apps::set_grants(self, app, from, to).await
+    }
+
     async fn read_app(&self, name: &str) -> Result<Option<App>, StoreError> {
         apps::read_app(self, name).await
     }
@@ -292,12 +308,28 @@ impl Store for SqliteStore {
         apps::list_apps(self).await
     }
 
-    async fn put_processor(&self, app: &str, op: &str, kind: ProcessorKind, digest: &str) -> Result<ProcessorVersion, StoreError> {
-        apps::put_processor(self, app, op, kind, digest).await
+    async fn put_processor(&self, new: &NewVersion) -> Result<ProcessorVersion, StoreError> {
+        versions::put_processor(self, new).await
+    }
+
+    async fn activate_processor(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
+        versions::activate_processor(self, app, op, version).await
+    }
+
+    async fn rollback_processor(&self, app: &str, op: &str) -> Result<ProcessorVersion, StoreError> {
+        versions::rollback_processor(self, app, op).await
+    }
+
+    async fn remove_processor(&self, app: &str, op: &str, version: u32) -> Result<Vec<String>, StoreError> {
+        removals::remove_processor(self, app, op, version).await
+    }
+
+    async fn forget_code(&self, digest: &str) -> Result<(), StoreError> {
+        removals::forget_code(self, digest).await
     }
 
     async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
-        apps::find_op(self, app, op).await
+        versions::find_op(self, app, op).await
     }
 
     async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError> {
@@ -316,8 +348,8 @@ impl Store for SqliteStore {
         policies::remove_policy(self, app, op).await
     }
 
-    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {
-        apps::list_processors(self, app).await
+    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<RegisteredVersion>, StoreError> {
+        versions::list_processors(self, app).await
     }
 
     async fn beat_worker(&self, worker: &WorkerInfo) -> Result<(), StoreError> {
@@ -402,6 +434,18 @@ impl Store for SqliteStore {
 
     async fn read_events(&self, of: &EventsOf, after: EventPosition, limit: u32) -> Result<EventPage, StoreError> {
         history::read_events(self, of, after, limit).await
+    }
+
+    async fn read_usage(&self, app: &str, op: Option<&str>, since: Timestamp, until: Timestamp, limit: u32) -> Result<Vec<UsageRecord>, StoreError> {
+        usage::read_usage(self, app, op, since, until, limit).await
+    }
+
+    async fn read_fuel(&self, app: &str) -> Result<Vec<FuelProfile>, StoreError> {
+        usage::read_fuel(self, app).await
+    }
+
+    async fn count_dropped_logs(&self, id: BatchId) -> Result<u64, StoreError> {
+        read::count_dropped_logs(self, id).await
     }
 
     fn events(&self) -> broadcast::Receiver<StoreEvent> {

@@ -1,7 +1,7 @@
 //! What operators say about the work of apps and their operations.
 
 use super::SqliteStore;
-use crate::model::{Policy, ProcessorKind};
+use crate::model::{Isolation, Policy, ProcessorKind};
 use crate::store::columns::{PolicyRow, failed, partial_keep_json, partial_terms_json, policy_of, signed};
 use crate::store::rules::{check_policy, check_policy_names};
 use crate::store::{StoreError, StoreEvent};
@@ -9,9 +9,9 @@ use crate::store::{StoreError, StoreEvent};
 pub(super) async fn put_policy(store: &SqliteStore, policy: &Policy) -> Result<(), StoreError> {
     check_policy(policy)?;
     let put = format!(
-        "INSERT INTO policies AS p (app, op, paused, rate_micros, burst, terms, tokens, refilled_at, keep)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?5 * 1000000000, CASE WHEN ?4 IS NOT NULL THEN ?7 END, ?8)
-         ON CONFLICT (app, op) DO UPDATE SET paused = excluded.paused, rate_micros = excluded.rate_micros, burst = excluded.burst, terms = excluded.terms, keep = excluded.keep,
+        "INSERT INTO policies AS p (app, op, paused, rate_micros, burst, terms, tokens, refilled_at, keep, isolation)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?5 * 1000000000, CASE WHEN ?4 IS NOT NULL THEN ?7 END, ?8, ?9)
+         ON CONFLICT (app, op) DO UPDATE SET paused = excluded.paused, rate_micros = excluded.rate_micros, burst = excluded.burst, terms = excluded.terms, keep = excluded.keep, isolation = excluded.isolation,
             refilled_at = excluded.refilled_at,
             tokens = CASE WHEN p.rate_micros IS NULL THEN excluded.tokens ELSE min(excluded.tokens, {TOKENS_NOW}) END"
     )
@@ -26,6 +26,7 @@ pub(super) async fn put_policy(store: &SqliteStore, policy: &Policy) -> Result<(
         .bind(partial_terms_json(&policy.terms))
         .bind(store.now().0)
         .bind(partial_keep_json(&policy.keep))
+        .bind(policy.isolation.map(Isolation::as_str))
         .execute(&store.writer)
         .await
         .map_err(failed("set a policy"))?;
@@ -47,7 +48,7 @@ pub(super) async fn set_paused(store: &SqliteStore, app: &str, op: Option<&str>,
 }
 
 pub(super) async fn list_policies(store: &SqliteStore) -> Result<Vec<Policy>, StoreError> {
-    let found: Vec<PolicyRow> = sqlx::query_as("SELECT app, op, paused, rate_micros, burst, terms, keep FROM policies ORDER BY app, op")
+    let found: Vec<PolicyRow> = sqlx::query_as("SELECT app, op, paused, rate_micros, burst, terms, keep, isolation FROM policies ORDER BY app, op")
         .fetch_all(&store.readers)
         .await
         .map_err(failed("list policies"))?;

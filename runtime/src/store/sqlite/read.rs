@@ -152,3 +152,12 @@ pub(super) async fn read_pieces(store: &SqliteStore, id: BatchId, after: Option<
         })
         .collect()
 }
+
+pub(super) async fn count_dropped_logs(store: &SqliteStore, id: BatchId) -> Result<u64, StoreError> {
+    let found: Option<i64> = sqlx::query_scalar("SELECT logs_dropped FROM batches WHERE batch_id = ?")
+        .bind(id.to_string())
+        .fetch_optional(&store.readers)
+        .await
+        .map_err(failed("count dropped logs"))?;
+    found.map(count).ok_or(StoreError::NotFound(id))
+}

@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
+use super::quota::{Fitted, fit_into_quota};
 use super::{ROWS_PER_INSERT, SqliteStore, new_token};
 use crate::model::{BatchId, BatchStatus, FinishLease, LeaseKey, Piece, ProcessorKind, RowResult, RowStatus, Timestamp, Verdict};
-use crate::store::columns::{counts, failed, kind_of, signed, small, step_of};
+use crate::store::columns::{counts, failed, kind_of, quota_of, signed, small, step_of};
 use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
 use crate::store::{FILES_PER_BATCH_MAX, Finisher, Recorded, StoreError, StoreEvent};
+
+/// A lease that is held: its batch, whether it is of retries, its next and last row; what its batch has logged and written, and what the app was given.
+type HeldRow = (i64, bool, i64, i64, i64, i64, Option<String>);
 
 pub(super) async fn record_results(
     store: &SqliteStore,
@@ -22,22 +26,28 @@ pub(super) async fn record_results(
     check_verdicts(results)?;
     let now = store.now();
     let mut db = store.begin().await?;
-    let held: Option<(i64, bool, i64, i64)> =
-        sqlx::query_as("SELECT batch_key, retries, next_row, last_row FROM leases WHERE lease_id = ? AND token = ? AND expires_at > ?")
-            .bind(lease.id)
-            .bind(lease.token)
-            .bind(now.0)
-            .fetch_optional(&mut *db)
-            .await
-            .map_err(failed("look up a lease"))?;
-    let (key, retries, first, last) = held.ok_or(StoreError::LeaseLost)?;
+    let held: Option<HeldRow> = sqlx::query_as(
+        "SELECT l.batch_key, l.retries, l.next_row, l.last_row, b.log_bytes, b.file_bytes, a.quota
+         FROM leases l JOIN batches b USING (batch_key) LEFT JOIN apps a USING (app) WHERE l.lease_id = ? AND l.token = ? AND l.expires_at > ?",
+    )
+    .bind(lease.id)
+    .bind(lease.token)
+    .bind(now.0)
+    .fetch_optional(&mut *db)
+    .await
+    .map_err(failed("look up a lease"))?;
+    let (key, retries, first, last, log_bytes, file_bytes, quota) = held.ok_or(StoreError::LeaseLost)?;
     if retries {
         ensure_next_retries(&mut db, lease, results).await?;
     } else {
         ensure_next_rows(results, first..=last)?;
     }
     let files = FileNumbers::assign(&mut db, key, results).await?;
-    insert_outcomes(&mut db, key, results, &files).await?;
+    let fitted = fit_into_quota(&store.bounds.quota_of(&quota_of(quota)?), log_bytes, file_bytes, results)?;
+    insert_outcomes(&mut db, key, results, &files, &fitted.logs.dropped).await?;
+    if !results.is_empty() {
+        super::usage::add(&mut db, key, results, took, now).await?;
+    }
     if retries {
         record_retried(&mut db, key, lease, results, took, now).await?;
     } else {
@@ -53,7 +63,7 @@ pub(super) async fn record_results(
                 .map_err(failed("write a retry"))?;
         }
     }
-    let (recorded, events) = count_outcomes(&mut db, key, results, took, now, finisher).await?;
+    let (recorded, events) = count_outcomes(&mut db, key, results, &fitted, took, now, finisher).await?;
     db.commit().await.map_err(failed("commit results"))?;
     for event in events {
         store.events.tell(event);
@@ -178,6 +188,7 @@ async fn count_outcomes(
     db: &mut SqliteConnection,
     key: i64,
     results: &[RowResult],
+    fitted: &Fitted,
     took: Duration,
     now: Timestamp,
     finisher: Option<Finisher<'_>>,
@@ -192,6 +203,7 @@ async fn count_outcomes(
     let row_micros = (!results.is_empty()).then(|| (micros(took) / row_count(results)).max(1));
     let counted: CountedRow = sqlx::query_as(
         "UPDATE batches SET success = success + ?2, failed = failed + ?3, fuel = fuel + ?4, failed_row = coalesce(?12, failed_row),
+            log_bytes = log_bytes + ?13, logs_dropped = logs_dropped + ?14, file_bytes = file_bytes + ?15,
             row_micros = CASE WHEN success + failed = 0 THEN coalesce(?5, row_micros)
                 ELSE coalesce((row_micros * (?6 - 1) + ?5) / ?6, ?5, row_micros) END,
             step = CASE WHEN success + failed + ?2 + ?3 < row_count THEN step WHEN kind = 'slow_query' AND ?7 THEN 'mark' ELSE 'join' END,
@@ -217,6 +229,9 @@ async fn count_outcomes(
     .bind(finisher.map(|finisher| finisher.worker))
     .bind(finisher.map(|finisher| now.after(finisher.ttl).0))
     .bind(failed_row.map(|result| i64::from(result.row_no)))
+    .bind(signed(fitted.logs.kept_bytes))
+    .bind(signed(fitted.logs.dropped.len() as u64))
+    .bind(signed(fitted.file_bytes))
     .fetch_optional(&mut *db)
     .await
     .map_err(failed("count results"))?
@@ -336,15 +351,22 @@ impl FileNumbers {
     }
 }
 
-async fn insert_outcomes(db: &mut SqliteConnection, key: i64, results: &[RowResult], files: &FileNumbers) -> Result<(), StoreError> {
+/// Those in `dropped`, positions in order, without their log.
+async fn insert_outcomes(
+    db: &mut SqliteConnection,
+    key: i64,
+    results: &[RowResult],
+    files: &FileNumbers,
+    dropped: &[usize],
+) -> Result<(), StoreError> {
     static FULL: LazyLock<Arc<str>> = LazyLock::new(|| insert_outcomes_sql(ROWS_PER_INSERT).into());
-    let finals: Vec<&RowResult> = results.iter().filter(|result| matches!(result.verdict, Verdict::Final { .. })).collect();
+    let finals: Vec<(usize, &RowResult)> = results.iter().enumerate().filter(|(_, result)| matches!(result.verdict, Verdict::Final { .. })).collect();
     for chunk in finals.chunks(ROWS_PER_INSERT) {
         let full = chunk.len() == ROWS_PER_INSERT;
         // Made of constants and question marks only.
         let sql = if full { AssertSqlSafe(FULL.clone()) } else { AssertSqlSafe(insert_outcomes_sql(chunk.len()).into()) };
         let mut insert = sqlx::query(sql).persistent(full);
-        for result in chunk {
+        for (at, result) in chunk {
             let Verdict::Final { status, output, messages, pieces } = &result.verdict else { continue };
             let messages = (!messages.is_empty()).then(|| serde_json::to_string(messages).expect("messages of numbers and strings are always JSON"));
             insert = insert
@@ -356,7 +378,7 @@ async fn insert_outcomes(db: &mut SqliteConnection, key: i64, results: &[RowResu
                 .bind(output.as_deref())
                 .bind(messages)
                 .bind(files.encode(pieces))
-                .bind(result.log.as_deref());
+                .bind(result.log.as_deref().filter(|_| dropped.binary_search(at).is_err()));
         }
         insert.execute(&mut *db).await.map_err(failed("append outcomes"))?;
     }

@@ -5,17 +5,18 @@ use std::sync::{Arc, LazyLock};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::chains::{chain, find_first, make_ready};
+use super::quota::admit_rows;
 use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
-use crate::model::{BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp};
+use crate::model::{AppBounds, BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp};
 use crate::store::columns::{count, failed, failure_limit, retry_json, signed};
 use crate::store::rules::{CHAINED, NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
-use crate::store::{StoreError, StoreEvent};
+use crate::store::{StoreError, StoreEvent, VersionError};
 
 pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
     check_submit(&batch, &rows)?;
     let told = submission(&batch);
     let mut db = store.begin().await?;
-    if !insert_batch(&mut db, store.now(), batch, rows).await? {
+    if !insert_batch(&mut db, store.now(), &store.bounds, batch, rows).await? {
         return Ok(());
     }
     db.commit().await.map_err(failed("commit a submitted batch"))?;
@@ -26,13 +27,21 @@ pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec
 }
 
 /// A batch and its first rows. False when it was submitted before.
-pub(super) async fn insert_batch(db: &mut SqliteConnection, now: Timestamp, batch: NewBatch, rows: Vec<NewRow>) -> Result<bool, StoreError> {
+pub(super) async fn insert_batch(
+    db: &mut SqliteConnection,
+    now: Timestamp,
+    bounds: &AppBounds,
+    batch: NewBatch,
+    rows: Vec<NewRow>,
+) -> Result<bool, StoreError> {
     let (failures_max, failures_percent) = failure_limit(&batch.terms);
     let inserted = sqlx::query(
         "INSERT INTO batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at,
             request_digest, retry_rule, start_at, deferred, deadline_at, failures_max, failures_percent, after_batch, after_condition, row_micros)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14 IS NOT NULL, ?15, ?16, ?17, ?18, ?19,
-            (SELECT row_micros FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6)) ON CONFLICT (batch_id) DO NOTHING",
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14 IS NOT NULL, ?15, ?16, ?17, ?18, ?19,
+            (SELECT row_micros FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6)
+         WHERE NOT EXISTS (SELECT 1 FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6 AND removed_at IS NOT NULL)
+         ON CONFLICT (batch_id) DO NOTHING",
     )
     .bind(batch.id.to_string())
     .bind(&batch.app)
@@ -57,18 +66,20 @@ pub(super) async fn insert_batch(db: &mut SqliteConnection, now: Timestamp, batc
     .await
     .map_err(failed("submit a batch"))?;
     if inserted.rows_affected() == 0 {
-        let known: Option<String> = sqlx::query_scalar("SELECT request_digest FROM batches WHERE batch_id = ?")
+        // It is there, or its version was removed.
+        let known: Option<Option<String>> = sqlx::query_scalar("SELECT request_digest FROM batches WHERE batch_id = ?")
             .bind(batch.id.to_string())
-            .fetch_one(&mut *db)
+            .fetch_optional(&mut *db)
             .await
             .map_err(failed("look up a batch"))?;
+        let known = known.ok_or(VersionError::Removed { version: batch.processor_version })?;
         return was_submitted(batch.id, known.as_deref(), batch.request_digest.as_deref()).map(|()| false);
     }
     let key = inserted.last_insert_rowid();
     if let Some(first) = find_first(db, &batch).await? {
         chain(db, key, &first).await?;
     }
-    let total = insert_rows(db, key, rows).await?;
+    let total = insert_rows(db, key, bounds, rows).await?;
     // The trigger told of a batch without rows.
     sqlx::query("UPDATE batch_events SET row_count = ? WHERE batch_key = ? AND seq = 1")
         .bind(signed(total))
@@ -87,7 +98,7 @@ pub(super) async fn append_rows(store: &SqliteStore, id: BatchId, rows: Vec<NewR
         return Err(StoreError::WrongStatus { id, status, wanted: "rows can be appended only while it is held" });
     }
     ensure_unchained(&mut db, id, key).await?;
-    let total = insert_rows(&mut db, key, rows).await?;
+    let total = insert_rows(&mut db, key, &store.bounds, rows).await?;
     db.commit().await.map_err(failed("commit appended rows"))?;
     Ok(total)
 }
@@ -170,7 +181,7 @@ async fn ensure_unchained(db: &mut SqliteConnection, id: BatchId, key: i64) -> R
 }
 
 /// Appends rows behind those that the batch has, and returns how many it has now.
-async fn insert_rows(db: &mut SqliteConnection, key: i64, rows: Vec<NewRow>) -> Result<u64, StoreError> {
+async fn insert_rows(db: &mut SqliteConnection, key: i64, bounds: &AppBounds, rows: Vec<NewRow>) -> Result<u64, StoreError> {
     let (old_count, old_last, mut ascend): (i64, i64, bool) =
         sqlx::query_as("SELECT row_count, line_last, lines_ascend FROM batches WHERE batch_key = ?")
             .bind(key)
@@ -178,6 +189,7 @@ async fn insert_rows(db: &mut SqliteConnection, key: i64, rows: Vec<NewRow>) -> 
             .await
             .map_err(failed("count rows"))?;
     let (total, last, in_order) = count_rows(old_count, old_last, &rows, i64::from(u32::MAX))?;
+    admit_rows(db, key, bounds, &rows, count(total)).await?;
     if ascend && !in_order {
         ascend = false;
         sqlx::query("INSERT INTO line_order SELECT batch_key, line, row_no FROM rows WHERE batch_key = ?")

@@ -41,7 +41,7 @@ pub(super) async fn run_tick(store: &SqliteStore, tick: &TickKey, action: &TickA
                     .map_err(taking)?;
                 let new = request.batch(&key.app, *batch, (*processor_version, processor_digest), terms.clone());
                 submitted = submission(&new);
-                insert_batch(&mut db, store.now(), new, rows_of(rows)).await?;
+                insert_batch(&mut db, store.now(), &store.bounds, new, rows_of(rows)).await?;
                 last_batch = Some(batch.to_string());
                 TickEnd::Submitted
             }

@@ -4,18 +4,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rowmill::model::{App, BatchStep, ClaimRequest, LeasedRow, Pooler, RetryRows};
-use rowmill::store::{PgConnection, PgSettings, PgStore, Store};
+use rowmill::model::{App, BatchStep, ClaimRequest, LeasedRow, NewBatch, Pooler, ProcessorKind, RetryRows};
+use rowmill::store::{PgConnection, PgSettings, PgStore, Store, StoreError, VersionError};
 use rowmill_tests::servers::Database;
 use sqlx::Connection;
 use tokio::sync::Barrier;
 
-use super::super::build::{SECOND, TTL, batch, failure, request, rows, success};
+use super::super::build::{SECOND, TTL, batch, failure, request, rows, success, version};
 use super::migrated;
 
 async fn connect(database: &Database) -> Arc<PgStore> {
     // One connection listens.
-    let settings = PgSettings { url: database.url(), connections: 2, pooler: Pooler::None };
+    let settings = PgSettings { url: database.url(), connections: 3, pooler: Pooler::None };
     Arc::new(PgStore::connect(&settings).await.unwrap())
 }
 
@@ -164,4 +164,40 @@ async fn a_retry_that_takes_its_time_holds_nobody_up() {
     closed.rollback().await.unwrap();
     assert_eq!(retrying.await.unwrap().unwrap().rows, 100);
     assert_eq!(other.read_batch(id).await.unwrap().counts.failed, 0);
+}
+
+/// A transaction of a caller's that is open while a version is removed, and has submitted with it: its end decides.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removal_waits_for_those_who_may_submit_with_the_version() {
+    let database = migrated();
+    let store = connect(&database).await;
+    for digest in ["one", "two", "three"] {
+        store.put_processor(&version("bank", "post", ProcessorKind::Batch, digest)).await.unwrap();
+    }
+    let mut connection = PgConnection::connect(&database.url()).await.unwrap();
+    for (number, commits) in [(1, true), (2, false)] {
+        let mut open = connection.begin().await.unwrap();
+        store.submit_batch_in(&mut open, NewBatch { processor_version: number, ..batch() }, rows(1)).await.unwrap();
+        let removing = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move { store.remove_processor("bank", "post", number).await }
+        });
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let marked = format!("SELECT count(*) FROM rowmill.processors WHERE version = {number} AND removed_at IS NOT NULL");
+        while database.sql(&marked).unwrap().trim() != "1" {
+            assert!(Instant::now() < deadline, "the version is never closed to submissions");
+        }
+        assert!(!removing.is_finished(), "it does not wait");
+        let late = store.submit_batch(NewBatch { processor_version: number, ..batch() }, rows(1)).await;
+        assert!(matches!(late, Err(StoreError::Version(VersionError::Removed { .. }))), "{late:?}");
+        if commits {
+            open.commit().await.unwrap();
+            let refused = removing.await.unwrap();
+            assert!(matches!(refused, Err(StoreError::Version(VersionError::InUse { version: 1, batches: 1 }))), "{refused:?}");
+            store.submit_batch(batch(), rows(1)).await.unwrap();
+        } else {
+            open.rollback().await.unwrap();
+            assert_eq!(removing.await.unwrap().unwrap(), ["two"]);
+        }
+    }
 }

@@ -7,9 +7,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rowmill::model::{
     self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FinishLease,
-    JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, OpKey, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy,
-    ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, Retried, RetryRows, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey,
-    Timestamp, Verdict, WorkerInfo, WorkerRecord,
+    FuelProfile, Grants, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PartialTerms,
+    PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows,
+    RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, Verdict, WorkerInfo, WorkerRecord,
 };
 use rowmill::store::{Aborted, ChainStep, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
@@ -302,6 +302,10 @@ impl Store for Faulty {
         self.store.put_app(app).await
     }
 
+    async fn set_grants(&self, app: &str, from: &Grants, to: &Grants) -> Result<bool, StoreError> {
+        self.store.set_grants(app, from, to).await
+    }
+
     async fn read_app(&self, name: &str) -> Result<Option<App>, StoreError> {
         self.store.read_app(name).await
     }
@@ -310,8 +314,24 @@ impl Store for Faulty {
         self.store.list_apps().await
     }
 
-    async fn put_processor(&self, app: &str, op: &str, kind: ProcessorKind, digest: &str) -> Result<ProcessorVersion, StoreError> {
-        self.store.put_processor(app, op, kind, digest).await
+    async fn put_processor(&self, new: &NewVersion) -> Result<ProcessorVersion, StoreError> {
+        self.store.put_processor(new).await
+    }
+
+    async fn activate_processor(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
+        self.store.activate_processor(app, op, version).await
+    }
+
+    async fn rollback_processor(&self, app: &str, op: &str) -> Result<ProcessorVersion, StoreError> {
+        self.store.rollback_processor(app, op).await
+    }
+
+    async fn remove_processor(&self, app: &str, op: &str, version: u32) -> Result<Vec<String>, StoreError> {
+        self.store.remove_processor(app, op, version).await
+    }
+
+    async fn forget_code(&self, digest: &str) -> Result<(), StoreError> {
+        self.store.forget_code(digest).await
     }
 
     async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
@@ -342,7 +362,7 @@ impl Store for Faulty {
         self.store.abort_overdue().await
     }
 
-    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<ProcessorVersion>, StoreError> {
+    async fn list_processors(&self, app: Option<&str>) -> Result<Vec<RegisteredVersion>, StoreError> {
         self.store.list_processors(app).await
     }
 
@@ -356,6 +376,18 @@ impl Store for Faulty {
 
     async fn list_workers(&self) -> Result<Vec<WorkerRecord>, StoreError> {
         self.store.list_workers().await
+    }
+
+    async fn read_usage(&self, app: &str, op: Option<&str>, since: Timestamp, until: Timestamp, limit: u32) -> Result<Vec<UsageRecord>, StoreError> {
+        self.store.read_usage(app, op, since, until, limit).await
+    }
+
+    async fn read_fuel(&self, app: &str) -> Result<Vec<FuelProfile>, StoreError> {
+        self.store.read_fuel(app).await
+    }
+
+    async fn count_dropped_logs(&self, id: BatchId) -> Result<u64, StoreError> {
+        self.store.count_dropped_logs(id).await
     }
 
     async fn read_clock(&self) -> Result<Timestamp, StoreError> {

@@ -19,6 +19,7 @@ impl Schedule {
     pub(super) async fn claim_up_to(&mut self, leases_max: u32, rows_max: u32) -> Result<usize> {
         let request = ClaimRequest {
             kind: None,
+            apps_except: Vec::new(),
             worker: format!("worker {}", self.random.below(3)),
             leases_max,
             rows_max,
@@ -103,7 +104,14 @@ impl Schedule {
             6 | 7 => of(RowStatus::Failed, None, vec![Message { id: 1, code: serial.to_string(), field: None, values: Vec::new() }], Vec::new()),
             _ => Verdict::Retry { after: Duration::from_millis(u64::from(self.random.below(15_000))) },
         };
-        RowResult { row_no: row.row_no, attempt: row.attempt, fuel: u64::from(self.random.below(1_000)), log: Some(format!("log {serial}")), verdict }
+        RowResult {
+            row_no: row.row_no,
+            attempt: row.attempt,
+            fuel: u64::from(self.random.below(1_000)),
+            input_bytes: 0,
+            log: Some(format!("log {serial}")),
+            verdict,
+        }
     }
 
     fn spoil(&mut self, results: &mut Vec<RowResult>) {

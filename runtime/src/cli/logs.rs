@@ -1,0 +1,146 @@
+//! `rowmill logs`: what rows wrote.
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::Args;
+use futures_util::TryStreamExt;
+use serde::Serialize;
+
+use super::config::ConfigArgs;
+use super::signals::Stop;
+use super::wiring::{Parts, block_on};
+use super::{EXIT_SOME_FAILED, EXIT_SUCCESS};
+use crate::model::{BatchId, RowLog, RowStatus, visible};
+
+/// Print what the rows of a batch wrote to their log, stdout and stderr, in the order of their lines.
+///
+/// Each line begins with the number of its row. What commands a terminal is shown as its code.
+#[derive(Debug, Args)]
+pub struct LogsCommand {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    pub batch: BatchId,
+    /// Only the row of this line; status 1 when it wrote nothing, or has not ended.
+    #[arg(long, value_name = "N", conflicts_with = "follow")]
+    pub line: Option<u32>,
+    /// Go on until all rows have ended, each row after the one before it.
+    #[arg(long)]
+    pub follow: bool,
+    /// Print a line of JSON for each row.
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Serialize)]
+struct JsonRow<'a> {
+    line: u32,
+    status: RowStatus,
+    attempts: u32,
+    log: &'a str,
+}
+
+#[derive(Serialize)]
+struct JsonDropped {
+    dropped: u64,
+}
+
+/// Prints logs.
+///
+/// # Errors
+/// Why they could not be read.
+pub fn run(args: &LogsCommand) -> anyhow::Result<ExitCode> {
+    let config = args.config.load(Vec::new())?;
+    block_on(async {
+        let parts = Parts::open(&config).await?;
+        if let Some(line) = args.line {
+            let found = parts.jobs.row_log(args.batch, line).await?;
+            if let Some(row) = &found {
+                print(&as_text(row, args.json)?)?;
+            }
+            return Ok(ExitCode::from(if found.is_some() { EXIT_SUCCESS } else { EXIT_SOME_FAILED }));
+        }
+        let stop = Stop::listen()?;
+        let mut logs = parts.jobs.stream_logs(args.batch, args.follow).await?;
+        let working = args.follow.then(|| parts.work_if_alone());
+        let mut stopped = false;
+        loop {
+            let row = tokio::select! {
+                row = logs.try_next() => row?,
+                () = stop.asked() => {
+                    stopped = true;
+                    break;
+                }
+            };
+            let Some(row) = row else { break };
+            if !print(&as_text(&row, args.json)?)? {
+                break;
+            }
+        }
+        let dropped = parts.jobs.dropped_logs(args.batch).await?;
+        if let Some(working) = working {
+            working.end().await?;
+        }
+        if stopped {
+            return Ok(ExitCode::from(stop.exit_status()));
+        }
+        if dropped > 0 {
+            let text = if args.json {
+                format!("{}\n", serde_json::to_string(&JsonDropped { dropped })?)
+            } else {
+                format!("[the logs of {dropped} rows were dropped: together they were more than a batch of this app may log]\n")
+            };
+            print(&text)?;
+        }
+        Ok(ExitCode::from(EXIT_SUCCESS))
+    })
+}
+
+fn as_text(row: &RowLog, json: bool) -> anyhow::Result<String> {
+    if json {
+        let row = JsonRow { line: row.line, status: row.status, attempts: row.attempts, log: &row.log };
+        return Ok(format!("{}\n", ascii_controls(&serde_json::to_string(&row)?)));
+    }
+    Ok(visible(&row.log).lines().map(|text| format!("{}: {text}\n", row.line)).collect())
+}
+
+/// JSON leaves the control characters beyond ASCII as they are; in its strings they can be written as their codes.
+fn ascii_controls(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        let mut units = [0; 2];
+        if visible(character.encode_utf8(&mut [0; 4])).starts_with('\\') && character != '\\' {
+            text.extend(character.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        } else {
+            text.push(character);
+        }
+    }
+    text
+}
+
+/// False when nobody reads any more.
+fn print(text: &str) -> anyhow::Result<bool> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(error).context("cannot write to stdout"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_log_commands_the_terminal_of_who_reads_it() {
+        let log = "info: a\x1b[2J\u{9b}31m\0\r\nstderr </script>\u{202e}";
+        let row = RowLog { row_no: 1, line: 7, status: RowStatus::Failed, attempts: 2, log: log.to_owned() };
+        assert_eq!(as_text(&row, false).unwrap(), "7: info: a\\u{1b}[2J\\u{9b}31m\\u{0}\\u{d}\n7: stderr </script>\\u{202e}\n");
+        let json = as_text(&row, true).unwrap();
+        assert!(!json.trim_end().chars().any(char::is_control), "{json:?}");
+        let read: serde_json::Value = serde_json::from_str(&json).unwrap();
+        assert_eq!((read["line"].as_u64(), read["status"].as_str(), read["log"].as_str()), (Some(7), Some("failed"), Some(log)));
+    }
+}

@@ -1,0 +1,245 @@
+//! Processors: versions are registered, activated, rolled back, compared and removed.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{JobError, JobManager};
+use crate::model::{CodeQuota, NewVersion, PartialTerms, ProcessorKind, ProcessorVersion, RegisteredVersion};
+use crate::registry::FindError;
+use crate::store::{StoreError, VersionError};
+
+/// Code that is being removed from the object store is gone within this time, or its remover has died.
+const REMOVAL_PATIENCE: Duration = Duration::from_secs(310);
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// What a component is to become.
+struct Upload<'a> {
+    app: &'a str,
+    op: &'a str,
+    wasm: Bytes,
+    wanted: Option<ProcessorKind>,
+    note: Option<&'a str>,
+    activate: bool,
+}
+
+/// What is different between two versions.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct VersionDiff {
+    pub before: RegisteredVersion,
+    pub after: RegisteredVersion,
+    /// Names of interfaces, in order.
+    pub imports_added: Vec<String>,
+    pub imports_removed: Vec<String>,
+    pub exports_added: Vec<String>,
+    pub exports_removed: Vec<String>,
+}
+
+impl JobManager {
+    /// The same, but an app keeps no more than this in versions. [`CodeQuota::default`] holds where nothing else is said.
+    #[must_use]
+    pub fn with_code_quota(self, quota: CodeQuota) -> JobManager {
+        JobManager { code_quota: quota, ..self }
+    }
+
+    /// Registers a component as the newest version of an app's processor for an operation, and lets it serve what is submitted from then on: [`JobManager::deploy`] and [`JobManager::activate`] in one.
+    /// Batches that were submitted before keep theirs. The same code again is the same version.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager) -> anyhow::Result<()> {
+    /// let version = jobs.register_processor("bank", "validate", std::fs::read("bank-transactions.wasm")?).await?;
+    /// println!("version {} of {}", version.version, version.op);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::Unusable`] when it is no processor; [`JobError::Blobs`]; [`JobError::Store`] for a name that cannot be, for an app that keeps as many versions or as much code as it may, and as for
+    /// [`JobManager::activate`].
+    pub async fn register_processor(&self, app: &str, op: &str, wasm: impl Into<Bytes>) -> Result<ProcessorVersion, JobError> {
+        self.register(Upload { app, op, wasm: wasm.into(), wanted: None, note: None, activate: true }).await
+    }
+
+    /// Like [`JobManager::register_processor`], for a processor of rows only.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager) -> anyhow::Result<()> {
+    /// jobs.register_batch_processor("bank", "validate", std::fs::read("bank-transactions.wasm")?).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::OtherKind`], and as for [`JobManager::register_processor`].
+    pub async fn register_batch_processor(&self, app: &str, op: &str, wasm: impl Into<Bytes>) -> Result<ProcessorVersion, JobError> {
+        self.register(Upload { app, op, wasm: wasm.into(), wanted: Some(ProcessorKind::Batch), note: None, activate: true }).await
+    }
+
+    /// Like [`JobManager::register_processor`], for a processor of slow queries only.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager) -> anyhow::Result<()> {
+    /// jobs.register_slow_query_processor("bank", "statement", std::fs::read("account-statement.wasm")?).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::OtherKind`], and as for [`JobManager::register_processor`].
+    pub async fn register_slow_query_processor(&self, app: &str, op: &str, wasm: impl Into<Bytes>) -> Result<ProcessorVersion, JobError> {
+        self.register(Upload { app, op, wasm: wasm.into(), wanted: Some(ProcessorKind::SlowQuery), note: None, activate: true }).await
+    }
+
+    /// Registers a component as the newest version of an app's processor for an operation, and nothing else: what serves, serves on, until the new version is activated. The same code as that of the newest
+    /// version is the same version.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager) -> anyhow::Result<()> {
+    /// let version = jobs.deploy("bank", "validate", std::fs::read("bank-transactions.wasm")?, Some("with the new rules")).await?;
+    /// println!("{:?}", jobs.diff_versions("bank", "validate", version.version - 1, version.version).await?);
+    /// jobs.activate("bank", "validate", version.version).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`JobManager::register_processor`], and [`JobError::Store`] for a note that is too long.
+    pub async fn deploy(&self, app: &str, op: &str, wasm: impl Into<Bytes>, note: Option<&str>) -> Result<ProcessorVersion, JobError> {
+        self.register(Upload { app, op, wasm: wasm.into(), wanted: None, note, activate: false }).await
+    }
+
+    /// The same, and lets it serve what is submitted from then on, in one step.
+    ///
+    /// # Errors
+    /// As for [`JobManager::deploy`] and [`JobManager::activate`].
+    pub async fn deploy_and_activate(&self, app: &str, op: &str, wasm: impl Into<Bytes>, note: Option<&str>) -> Result<ProcessorVersion, JobError> {
+        self.register(Upload { app, op, wasm: wasm.into(), wanted: None, note, activate: true }).await
+    }
+
+    async fn register(&self, upload: Upload<'_>) -> Result<ProcessorVersion, JobError> {
+        let Upload { app, op, wasm, wanted, note, activate } = upload;
+        self.check_app(app)?;
+        let processor = self.shared.registry.load(app, wasm.clone()).await.map_err(JobError::Unusable)?;
+        let granted = self.shared.store.read_app(app).await?.map(|app| app.grants).unwrap_or_default();
+        processor.check_grants(app, &granted).map_err(JobError::Unusable)?;
+        let kind = processor.kind();
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != kind) {
+            return Err(JobError::OtherKind { app: app.to_owned(), op: op.to_lowercase(), found: kind, wanted });
+        }
+        let new = NewVersion {
+            app: app.to_owned(),
+            op: op.to_owned(),
+            kind,
+            digest: processor.digest.clone(),
+            size_bytes: wasm.len() as u64,
+            note: note.map(str::to_owned),
+            activate,
+            quota: self.code_quota,
+        };
+        let until = Instant::now() + REMOVAL_PATIENCE;
+        loop {
+            // First the code, then the version: nothing is submitted for code that is not there.
+            self.shared.registry.store(processor.clone(), wasm.clone()).await?;
+            match self.shared.store.put_processor(&new).await {
+                // Then it is stored again.
+                Err(StoreError::Version(VersionError::CodeBeingRemoved)) if Instant::now() < until => tokio::time::sleep(LOOK_EVERY).await,
+                put => return Ok(put?),
+            }
+        }
+    }
+
+    /// Lets a version serve what is submitted from now on. What was submitted before keeps its own.
+    ///
+    /// A version of the other kind (rows, slow queries) can take the place, too: what waits is not touched, since it has its version. But while a schedule that is not paused submits what
+    /// it cannot run, it is refused.
+    ///
+    /// # Errors
+    /// [`JobError::Store`] with [`VersionError`]; [`JobError::OtherApp`].
+    pub async fn activate(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, JobError> {
+        self.check_app(app)?;
+        Ok(self.shared.store.activate_processor(app, op, version).await?)
+    }
+
+    /// Lets the version serve again that did before the one that does now. Once more goes back further.
+    ///
+    /// # Errors
+    /// As for [`JobManager::activate`].
+    pub async fn rollback(&self, app: &str, op: &str) -> Result<ProcessorVersion, JobError> {
+        self.check_app(app)?;
+        Ok(self.shared.store.rollback_processor(app, op).await?)
+    }
+
+    /// The versions of an app, for one operation or all, by operation and version, with the batches that use them.
+    ///
+    /// # Errors
+    /// [`JobError::OtherApp`], [`JobError::Store`].
+    pub async fn list_versions(&self, app: &str, op: Option<&str>) -> Result<Vec<RegisteredVersion>, JobError> {
+        self.check_app(app)?;
+        let mut versions = self.shared.store.list_processors(Some(app)).await?;
+        if let Some(op) = op.map(str::to_lowercase) {
+            versions.retain(|listed| listed.version.op == op);
+        }
+        Ok(versions)
+    }
+
+    /// What is different between two versions: sizes, kind, and the interfaces that they import and export, by name.
+    ///
+    /// # Errors
+    /// [`JobError::Store`] for a version that is not there; [`JobError::Unusable`] and [`JobError::Blobs`] when its code cannot be read.
+    pub async fn diff_versions(&self, app: &str, op: &str, before: u32, after: u32) -> Result<VersionDiff, JobError> {
+        let versions = self.list_versions(app, Some(op)).await?;
+        let find = |version: u32| {
+            let found = versions.iter().find(|listed| listed.version.version == version).cloned();
+            found.ok_or_else(|| JobError::from(StoreError::from(VersionError::Missing { app: app.to_owned(), op: op.to_lowercase(), version })))
+        };
+        let (before, after) = (find(before)?, find(after)?);
+        let (old, new) = (self.interface_of(&before).await?, self.interface_of(&after).await?);
+        let missing = |from: &[String], other: &[String]| from.iter().filter(|name| !other.contains(name)).cloned().collect();
+        Ok(VersionDiff {
+            imports_added: missing(&new.imports, &old.imports),
+            imports_removed: missing(&old.imports, &new.imports),
+            exports_added: missing(&new.exports, &old.exports),
+            exports_removed: missing(&old.exports, &new.exports),
+            before,
+            after,
+        })
+    }
+
+    async fn interface_of(&self, listed: &RegisteredVersion) -> Result<crate::sandbox::Interface, JobError> {
+        let found = self.shared.registry.fetch(&listed.version.app, &listed.version.digest).await;
+        let processor = found.map_err(|error| match error {
+            FindError::Blobs(error) => JobError::Blobs(error),
+            FindError::Compiler(error) => JobError::Unusable(error),
+            FindError::Unusable(problem) => JobError::NoCode { version: listed.version.version, problem },
+        })?;
+        Ok(processor.interface())
+    }
+
+    /// Removes a version, and its code when no other version has it.
+    ///
+    /// # Errors
+    /// [`JobError::Store`] with [`VersionError`]: it serves, or a batch uses it that has not ended; [`JobError::OtherApp`].
+    pub async fn remove_version(&self, app: &str, op: &str, version: u32) -> Result<(), JobError> {
+        self.check_app(app)?;
+        for digest in self.shared.store.remove_processor(app, op, version).await? {
+            match self.shared.registry.remove(&digest).await {
+                Ok(()) => self.shared.store.forget_code(&digest).await?,
+                // The version is gone. What is left costs room, until the next one is removed.
+                Err(error) => tracing::warn!(digest, "code that no version has is still in the object store: {:#}", anyhow::Error::from(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The version that serves what is submitted now, and the terms that the policies give it.
+    pub(super) async fn find_op(&self, app: &str, op: &str, wanted: ProcessorKind) -> Result<(ProcessorVersion, PartialTerms), JobError> {
+        self.check_app(app)?;
+        let found = self.shared.store.find_op(app, op).await?;
+        let (version, terms) = found.ok_or_else(|| JobError::NoProcessor { app: app.to_owned(), op: op.to_lowercase() })?;
+        if version.kind == wanted {
+            Ok((version, terms))
+        } else {
+            Err(JobError::OtherKind { app: app.to_owned(), op: version.op, found: version.kind, wanted })
+        }
+    }
+}

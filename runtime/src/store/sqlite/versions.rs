@@ -1,0 +1,218 @@
+//! Versions of processors: which there are, and which one serves.
+
+use sqlx::SqliteConnection;
+
+use super::SqliteStore;
+use crate::model::{NewVersion, PartialTerms, ProcessorKind, ProcessorVersion, RegisteredVersion};
+use crate::store::columns::{OpRow, ProcessorRow, failed, op_of, processor_of};
+use crate::store::versions::{ACTIVATIONS_MAX, RegisteredRow, check_quota, check_version};
+use crate::store::{StoreError, VersionError};
+
+pub(super) async fn put_processor(store: &SqliteStore, new: &NewVersion) -> Result<ProcessorVersion, StoreError> {
+    check_version(new)?;
+    let registering = failed("register a processor");
+    let op = new.op.to_lowercase();
+    let mut db = store.begin().await?;
+    let removal: Option<i64> = sqlx::query_scalar("SELECT until_at FROM code_removals WHERE digest = ?")
+        .bind(&new.digest)
+        .fetch_optional(&mut *db)
+        .await
+        .map_err(registering)?;
+    match removal {
+        Some(until_at) if until_at > store.now().0 => return Err(VersionError::CodeBeingRemoved.into()),
+        Some(_) => super::removals::forget_in(&mut db, &new.digest).await?,
+        None => {}
+    }
+    let newest: Option<ProcessorRow> = sqlx::query_as(
+        "SELECT app, op, version, kind, digest, created_at FROM processors WHERE app = ? AND op = ? AND removed_at IS NULL ORDER BY version DESC LIMIT 1",
+    )
+    .bind(&new.app)
+    .bind(&op)
+    .fetch_optional(&mut *db)
+    .await
+    .map_err(registering)?;
+    let version = match newest.map(processor_of).filter(|newest| newest.digest == new.digest) {
+        Some(same) => same,
+        None => {
+            let (versions, bytes): (i64, i64) =
+                sqlx::query_as("SELECT count(*), coalesce(sum(size_bytes), 0) FROM processors WHERE app = ? AND removed_at IS NULL")
+                    .bind(&new.app)
+                    .fetch_one(&mut *db)
+                    .await
+                    .map_err(registering)?;
+            check_quota(new, versions, bytes)?;
+            let row: ProcessorRow = sqlx::query_as(
+                "INSERT INTO processors (app, op, version, kind, digest, created_at, size_bytes, note)
+                 SELECT ?1, ?2, 1 + coalesce(max(version), 0), ?3, ?4, ?5, ?6, ?7 FROM processors WHERE app = ?1 AND op = ?2
+                 RETURNING app, op, version, kind, digest, created_at",
+            )
+            .bind(&new.app)
+            .bind(&op)
+            .bind(new.kind.as_str())
+            .bind(&new.digest)
+            .bind(store.now().0)
+            .bind(i64::try_from(new.size_bytes).unwrap_or(i64::MAX))
+            .bind(&new.note)
+            .fetch_one(&mut *db)
+            .await
+            .map_err(registering)?;
+            processor_of(row)
+        }
+    };
+    if new.activate {
+        activate_in(&mut db, store, &version).await?;
+    }
+    db.commit().await.map_err(failed("commit a version"))?;
+    Ok(version)
+}
+
+pub(super) async fn activate_processor(store: &SqliteStore, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
+    let mut db = store.begin().await?;
+    let found = find_version(&mut db, app, op, version).await?;
+    activate_in(&mut db, store, &found).await?;
+    db.commit().await.map_err(failed("commit a version"))?;
+    Ok(found)
+}
+
+/// A version that was not removed.
+async fn find_version(db: &mut SqliteConnection, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
+    let found: Option<ProcessorRow> = sqlx::query_as(
+        "SELECT app, op, version, kind, digest, created_at FROM processors WHERE app = ? AND op = ? AND version = ? AND removed_at IS NULL",
+    )
+    .bind(app)
+    .bind(op.to_lowercase())
+    .bind(version)
+    .fetch_optional(db)
+    .await
+    .map_err(failed("look up a version"))?;
+    found.map(processor_of).ok_or_else(|| VersionError::Missing { app: app.to_owned(), op: op.to_lowercase(), version }.into())
+}
+
+/// The number of the activation that holds, and its version.
+pub(super) async fn active(db: &mut SqliteConnection, app: &str, op: &str) -> Result<Option<(i64, i64)>, StoreError> {
+    sqlx::query_as(
+        "SELECT activation_no, version FROM activations WHERE app = ? AND op = ? AND undone_at IS NULL ORDER BY activation_no DESC LIMIT 1",
+    )
+    .bind(app)
+    .bind(op)
+    .fetch_optional(db)
+    .await
+    .map_err(failed("look up the active version"))
+}
+
+async fn activate_in(db: &mut SqliteConnection, store: &SqliteStore, version: &ProcessorVersion) -> Result<(), StoreError> {
+    let ProcessorVersion { app, op, version: number, .. } = version;
+    if active(db, app, op).await?.is_some_and(|(_, active)| active == i64::from(*number)) {
+        return Ok(());
+    }
+    check_schedules(db, version).await?;
+    let activating = failed("activate a version");
+    sqlx::query(
+        "INSERT INTO activations (app, op, activation_no, version, activated_at)
+         SELECT ?1, ?2, 1 + coalesce(max(activation_no), 0), ?3, ?4 FROM activations WHERE app = ?1 AND op = ?2",
+    )
+    .bind(app)
+    .bind(op)
+    .bind(number)
+    .bind(store.now().0)
+    .execute(&mut *db)
+    .await
+    .map_err(activating)?;
+    sqlx::query(
+        "DELETE FROM activations WHERE app = ?1 AND op = ?2
+         AND activation_no <= (SELECT max(activation_no) FROM activations WHERE app = ?1 AND op = ?2) - ?3",
+    )
+    .bind(app)
+    .bind(op)
+    .bind(ACTIVATIONS_MAX)
+    .execute(db)
+    .await
+    .map_err(activating)?;
+    Ok(())
+}
+
+/// Schedules whose ticks could not be submitted with it.
+async fn check_schedules(db: &mut SqliteConnection, version: &ProcessorVersion) -> Result<(), StoreError> {
+    let found: Option<String> =
+        sqlx::query_scalar("SELECT name FROM schedules WHERE app = ? AND op = ? AND kind <> ? AND NOT paused ORDER BY name LIMIT 1")
+            .bind(&version.app)
+            .bind(&version.op)
+            .bind(version.kind.as_str())
+            .fetch_optional(db)
+            .await
+            .map_err(failed("look up schedules"))?;
+    match found {
+        None => Ok(()),
+        Some(schedule) => {
+            let (op, kind) = (version.op.clone(), version.kind);
+            let wanted = if kind == ProcessorKind::Batch { ProcessorKind::SlowQuery } else { ProcessorKind::Batch };
+            Err(VersionError::OtherKindScheduled { op, schedule, wanted, version: version.version, kind }.into())
+        }
+    }
+}
+
+pub(super) async fn rollback_processor(store: &SqliteStore, app: &str, op: &str) -> Result<ProcessorVersion, StoreError> {
+    let rolling = failed("roll back to a version");
+    let op = op.to_lowercase();
+    let nothing = || VersionError::NothingBefore { app: app.to_owned(), op: op.clone() };
+    let mut db = store.begin().await?;
+    let (at, version) = active(&mut db, app, &op).await?.ok_or_else(nothing)?;
+    let before: Option<(i64, u32)> = sqlx::query_as(
+        "SELECT a.activation_no, a.version FROM activations a
+         JOIN processors p ON p.app = a.app AND p.op = a.op AND p.version = a.version AND p.removed_at IS NULL
+         WHERE a.app = ? AND a.op = ? AND a.undone_at IS NULL AND a.activation_no < ? AND a.version <> ? ORDER BY a.activation_no DESC LIMIT 1",
+    )
+    .bind(app)
+    .bind(&op)
+    .bind(at)
+    .bind(version)
+    .fetch_optional(&mut *db)
+    .await
+    .map_err(rolling)?;
+    let (back_to, version) = before.ok_or_else(nothing)?;
+    let found = find_version(&mut db, app, &op, version).await?;
+    check_schedules(&mut db, &found).await?;
+    sqlx::query("UPDATE activations SET undone_at = ? WHERE app = ? AND op = ? AND activation_no > ? AND undone_at IS NULL")
+        .bind(store.now().0)
+        .bind(app)
+        .bind(&op)
+        .bind(back_to)
+        .execute(&mut *db)
+        .await
+        .map_err(rolling)?;
+    db.commit().await.map_err(failed("commit a version"))?;
+    Ok(found)
+}
+
+pub(super) async fn find_op(store: &SqliteStore, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
+    let found: Option<OpRow> = sqlx::query_as(
+        "SELECT p.version, p.kind, p.digest, p.created_at,
+            (SELECT o.terms FROM policies o WHERE o.app = ?1 AND o.op = ?2), (SELECT a.terms FROM policies a WHERE a.app = ?1 AND a.op = '')
+         FROM processors p WHERE p.app = ?1 AND p.op = ?2 AND p.version = (SELECT s.version FROM activations s
+            WHERE s.app = ?1 AND s.op = ?2 AND s.undone_at IS NULL ORDER BY s.activation_no DESC LIMIT 1)",
+    )
+    .bind(app)
+    .bind(op.to_lowercase())
+    .fetch_optional(&store.readers)
+    .await
+    .map_err(failed("look up a processor"))?;
+    found.map(|row| op_of(app, op, row)).transpose()
+}
+
+pub(super) async fn list_processors(store: &SqliteStore, app: Option<&str>) -> Result<Vec<RegisteredVersion>, StoreError> {
+    let found: Vec<RegisteredRow> = sqlx::query_as(
+        "SELECT p.app, p.op, p.version, p.kind, p.digest, p.created_at, p.size_bytes, p.note,
+            p.version IS (SELECT a.version FROM activations a
+                WHERE a.app = p.app AND a.op = p.op AND a.undone_at IS NULL ORDER BY a.activation_no DESC LIMIT 1) AS active,
+            CASE WHEN ?1 IS NOT NULL THEN coalesce(u.batches, 0) END AS batches
+         FROM processors p
+         LEFT JOIN (SELECT op, processor_version, count(*) AS batches FROM batches WHERE app = ?1 AND step <> 'done' GROUP BY op, processor_version) u
+            ON u.op = p.op AND u.processor_version = p.version
+         WHERE p.removed_at IS NULL AND p.app = coalesce(?1, p.app) ORDER BY p.app, p.op, p.version",
+    )
+    .bind(app)
+    .fetch_all(&store.readers)
+    .await
+    .map_err(failed("list processors"))?;
+    Ok(found.into_iter().map(RegisteredRow::into_version).collect())
+}
