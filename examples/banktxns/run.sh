@@ -6,7 +6,7 @@ here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 work_in banktxns "$@"
 cp "$here/watch.toml" .
 
-"$rowmill" deploy bank post "$repository/target/guests/bank-transactions.wasm" >version
+"$rowmill" deploy bank post "$repository/target/guests/bank-transactions.wasm" --activate >version
 for day in 2026-01-31 2026-02-01; do
   send "$here/transactions-$day.csv" "transactions-$day.csv"
 done

@@ -26,7 +26,7 @@ until_there() {
   done
 }
 
-"$rowmill" deploy bank post "$repository/target/guests/bank-transactions.wasm" >version
+"$rowmill" deploy bank post "$repository/target/guests/bank-transactions.wasm" --activate >version
 mkdir -p box/done box/failed
 start
 # With a control total that matches, and with one that does not.

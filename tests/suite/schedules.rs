@@ -133,7 +133,7 @@ fn what_cannot_be_scheduled_gets_a_sentence_and_status_2() {
     assert!(status == 2 && err.contains("what is to be done comes before the app"), "{err}");
     // What has no processor yet is told, and taken.
     let (status, _, err) = site.run(&[&["schedules", "set", "bank", "s", "later"], &good[..]].concat());
-    assert!(status == 0 && err.contains("has no processor for later yet"), "{err}");
+    assert!(status == 0 && err.contains("has no processor that serves later yet"), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
