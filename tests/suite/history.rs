@@ -11,7 +11,7 @@ use crate::support::target;
 
 use Rule::{
     AcknowledgedIsKept, AppsKeepTheirLimit, CountsEqualRows, EverythingEnds, FilesAreComplete, FinishedOnce, MarkDoneOnce, NothingAfterAbort,
-    NothingUnderALostLease, OneOutcomePerRow, OutcomeIsTheRows, PollsGoForward, QuarantineHasItsReason, TermsAreKept,
+    NothingUnderALostLease, OneOutcomePerRow, OutcomeIsTheRows, PollsGoForward, QuarantineHasItsReason, RemovedIsGone, TermsAreKept,
 };
 
 /// Longer runs: `make history SEED=… SECONDS=…`.
@@ -25,7 +25,13 @@ fn two_minutes_of_failures_break_no_promise() {
     println!("{report:#}");
     // It would be easy to keep every promise when nothing happens.
     let kills = report["failures"]["counts"]["worker_killed"].as_u64().unwrap();
-    assert!(kills >= 10 && report["outcomes"].as_u64().unwrap() >= 1_000 && report["leases_taken_over"].as_u64().unwrap() >= 10, "{report:#}");
+    assert!(
+        kills >= 10
+            && report["outcomes"].as_u64().unwrap() >= 1_000
+            && report["leases_taken_over"].as_u64().unwrap() >= 10
+            && report["removed"].as_u64().unwrap() >= 10,
+        "{report:#}"
+    );
 }
 
 /// A batch of rows that all succeeded and wrote nothing, but to the files of others, which ran once and has no part in a chain: `b`. And one of its rows: `r`.
@@ -149,6 +155,13 @@ const BREACHES: &[Breach] = &[
         "WITH p AS (SELECT * FROM rowmill.past_outcomes ORDER BY batch_key, row_no LIMIT 1)",
         "DELETE FROM rowmill.past_outcomes t USING p WHERE (t.batch_key, t.row_no, t.round) = (p.batch_key, p.row_no, p.round)",
         &[OneOutcomePerRow],
+    ),
+    (
+        "a row is left of a batch that was removed",
+        "WITH b AS (SELECT batch_key FROM audit.changes
+            WHERE source = 'batches' AND after IS NULL AND before::json->>'step' = 'done' ORDER BY seq LIMIT 1)",
+        "INSERT INTO rowmill.rows SELECT batch_key, 1, 1, '{}' FROM b",
+        &[RemovedIsGone],
     ),
     (
         "there is a batch of nobody's",

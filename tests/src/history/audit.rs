@@ -99,6 +99,8 @@ impl<T: for<'a> Deserialize<'a>> Step<T> {
 /// Everything that the database tells of one batch.
 #[derive(Clone, Debug)]
 pub struct Evidence {
+    /// What the database calls the batch.
+    pub key: i64,
     pub batches: Vec<Step<BatchState>>,
     pub leases: Vec<Step<LeaseState>>,
     pub files: Vec<Step<FileState>>,
@@ -132,6 +134,7 @@ pub async fn read(db: &mut PgConnection, id: BatchId) -> anyhow::Result<Option<E
     let past_now = "SELECT o.row_no, o.round || ' ' || audit.kept(o.attempt, o.fuel, o.output, o.messages, o.log) FROM rowmill.past_outcomes o WHERE batch_key = $1 ORDER BY row_no, round";
     let rows_now = "SELECT row_no, line, input, rejected FROM rowmill.rows WHERE batch_key = $1 ORDER BY row_no";
     Ok(Some(Evidence {
+        key,
         batches: steps(db, "batches", key).await?,
         leases: steps(db, "leases", key).await?,
         files: steps(db, "output_files", key).await?,

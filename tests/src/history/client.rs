@@ -1,17 +1,19 @@
-//! One client: it submits, appends, releases, aborts, discards and polls, and keeps a record of what it was told.
+//! One client: it goes through its plans, polls, and keeps a record of what it was told. What it asks for is in `requests` and `removal`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use rowmill::model::{After, BatchId, Clock, NewBatch, ProcessorKind, RetryRows, RowStatus, SystemClock};
+use rowmill::blobs::Blobs;
+use rowmill::model::{After, BatchId, ProcessorKind, RowStatus};
 use rowmill::status::{QueryAnswer, StatusBoard};
 use rowmill::store::{PgStore, Store, StoreError};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{APPS, BATCH_OP, BatchPlan, Course, PlanKey, QUERY_OP, index};
+use super::removal::Removed;
 use super::violation::{Findings, Rule, Violation};
 use super::witness::{Losses, Sight, Source, Witness};
 use crate::random::Random;
@@ -24,8 +26,11 @@ const LOOK_ROWS: u32 = 50;
 /// What all clients share.
 pub struct World {
     pub seed: u64,
-    pub store: PgStore,
-    pub board: StatusBoard,
+    pub store: Arc<PgStore>,
+    pub board: Arc<StatusBoard>,
+    pub blobs: Blobs,
+    /// Of the database.
+    pub url: String,
     /// The digest of the processor of each kind.
     pub digests: [(ProcessorKind, String); 2],
     /// No new batches.
@@ -43,6 +48,8 @@ pub struct World {
 pub struct Counters {
     pub batches: AtomicU64,
     pub ended: AtomicU64,
+    /// Batches that were removed after their end.
+    pub removed: AtomicU64,
     pub rows: AtomicU64,
     /// Requests of clients that failed, and were tried again.
     pub failures: AtomicU64,
@@ -68,6 +75,8 @@ pub struct BatchRecord {
     /// Rows whose request was acknowledged.
     pub rows: usize,
     pub discarded: bool,
+    /// It was removed after its end.
+    pub removed: Option<Removed>,
     pub abort: Abort,
     /// The round that it is in: its client retries it.
     pub round: u32,
@@ -90,6 +99,7 @@ impl BatchRecord {
             submitted: false,
             rows: 0,
             discarded: false,
+            removed: None,
             abort: Abort::NotAsked,
             round: 1,
             follows: None,
@@ -159,193 +169,8 @@ impl World {
             }
             self.watch(plan, record, findings).await?;
         }
-        Some(())
-    }
-
-    /// Submits the batch that comes after another, which may have ended.
-    async fn chain(&self, plan: &BatchPlan, next: &mut BatchRecord) -> Option<()> {
-        self.counters.batches.fetch_add(1, Ordering::Relaxed);
-        self.active().push(next.id);
-        let batch = NewBatch {
-            id: next.id,
-            terms: plan.chained(&[]).terms(SystemClock.now()),
-            after: next.follows,
-            hold: false,
-            request_digest: Some(BATCH_OP.to_owned()),
-            ..self.new_batch(plan, next.id)
-        };
-        match self.persist(|| self.store.submit_batch(batch.clone(), Vec::new())).await? {
-            (_, Ok(())) => next.submitted = true,
-            (_, Err(error)) => {
-                let mut findings = Findings::of(next.id);
-                findings.add(Rule::AcknowledgedIsKept, format!("a batch that comes after another was refused: {error}"));
-                next.violations.extend(findings.found);
-                return None;
-            }
-        }
-        Some(())
-    }
-
-    fn new_batch(&self, plan: &BatchPlan, id: BatchId) -> NewBatch {
-        NewBatch {
-            id,
-            app: plan.app.to_owned(),
-            op: plan.op().to_owned(),
-            kind: plan.kind,
-            processor_version: 1,
-            processor_digest: self.digests.iter().find(|(kind, _)| *kind == plan.kind).map(|(_, digest)| digest.clone()).unwrap_or_default(),
-            context: plan.context(),
-            terms: plan.terms(SystemClock.now()),
-            hold: plan.course != Course::Runs,
-            after: None,
-            // Half of them as with a key.
-            request_digest: plan.requests[0].is_multiple_of(2).then(|| plan.op().to_owned()),
-        }
-    }
-
-    /// Retries a batch that has ended, where something of it did not succeed. Whether there was such a thing.
-    async fn retry(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<bool> {
-        let Some(end) = record.witness.finals.get(&record.round).copied() else { return Some(false) };
-        if end.counts.success == end.counts.rows || end.counts.rows == 0 {
-            return Some(false);
-        }
-        let codes = if plan.retries_told { vec!["told-to-fail".to_owned()] } else { Vec::new() };
-        let rows = RetryRows { codes, aborted: true, deadline_at: None };
-        // From now on it may be in another round.
-        (record.ended, record.witness.retries) = (false, record.witness.retries + 1);
-        let (in_doubt, retried) = self.persist(|| self.store.retry_batch(record.id, &rows)).await?;
-        let round = match retried {
-            Ok(retried) => {
-                let least = if plan.retries_told { end.counts.aborted } else { end.counts.failed + end.counts.aborted };
-                // A try whose answer was lost may have begun a round that has ended since.
-                let right = in_doubt && retried.round > record.round + 1 || retried.round == record.round + 1 && retried.rows >= least;
-                findings.ensure(right, Rule::AcknowledgedIsKept, || format!("a retry of {end:?} said {retried:?}"));
-                retried.round
-            }
-            // The same.
-            Err(StoreError::WrongStatus { .. } | StoreError::Invalid(_)) if in_doubt => {
-                let (_, read) = self.persist(|| self.store.read_batch(record.id)).await?;
-                read.map_or(record.round, |batch| batch.round)
-            }
-            Err(StoreError::Invalid(_)) if plan.retries_told && end.counts.aborted == 0 => record.round,
-            Err(error) => {
-                findings.add(Rule::AcknowledgedIsKept, format!("a retry of {end:?} was refused: {error}"));
-                record.round
-            }
-        };
-        let begun = round > record.round;
-        record.witness.retries = round - 1;
-        if begun {
-            (record.round, record.abort) = (round, Abort::NotAsked);
-            record.seen_rows.retain(|_, status| *status == RowStatus::Success);
-        } else {
-            record.ended = true;
-        }
-        Some(begun)
-    }
-
-    async fn submit(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
-        let batch = self.new_batch(plan, record.id);
-        match self.persist(|| self.store.submit_batch(batch.clone(), plan.request(0))).await? {
-            (_, Ok(())) => {}
-            // It had been committed, and the word of that was lost.
-            (true, Err(StoreError::Exists(_))) => {}
-            (_, Err(error)) => {
-                findings.add(Rule::AcknowledgedIsKept, format!("the submit was refused: {error}"));
-                return None;
-            }
-        }
-        record.submitted = true;
-        if batch.request_digest.is_some() {
-            // It may run by now, or have ended: all the same it is there once.
-            if let (_, Err(error)) = self.persist(|| self.store.submit_batch(batch.clone(), plan.request(0))).await? {
-                findings.add(Rule::AcknowledgedIsKept, format!("what was submitted with a digest was refused the second time: {error}"));
-                return None;
-            }
-        }
-        record.rows = plan.requests[0];
-        self.counters.rows.fetch_add(plan.requests[0] as u64, Ordering::Relaxed);
-        Some(())
-    }
-
-    async fn append(&self, plan: &BatchPlan, at: usize, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
-        let (before, after) = (record.rows, record.rows + plan.requests[at]);
-        let mut in_doubt = false;
-        loop {
-            let failed = match self.store.append_rows(record.id, plan.request(at)).await {
-                Ok(total) if total == after as u64 => break,
-                Ok(total) => {
-                    findings.add(Rule::AcknowledgedIsKept, format!("an append led from {before} to {total} rows, not {after}"));
-                    return None;
-                }
-                // It had been committed: no line comes twice.
-                Err(StoreError::Invalid(reason)) if in_doubt && reason.contains("comes twice") => break,
-                Err(failed) => failed,
-            };
-            if !matches!(failed, StoreError::Failed { .. }) {
-                findings.add(Rule::AcknowledgedIsKept, format!("an append was refused: {failed}"));
-                return None;
-            }
-            in_doubt = true;
-            self.take_breath().await?;
-            if record.key.number.is_multiple_of(2) {
-                continue;
-            }
-            // Only this client appends, so the number of rows tells, too, whether it had been committed.
-            let (_, read) = self.persist(|| self.store.read_batch(record.id)).await?;
-            match read.map(|batch| batch.counts.rows) {
-                Ok(rows) if rows == before as u64 && before != after => {}
-                Ok(rows) if rows == after as u64 => break,
-                other => {
-                    findings.add(Rule::AcknowledgedIsKept, format!("a batch of {before} rows, or {after}, is {other:?}"));
-                    return None;
-                }
-            }
-        }
-        record.rows = after;
-        self.counters.rows.fetch_add(plan.requests[at] as u64, Ordering::Relaxed);
-        Some(())
-    }
-
-    async fn release(&self, record: &BatchRecord, findings: &mut Findings) -> Option<()> {
-        match self.persist(|| self.store.release_batch(record.id)).await? {
-            (_, Ok(rows)) if rows == record.rows as u64 => {}
-            (true, Err(StoreError::WrongStatus { .. })) => {}
-            (_, other) => findings.add(Rule::AcknowledgedIsKept, format!("the release of {} rows said {other:?}", record.rows)),
-        }
-        Some(())
-    }
-
-    async fn discard(&self, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
-        match self.persist(|| self.store.discard_batch(record.id)).await? {
-            (_, Ok(())) | (true, Err(StoreError::NotFound(_))) => record.discarded = true,
-            (_, Err(error)) => findings.add(Rule::AcknowledgedIsKept, format!("the discard said {error}")),
-        }
-        Some(())
-    }
-
-    async fn abort(&self, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
-        let reason = format!("the client's wish for {}", record.id);
-        let (in_doubt, aborted) = self.persist(|| self.store.abort_batch(record.id, Some(reason.clone()))).await?;
-        let aborted = match aborted {
-            Ok(aborted) => aborted,
-            Err(error) => {
-                findings.add(Rule::AcknowledgedIsKept, format!("the abort said {error}"));
-                return Some(());
-            }
-        };
-        record.abort = if aborted.changed { Abort::Took } else { Abort::TooLate };
-        if in_doubt && !aborted.changed {
-            let (_, read) = self.persist(|| self.store.read_batch(record.id)).await?;
-            if read.is_ok_and(|batch| batch.abort_reason.as_ref() == Some(&reason)) {
-                record.abort = Abort::Took;
-            }
-        }
-        if record.abort == Abort::Took {
-            // Final from this moment on: the witness holds all polls that come against it.
-            let sight = Sight { round: record.round, status: aborted.status, counts: aborted.counts, done: false };
-            let losses = self.losses.of(Source::Store);
-            record.witness.see(Source::Store, sight, (losses, losses), findings);
+        if plan.remove {
+            self.remove(record, findings).await?;
         }
         Some(())
     }
@@ -452,7 +277,10 @@ impl World {
     }
 
     /// Asks until there is an answer. Whether a try failed before: then the answer may be about what that one did.
-    async fn persist<T, F: Future<Output = Result<T, StoreError>>>(&self, mut ask: impl FnMut() -> F) -> Option<(bool, Result<T, StoreError>)> {
+    pub(super) async fn persist<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        mut ask: impl FnMut() -> F,
+    ) -> Option<(bool, Result<T, StoreError>)> {
         let mut in_doubt = false;
         loop {
             match ask().await {
@@ -463,7 +291,7 @@ impl World {
         }
     }
 
-    async fn take_breath(&self) -> Option<()> {
+    pub(super) async fn take_breath(&self) -> Option<()> {
         self.counters.failures.fetch_add(1, Ordering::Relaxed);
         tokio::select! {
             () = tokio::time::sleep(TRY_AGAIN) => Some(()),

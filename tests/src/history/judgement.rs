@@ -43,6 +43,8 @@ pub struct Report {
     pub files: u64,
     pub aborted_by_clients: u64,
     pub discarded: u64,
+    /// After their end.
+    pub removed: u64,
     pub retried_rows: u64,
     /// Batches that were retried by their clients, and their rows that were run again after they had failed.
     pub batches_retried: u64,
@@ -95,6 +97,11 @@ impl History {
             };
             report.add_case(&case);
             found.extend(case.judge());
+            if let Some(removed) = &record.removed {
+                let mut findings = Findings::of(record.id);
+                removed.judge(&mut db, &blobs, &mut findings).await?;
+                found.extend(findings.found);
+            }
         }
         found.extend(self.judge_strangers(&mut db).await?);
         found.extend(judge_limits(&mut db).await?);
@@ -123,6 +130,7 @@ impl History {
             files: 0,
             aborted_by_clients: 0,
             discarded: 0,
+            removed: 0,
             retried_rows: 0,
             batches_retried: 0,
             batches_chained: 0,
@@ -148,7 +156,11 @@ impl History {
         blobs: &Blobs,
         objects: &mut Objects,
     ) -> anyhow::Result<Option<Case<'a>>> {
-        let Some(evidence) = audit::read(db, record.id).await? else { return Ok(None) };
+        let evidence = match &record.removed {
+            Some(removed) => Some(removed.evidence.clone()),
+            None => audit::read(db, record.id).await?,
+        };
+        let Some(evidence) = evidence else { return Ok(None) };
         let plan = record.key.plan();
         let (plan, unmet) = match record.follows {
             None => (plan, None),
@@ -157,6 +169,10 @@ impl History {
                 first.map_or((plan.chained(&[]), None), |first| first.next_of(&plan, after))
             }
         };
+        if let Some(removed) = &record.removed {
+            let (batch, results, files) = (Some(removed.batch.clone()), removed.results.clone(), removed.files.clone());
+            return Ok(Some(Case { record, plan, unmet, evidence, batch, results, files, disturbances: &self.done.disturbances }));
+        }
         let batch = match store.read_batch(record.id).await {
             Err(StoreError::NotFound(_)) => None,
             read => Some(read?),
@@ -187,6 +203,7 @@ impl Report {
         self.rows += record.rows as u64;
         self.aborted_by_clients += u64::from(record.abort == Abort::Took);
         self.discarded += u64::from(record.discarded);
+        self.removed += u64::from(record.removed.is_some());
         self.batches_chained += u64::from(record.follows.is_some());
         self.batches_retried += u64::from(record.round > 1);
         self.polls += record.witness.polls;
@@ -207,7 +224,7 @@ impl Report {
     }
 }
 
-async fn read_results(store: &PgStore, id: BatchId) -> Result<Vec<RecordedOutcome>, StoreError> {
+pub(super) async fn read_results(store: &PgStore, id: BatchId) -> Result<Vec<RecordedOutcome>, StoreError> {
     let (mut results, mut after) = (Vec::new(), None);
     loop {
         let page = store.read_results(id, after, PAGE_ROWS).await?;
@@ -218,7 +235,7 @@ async fn read_results(store: &PgStore, id: BatchId) -> Result<Vec<RecordedOutcom
 }
 
 impl Objects {
-    async fn read_files(&mut self, blobs: &Blobs, batch: &Batch) -> BTreeMap<String, Result<Vec<u8>, String>> {
+    pub(super) async fn read_files(&mut self, blobs: &Blobs, batch: &Batch) -> BTreeMap<String, Result<Vec<u8>, String>> {
         let missing = batch.files.iter().filter(|file| !self.0.contains_key(&file.object));
         let read = join_all(missing.map(async |file| (file.object.clone(), read_object(blobs, &file.object).await))).await;
         self.0.extend(read);

@@ -1,7 +1,7 @@
 //! The history checker: clients at random work, workers and servers that fail at random, and afterwards a judgement of everything that the database, the object
 //! store and the clients know.
 //!
-//! `plan` says from a seed what clients do and `expect` what must come of it; `client` does it and `witness` compares what is polled meanwhile; `stage` has the
+//! `plan` says from a seed what clients do and `expect` what must come of it; `client`, `requests` and `removal` do it and `witness` compares what is polled meanwhile; `stage` has the
 //! servers and workers, which `chaos` fails; `audit` has the database write down every change; `check` judges.
 
 mod audit;
@@ -11,6 +11,8 @@ mod client;
 mod expect;
 mod judgement;
 mod plan;
+mod removal;
+mod requests;
 mod snapshots;
 mod stage;
 mod violation;
@@ -83,8 +85,8 @@ pub struct History {
 pub async fn run(options: Options) -> anyhow::Result<History> {
     let seconds = usize::try_from(options.duration.as_secs()).unwrap_or(usize::MAX);
     let mut stage = Stage::set_up(options.workers, seconds.saturating_mul(2) + 100, options.logs.clone()).await?;
-    let store = PgStore::connect(&stage.store_settings(options.clients + 4)).await?;
-    let board = StatusBoard::with_redis(&RedisSettings { url: stage.redis.url(), cache: Duration::from_secs(60) })?;
+    let store = Arc::new(PgStore::connect(&stage.store_settings(options.clients + 4)).await?);
+    let board = Arc::new(StatusBoard::with_redis(&RedisSettings { url: stage.redis.url(), cache: Duration::from_secs(60) })?);
     let digests = stage.deploy(&store).await?;
     for statement in &options.sabotage {
         stage.postgres.sql(statement)?;
@@ -93,6 +95,8 @@ pub async fn run(options: Options) -> anyhow::Result<History> {
         seed: options.seed,
         store,
         board,
+        blobs: stage.blobs()?,
+        url: stage.postgres.url(),
         digests,
         stop: CancellationToken::new(),
         give_up: CancellationToken::new(),
@@ -148,12 +152,13 @@ async fn tell_progress(world: Arc<World>, begin: Instant) {
     loop {
         tokio::time::sleep(PROGRESS).await;
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { batches, ended, rows, failures } = &world.counters;
+        let Counters { batches, ended, removed, rows, failures } = &world.counters;
         let seconds = begin.elapsed().as_secs();
         eprintln!(
-            "{seconds:>5} s: {} batches, {} ended, {} rows, {} requests failed and were tried again",
+            "{seconds:>5} s: {} batches, {} ended, {} removed, {} rows, {} requests failed and were tried again",
             count(batches),
             count(ended),
+            count(removed),
             count(rows),
             count(failures)
         );

@@ -62,6 +62,8 @@ pub struct BatchPlan {
     /// A batch of its outputs comes after it, on this condition.
     pub chain: Option<AfterCondition>,
     pub retries_told: bool,
+    /// It is removed once it has ended, and with it what it was retried for.
+    pub remove: bool,
 }
 
 /// What the guest is told to do.
@@ -133,6 +135,7 @@ impl PlanKey {
                 (ProcessorKind::Batch, Course::Runs | Course::Release, 1) => Some(AfterCondition::Any),
                 _ => None,
             },
+            remove: one_in(dice, 4),
         }
     }
 
@@ -226,6 +229,7 @@ impl BatchPlan {
             abort_after_ms: None,
             retries: 0,
             chain: None,
+            remove: false,
             ..self.clone()
         }
     }

@@ -33,6 +33,8 @@ pub enum Rule {
     AppsKeepTheirLimit,
     /// What was acknowledged to a client is there, and what it was refused is not.
     AcknowledgedIsKept,
+    /// Of a batch that was removed nothing is left.
+    RemovedIsGone,
     /// Every batch comes to its end when failures stop.
     EverythingEnds,
     /// A worker goes on through every failure of what it depends on.
