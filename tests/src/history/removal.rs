@@ -65,7 +65,7 @@ impl World {
         let evidence = audit::read(&mut db, record.id).await?.ok_or_else(|| anyhow::anyhow!("the database knows nothing of {}", record.id))?;
         db.close().await?;
         let batch = self.store.read_batch(record.id).await?;
-        let results = read_results(&*self.store, record.id).await?;
+        let results = read_results(&self.store, record.id).await?;
         let files = Objects::default().read_files(&self.blobs, &batch).await;
         if let Some(error) = files.values().find_map(|file| file.as_ref().err()) {
             anyhow::bail!("{error}");
