@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rowmill::cli::{
-    Cli, Command, EXIT_CANNOT_RUN, apps, bench, compiler, config, deploy, events, export, logs, migrate, policies, processors, prune, query, results,
+    Cli, Command, EXIT_CANNOT_RUN, apps, bench, compiler, config, deploy, events, export, groups, logs, migrate, policies, processors, prune, query, results,
     retry, run, schedules, status, submit, terms, usage, watch, work, workers,
 };
 
@@ -40,6 +40,8 @@ fn main() -> ExitCode {
         Command::Policies(args) => policies::run(&args),
         Command::Pause(args) => policies::pause(&args),
         Command::Resume(args) => policies::resume(&args),
+        Command::Groups(args) => groups::list(&args),
+        Command::Group(args) => groups::show(&args),
         Command::Query(args) => query::query(&args),
         Command::Answer(args) => query::answer(&args),
         Command::Schedules(args) => schedules::run(&args),

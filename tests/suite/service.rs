@@ -2,6 +2,7 @@
 
 mod apps;
 mod chains;
+mod groups;
 mod pruning;
 mod rounds;
 mod terms;

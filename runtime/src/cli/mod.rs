@@ -17,6 +17,7 @@ pub mod events;
 pub mod export;
 mod feed;
 pub mod grants;
+pub mod groups;
 pub mod logs;
 pub mod migrate;
 pub mod policies;
@@ -91,6 +92,8 @@ pub enum Command {
     Policies(policies::PoliciesCommand),
     Pause(policies::PauseCommand),
     Resume(policies::ResumeCommand),
+    Groups(groups::GroupsCommand),
+    Group(groups::GroupCommand),
     Query(query::QueryCommand),
     Answer(query::AnswerCommand),
     Schedules(schedules::SchedulesCommand),

@@ -76,6 +76,7 @@ struct BatchView<'a> {
     deadline_at: Option<Timestamp>,
     failures_max: Option<FailureLimit>,
     after: Option<After>,
+    group: Option<&'a str>,
     round: u32,
     status: BatchStatus,
     /// Whether `mark-done` was called, too.
@@ -134,6 +135,7 @@ impl<'a> BatchView<'a> {
             deadline_at: batch.terms.deadline_at,
             failures_max: batch.terms.failures_max,
             after: batch.after,
+            group: batch.group.as_deref(),
             round: batch.round,
             status: batch.status,
             done: batch.step == BatchStep::Done,
@@ -244,6 +246,9 @@ async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Re
         batch.processor_version,
         batch.status.as_str()
     );
+    if let Some(group) = &batch.group {
+        text.push_str(&format!("\nin group {group:?}"));
+    }
     if let Some(After { batch: first, condition }) = batch.after {
         text.push_str(&format!("\nafter {first} ({})", condition.as_str()));
     }

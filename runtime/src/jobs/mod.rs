@@ -45,6 +45,7 @@ mod error;
 mod events;
 mod export;
 mod files;
+mod groups;
 mod keeping;
 mod key;
 mod logs;

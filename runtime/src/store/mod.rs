@@ -24,7 +24,7 @@ use tokio::sync::broadcast;
 
 use crate::model::{
     App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition,
-    EventsOf, FinishLease, FuelProfile, Grants, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile,
+    EventsOf, FinishLease, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile,
     Part, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion,
     Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
 };
@@ -183,7 +183,7 @@ pub trait Store: Send + Sync + 'static {
     /// Submits a batch with its first rows. One that is there with the same request digest is left as it is, whatever became of it.
     ///
     /// # Errors
-    /// `Invalid`: no rows without `hold`, unless it comes after another batch; rows or `hold` where it does, or a batch that it cannot come after; a line that is 0 in a batch or comes twice, or a slow query that is not one row with line 0, or is held; no
+    /// `Invalid`: no rows without `hold`, unless it comes after another batch; rows or `hold` where it does, or a batch that it cannot come after; a group that is sealed, or whose name is empty or too long; a line that is 0 in a batch or comes twice, or a slow query that is not one row with line 0, or is held; no
     /// attempts. `Exists`; `OverQuota`.
     async fn submit_batch(&self, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError>;
 
@@ -232,6 +232,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes the next rows of a batch that comes after another, which has ended: some thousand at most. None when there is no such batch, or others are at all of them.
     async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError>;
+
+    /// Lets no further batch come into a group; one that is sealed stays so. If all of its batches are done it has ended with that. False when there is none.
+    async fn seal_group(&self, app: &str, name: &str) -> Result<bool, StoreError>;
+
+    /// The groups of an app by name, from this name on (all of them from the empty one), at most `limit`. Counts its batches, each time.
+    async fn list_groups(&self, app: &str, from: &str, limit: u32) -> Result<Vec<Group>, StoreError>;
+
+    /// A group; none before its first batch, and when it has ended and its last batch was removed.
+    async fn read_group(&self, app: &str, name: &str) -> Result<Option<Group>, StoreError> {
+        Ok(self.list_groups(app, name, 1).await?.pop().filter(|group| group.name == name))
+    }
 
     /// Changes the priority of a batch whose rows have not all ended.
     ///

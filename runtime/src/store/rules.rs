@@ -28,6 +28,10 @@ pub(super) fn check_submit(batch: &NewBatch, rows: &[NewRow]) -> Result<(), Stor
     check_rows(batch.kind, rows)?;
     let wrong = if batch.after.is_some_and(|after| after.batch == batch.id) {
         "a batch cannot come after itself"
+    } else if batch.group.as_ref().is_some_and(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+        "the name of a group has 1 to 255 bytes"
+    } else if batch.group.is_some() && batch.kind != ProcessorKind::Batch {
+        "a slow query is in no group"
     } else if batch.after.is_some() && (batch.kind != ProcessorKind::Batch || batch.hold || !rows.is_empty()) {
         "what comes after a batch is a batch whose rows are made of it: it is neither held nor has rows of its own"
     } else if rows.is_empty() && !batch.hold && batch.after.is_none() {
@@ -107,6 +111,11 @@ pub(super) fn check_first(id: BatchId, app: &str, kind: Option<ProcessorKind>) -
         Some(ProcessorKind::SlowQuery) => Err(StoreError::Invalid(format!("{id} is a slow query: only batches have batches that come after them"))),
         None => Err(StoreError::Invalid(format!("app {app:?} has no batch {id} that another could come after"))),
     }
+}
+
+/// What is said to a batch that comes too late.
+pub(super) fn group_is_sealed(app: &str, name: &str) -> StoreError {
+    StoreError::Invalid(format!("the group {name:?} of app {app:?} is sealed: no batch comes into it any more"))
 }
 
 /// What comes after another batch is not appended to or released by hand.

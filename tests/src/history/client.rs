@@ -198,6 +198,7 @@ impl World {
             terms: plan.terms(SystemClock.now()),
             hold: plan.course != Course::Runs,
             after: None,
+            group: None,
             // Half of them as with a key.
             request_digest: plan.requests[0].is_multiple_of(2).then(|| plan.op().to_owned()),
         }

@@ -9,6 +9,7 @@ mod chains;
 mod claim;
 mod connect;
 mod finish;
+mod groups;
 mod history;
 mod leases;
 mod listen;
@@ -44,7 +45,7 @@ pub use sqlx::PgConnection;
 use super::{Aborted, ChainStep, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
     App, AppBounds, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf,
-    FinishLease, FuelProfile, Grants, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile,
+    FinishLease, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile,
     PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried,
     RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
 };
@@ -133,6 +134,14 @@ impl Store for PgStore {
 
     async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError> {
         chains::advance_chain(self).await
+    }
+
+    async fn seal_group(&self, app: &str, name: &str) -> Result<bool, StoreError> {
+        groups::seal_group(self, app, name).await
+    }
+
+    async fn list_groups(&self, app: &str, from: &str, limit: u32) -> Result<Vec<Group>, StoreError> {
+        groups::list_groups(self, app, from, limit).await
     }
 
     async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError> {

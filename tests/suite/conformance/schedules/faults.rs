@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rowmill::model::{
     self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FinishLease,
-    FuelProfile, Grants, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PartialTerms,
+    FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PartialTerms,
     PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows,
     RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, Verdict, WorkerInfo, WorkerRecord,
 };
@@ -166,6 +166,14 @@ impl Store for Faulty {
 
     async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError> {
         self.store.advance_chain().await
+    }
+
+    async fn seal_group(&self, app: &str, name: &str) -> Result<bool, StoreError> {
+        self.store.seal_group(app, name).await
+    }
+
+    async fn list_groups(&self, app: &str, from: &str, limit: u32) -> Result<Vec<Group>, StoreError> {
+        self.store.list_groups(app, from, limit).await
     }
 
     async fn record_batch_file(&self, id: BatchId, file: &BatchFile, context: Option<&JsonText>) -> Result<(), StoreError> {
