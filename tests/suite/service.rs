@@ -2,6 +2,7 @@
 
 mod apps;
 mod chains;
+mod failed;
 mod groups;
 mod pruning;
 mod rounds;

@@ -15,6 +15,7 @@ pub mod config;
 pub mod deploy;
 pub mod events;
 pub mod export;
+pub mod failed;
 mod feed;
 pub mod grants;
 pub mod groups;
@@ -82,6 +83,7 @@ pub enum Command {
     Status(status::StatusCommand),
     Rows(results::RowsCommand),
     Results(results::ResultsCommand),
+    Failed(failed::FailedCommand),
     Events(events::EventsCommand),
     Export(export::ExportCommand),
     Retry(retry::RetryCommand),

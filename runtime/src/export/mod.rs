@@ -14,7 +14,7 @@ use cap_std::fs::Dir;
 use futures_util::TryStreamExt;
 
 pub use archive::{ExportedFile, MANIFEST, Manifest, Place, ROWS, archive_batch, read_manifest};
-pub use results::{on_one_line, write_past as write_past_outcome, write_row as write_result};
+pub use results::{on_one_line, write_failed as write_failed_row, write_past as write_past_outcome, write_row as write_result};
 pub use summary::Summary;
 
 use self::failed::FailedRows;

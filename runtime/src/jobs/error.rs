@@ -49,7 +49,9 @@ pub enum JobError {
     #[error("app {app:?} has no schedule {name:?}")]
     NoSchedule { app: String, name: String },
     /// No batch was submitted into it, or it went with the last of its batches.
-    #[error("app {app:?} has no group {name:?}: its first batch makes it (rowmill submit --group), and it goes with the last one when they are pruned")]
+    #[error(
+        "app {app:?} has no group {name:?}: its first batch makes it (rowmill submit --group), and it goes with the last one when they are pruned"
+    )]
     NoGroup { app: String, name: String },
     #[error("what a schedule submits is neither held nor in a group, does not come after another batch, and has no key, start or deadline")]
     ScheduledOtherwise,

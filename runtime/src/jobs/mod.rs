@@ -44,6 +44,7 @@ mod batches;
 mod error;
 mod events;
 mod export;
+mod failed;
 mod files;
 mod groups;
 mod keeping;

@@ -24,9 +24,10 @@ use tokio::sync::broadcast;
 
 use crate::model::{
     App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition,
-    EventsOf, FinishLease, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile,
-    Part, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion,
-    Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
+    EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
+    NewRow, NewSchedule, NewVersion, OpKey, OutputFile, Part, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind,
+    ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd,
+    TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
 };
 
 pub use events::StoreEvent;
@@ -356,6 +357,11 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `NotFound`; `Pruned` when the outcomes are not kept any more.
     async fn read_results(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError>;
+
+    /// Failed rows of an app, of the round that each batch is in, behind a place: those of the newest batch first, in each batch in the order in which its rows came in, at most
+    /// `limit`. A page of large rows is shorter, and so is one for which many were looked at that are none of those; the end is a page without a `next`. What was pruned is
+    /// not there.
+    async fn list_failed(&self, of: &FailedRows, after: Option<FailedPosition>, limit: u32) -> Result<FailedPage, StoreError>;
 
     /// The names of a batch's output files. Their order does not change while the batch is joined.
     ///

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::model::{
-    App, AppBounds, BatchFile, BatchId, BatchStatus, Grants, NAME_BYTES_MAX, NewBatch, NewRow, PastCursor, Piece, Policy, ProcessorKind, Rate,
-    RetryRows, RowResult, RowStatus, Verdict,
+    App, AppBounds, BatchFile, BatchId, BatchStatus, FailedPosition, Grants, NAME_BYTES_MAX, NewBatch, NewRow, PastCursor, Piece, Policy,
+    ProcessorKind, Rate, RetryRows, RowResult, RowStatus, Verdict,
 };
 use crate::store::{StoreError, StoreEvent};
 
@@ -276,6 +276,14 @@ impl RetryRefusal {
 /// Codes as they stand in the stored messages of a row, where nothing else can look like them: inside a text the quotes would be escaped.
 pub(super) fn code_marks(codes: &[String]) -> Vec<String> {
     codes.iter().map(|code| format!("\"code\":{}", serde_json::to_string(code).expect("a string is always JSON"))).collect()
+}
+
+/// Batches and failed rows that are looked at for a page of failed rows, at most.
+pub(super) const FAILED_LOOKS: i64 = 10_000;
+
+/// Where to go on among failed rows: no batch is newer than the first place.
+pub(super) fn failed_from(after: Option<FailedPosition>) -> (i64, i64) {
+    after.map_or((i64::MAX, 0), |after| (i64::try_from(after.batch).unwrap_or(i64::MAX), i64::from(after.row_no)))
 }
 
 /// Where to go on among past outcomes.

@@ -15,6 +15,7 @@ mod chains;
 mod claim;
 mod due;
 mod events;
+mod failed_rows;
 mod files;
 mod finish;
 mod groups;
@@ -327,6 +328,13 @@ macro_rules! conformance {
                 a_first_batch_that_is_retried_is_waited_for_or_was_taken_as_it_was
                 an_output_that_is_absent_is_null
                 of_an_end_and_a_submission_at_the_same_moment_none_is_missed
+            }
+            failed_rows {
+                failed_rows_are_listed_from_the_newest_batch_on
+                failed_rows_are_listed_by_code_operation_and_time
+                failed_rows_are_those_of_the_round_that_a_batch_is_in
+                failed_rows_are_listed_as_far_as_they_are_kept
+                a_page_of_failed_rows_is_bounded_in_bytes_and_in_work
             }
             groups {
                 a_group_ends_when_it_is_sealed_and_each_batch_is_done

@@ -5,6 +5,7 @@ mod batch_files;
 mod candidates;
 mod chains;
 mod claim;
+mod failed_rows;
 mod finish;
 mod groups;
 mod history;
@@ -41,9 +42,10 @@ use super::events::Events;
 use super::{Aborted, ChainStep, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
     App, AppBounds, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf,
-    FinishLease, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile,
-    PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried,
-    RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
+    FailedPage, FailedPosition, FailedRows, FinishLease, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
+    NewSchedule, NewVersion, OpKey, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
+    RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord,
+    WorkerInfo, WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -291,6 +293,10 @@ impl Store for SqliteStore {
 
     async fn read_results(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError> {
         read::read_results(self, id, after, limit).await
+    }
+
+    async fn list_failed(&self, of: &FailedRows, after: Option<FailedPosition>, limit: u32) -> Result<FailedPage, StoreError> {
+        failed_rows::list_failed(self, of, after, limit).await
     }
 
     async fn list_file_names(&self, id: BatchId) -> Result<Vec<String>, StoreError> {

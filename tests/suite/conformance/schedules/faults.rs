@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rowmill::model::{
-    self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FinishLease,
-    FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PartialTerms,
-    PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows,
-    RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, Verdict, WorkerInfo, WorkerRecord,
+    self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FailedPage,
+    FailedPosition, FailedRows, FinishLease, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule,
+    NewVersion, OpKey, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
+    RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord,
+    Verdict, WorkerInfo, WorkerRecord,
 };
 use rowmill::store::{Aborted, ChainStep, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
@@ -296,6 +297,10 @@ impl Store for Faulty {
             }
         }
         Ok(page)
+    }
+
+    async fn list_failed(&self, of: &FailedRows, after: Option<FailedPosition>, limit: u32) -> Result<FailedPage, StoreError> {
+        self.store.list_failed(of, after, limit).await
     }
 
     async fn list_file_names(&self, id: BatchId) -> Result<Vec<String>, StoreError> {
