@@ -10,8 +10,8 @@ use rowmill_tests::servers::Database;
 use crate::support::target;
 
 use Rule::{
-    AcknowledgedIsKept, AppsKeepTheirLimit, CountsEqualRows, EverythingEnds, FilesAreComplete, FinishedOnce, MarkDoneOnce, NothingAfterAbort,
-    NothingUnderALostLease, OneOutcomePerRow, OutcomeIsTheRows, PollsGoForward, QuarantineHasItsReason, TermsAreKept,
+    AcknowledgedIsKept, AppsKeepTheirLimit, CountsEqualRows, EverythingEnds, FilesAreComplete, FinishedOnce, GroupsEndOnce, MarkDoneOnce,
+    NothingAfterAbort, NothingUnderALostLease, OneOutcomePerRow, OutcomeIsTheRows, PollsGoForward, QuarantineHasItsReason, TermsAreKept,
 };
 
 /// Longer runs: `make history SEED=… SECONDS=…`.
@@ -26,6 +26,7 @@ fn two_minutes_of_failures_break_no_promise() {
     // It would be easy to keep every promise when nothing happens.
     let kills = report["failures"]["counts"]["worker_killed"].as_u64().unwrap();
     assert!(kills >= 10 && report["outcomes"].as_u64().unwrap() >= 1_000 && report["leases_taken_over"].as_u64().unwrap() >= 10, "{report:#}");
+    assert!(report["groups_ended"].as_u64().unwrap() >= 5, "{report:#}");
 }
 
 /// A batch of rows that all succeeded and wrote nothing, but to the files of others, which ran once and has no part in a chain: `b`. And one of its rows: `r`.
@@ -149,6 +150,18 @@ const BREACHES: &[Breach] = &[
         "WITH p AS (SELECT * FROM rowmill.past_outcomes ORDER BY batch_key, row_no LIMIT 1)",
         "DELETE FROM rowmill.past_outcomes t USING p WHERE (t.batch_key, t.row_no, t.round) = (p.batch_key, p.row_no, p.round)",
         &[OneOutcomePerRow],
+    ),
+    (
+        "a group ends again",
+        "WITH g AS (SELECT * FROM rowmill.groups WHERE ended_at IS NOT NULL ORDER BY app, name LIMIT 1)",
+        "UPDATE rowmill.groups t SET ended_at = t.ended_at + 1 FROM g WHERE (t.app, t.name) = (g.app, g.name)",
+        &[GroupsEndOnce],
+    ),
+    (
+        "a group that was sealed is open, and nobody is told of its end",
+        "WITH g AS (SELECT * FROM rowmill.groups WHERE ended_at IS NOT NULL ORDER BY app, name LIMIT 1)",
+        "UPDATE rowmill.groups t SET ended_at = NULL, sealed_at = NULL FROM g WHERE (t.app, t.name) = (g.app, g.name)",
+        &[GroupsEndOnce],
     ),
     (
         "there is a batch of nobody's",

@@ -135,13 +135,15 @@ pub async fn read_input_files(store: &dyn Store, id: BatchId) -> Result<Vec<Batc
 pub async fn read_past_rounds(store: &dyn Store, batch: &Batch, most: u32) -> Result<Vec<PastRound>, StoreError> {
     let mut rounds: Vec<PastRound> = Vec::new();
     // Nearly always there are none.
-    while batch.round > 1 {
+    if batch.round == 1 {
+        return Ok(rounds);
+    }
+    loop {
         let after = rounds.last().map_or(batch.round.saturating_sub(1).saturating_sub(most), |last| last.round);
         let page = store.list_rounds(batch.id, after, ROUNDS_PER_PAGE).await?;
         if page.is_empty() {
-            break;
+            return Ok(rounds);
         }
         rounds.extend(page);
     }
-    Ok(rounds)
 }

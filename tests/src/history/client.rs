@@ -36,6 +36,8 @@ pub struct World {
     pub counters: Counters,
     /// Batches that clients are at.
     pub active: Mutex<Vec<BatchId>>,
+    /// Groups whose seal was acknowledged: app and name.
+    pub sealed: Mutex<Vec<(String, String)>>,
 }
 
 /// For those who watch the run.
@@ -68,6 +70,8 @@ pub struct BatchRecord {
     /// Rows whose request was acknowledged.
     pub rows: usize,
     pub discarded: bool,
+    /// The group that it was submitted into.
+    pub group: Option<String>,
     pub abort: Abort,
     /// The round that it is in: its client retries it.
     pub round: u32,
@@ -90,6 +94,7 @@ impl BatchRecord {
             submitted: false,
             rows: 0,
             discarded: false,
+            group: None,
             abort: Abort::NotAsked,
             round: 1,
             follows: None,
@@ -131,7 +136,9 @@ impl World {
     }
 
     async fn go_through(&self, plan: &BatchPlan, record: &mut BatchRecord, next: &mut Option<BatchRecord>, findings: &mut Findings) -> Option<()> {
+        record.group = record.key.group(plan);
         self.submit(plan, record, findings).await?;
+        self.seal_groups(record.key, findings).await?;
         for at in 1..plan.requests.len() {
             self.append(plan, at, record, findings).await?;
         }
@@ -146,6 +153,7 @@ impl World {
             self.chain(plan, next).await?;
         }
         self.watch(plan, record, findings).await?;
+        self.look_at_group(plan.app, record, findings).await;
         if let Some(next) = next {
             // Before its first is retried: it is of this round.
             let mut findings = Findings::of(next.id);
@@ -246,11 +254,16 @@ impl World {
     }
 
     async fn submit(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
-        let batch = self.new_batch(plan, record.id);
+        let batch = NewBatch { group: record.group.clone(), ..self.new_batch(plan, record.id) };
         match self.persist(|| self.store.submit_batch(batch.clone(), plan.request(0))).await? {
             (_, Ok(())) => {}
             // It had been committed, and the word of that was lost.
             (true, Err(StoreError::Exists(_))) => {}
+            (_, Err(error @ StoreError::Invalid(_))) if record.group.is_some() => {
+                if self.came_too_late(plan.app, record, &error, findings).await? {
+                    return Box::pin(self.submit(plan, record, findings)).await;
+                }
+            }
             (_, Err(error)) => {
                 findings.add(Rule::AcknowledgedIsKept, format!("the submit was refused: {error}"));
                 return None;
@@ -453,7 +466,10 @@ impl World {
     }
 
     /// Asks until there is an answer. Whether a try failed before: then the answer may be about what that one did.
-    async fn persist<T, F: Future<Output = Result<T, StoreError>>>(&self, mut ask: impl FnMut() -> F) -> Option<(bool, Result<T, StoreError>)> {
+    pub(super) async fn persist<T, F: Future<Output = Result<T, StoreError>>>(
+        &self,
+        mut ask: impl FnMut() -> F,
+    ) -> Option<(bool, Result<T, StoreError>)> {
         let mut in_doubt = false;
         loop {
             match ask().await {
@@ -470,6 +486,10 @@ impl World {
             () = tokio::time::sleep(TRY_AGAIN) => Some(()),
             () = self.give_up.cancelled() => None,
         }
+    }
+
+    pub fn sealed(&self) -> std::sync::MutexGuard<'_, Vec<(String, String)>> {
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn active(&self) -> std::sync::MutexGuard<'_, Vec<BatchId>> {

@@ -146,7 +146,9 @@ pub async fn a_page_of_failed_rows_is_bounded_in_bytes_and_in_work(kit: Kit) {
     let large = batch();
     let inputs = (1..=6).map(|line| row_with(line, json_of(MIB))).collect();
     kit.store.submit_batch(large.clone(), inputs).await.unwrap();
-    kit.run_rows_with(|row| failure(row, "large")).await;
+    while let [lease] = kit.claim(&rowmill::model::ClaimRequest { rows_max: 2, ..request() }).await[..] {
+        kit.record_each(&lease, |row| failure(row, "large")).await;
+    }
     let page = kit.store.list_failed(&bank(), None, 100).await.unwrap();
     assert_eq!((page.rows.len(), page.next.is_some()), (4, true));
     assert_eq!(all(&kit, &bank(), 100).await.len(), 6);

@@ -146,9 +146,9 @@ async fn who_submits_into_a_group_holds_up_its_seal_and_no_batch() {
     }
     while let Some(lease) = store.claim_finish("finisher", None, TTL).await.unwrap() {
         if lease.step == BatchStep::Join {
-            store.record_files(&lease, &[]).await.unwrap()
+            store.record_files(&lease, &[]).await.unwrap();
         } else {
-            store.record_mark_done(&lease, None).await.unwrap()
+            store.record_mark_done(&lease, None).await.unwrap();
         }
     }
     assert!(!sealing.is_finished());
