@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rowmill::cli::{
-    Cli, Command, EXIT_CANNOT_RUN, apps, bench, compiler, config, deploy, events, export, logs, migrate, policies, processors, prune, query, results,
-    retry, run, schedules, status, submit, terms, usage, watch, work, workers,
+    Cli, Command, EXIT_CANNOT_RUN, apps, bench, compiler, config, deploy, events, export, failed, groups, logs, migrate, policies, processors, prune,
+    query, results, retry, run, schedules, status, submit, terms, usage, watch, work, workers,
 };
 
 fn main() -> ExitCode {
@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Rows(args) => results::rows(&args),
         Command::Results(args) => results::results(&args),
+        Command::Failed(args) => failed::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Export(args) => export::run(&args),
         Command::Retry(args) => retry::run(&args),
@@ -40,6 +41,8 @@ fn main() -> ExitCode {
         Command::Policies(args) => policies::run(&args),
         Command::Pause(args) => policies::pause(&args),
         Command::Resume(args) => policies::resume(&args),
+        Command::Groups(args) => groups::list(&args),
+        Command::Group(args) => groups::show(&args),
         Command::Query(args) => query::query(&args),
         Command::Answer(args) => query::answer(&args),
         Command::Schedules(args) => schedules::run(&args),

@@ -10,8 +10,9 @@ use rowmill_tests::servers::Database;
 use crate::support::target;
 
 use Rule::{
-    AcknowledgedIsKept, AppsKeepTheirLimit, CountsEqualRows, EverythingEnds, FilesAreComplete, FinishedOnce, MarkDoneOnce, NothingAfterAbort,
-    NothingUnderALostLease, OneOutcomePerRow, OutcomeIsTheRows, PollsGoForward, QuarantineHasItsReason, RemovedIsGone, TermsAreKept,
+    AcknowledgedIsKept, AppsKeepTheirLimit, CountsEqualRows, EverythingEnds, FilesAreComplete, FinishedOnce, GroupsEndOnce, MarkDoneOnce,
+    NothingAfterAbort, NothingUnderALostLease, OneOutcomePerRow, OutcomeIsTheRows, PollsGoForward, QuarantineHasItsReason, RemovedIsGone,
+    TermsAreKept,
 };
 
 /// Longer runs: `make history SEED=… SECONDS=…`.
@@ -32,6 +33,7 @@ fn two_minutes_of_failures_break_no_promise() {
             && report["removed"].as_u64().unwrap() >= 10,
         "{report:#}"
     );
+    assert!(report["groups_ended"].as_u64().unwrap() >= 5, "{report:#}");
 }
 
 /// A batch of rows that all succeeded and wrote nothing, but to the files of others, which ran once and has no part in a chain: `b`. And one of its rows: `r`.
@@ -162,6 +164,18 @@ const BREACHES: &[Breach] = &[
             WHERE source = 'batches' AND after IS NULL AND before::json->>'step' = 'done' ORDER BY seq LIMIT 1)",
         "INSERT INTO rowmill.rows SELECT batch_key, 1, 1, '{}' FROM b",
         &[RemovedIsGone],
+    ),
+    (
+        "a group ends again",
+        "WITH g AS (SELECT * FROM rowmill.groups WHERE ended_at IS NOT NULL ORDER BY app, name LIMIT 1)",
+        "UPDATE rowmill.groups t SET ended_at = t.ended_at + 1 FROM g WHERE (t.app, t.name) = (g.app, g.name)",
+        &[GroupsEndOnce],
+    ),
+    (
+        "a group that was sealed is open, and nobody is told of its end",
+        "WITH g AS (SELECT * FROM rowmill.groups WHERE ended_at IS NOT NULL ORDER BY app, name LIMIT 1)",
+        "UPDATE rowmill.groups t SET ended_at = NULL, sealed_at = NULL FROM g WHERE (t.app, t.name) = (g.app, g.name)",
+        &[GroupsEndOnce],
     ),
     (
         "there is a batch of nobody's",

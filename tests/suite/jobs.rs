@@ -2,6 +2,7 @@
 
 mod batches;
 mod events;
+mod groups;
 mod guests_of_apps;
 mod keeping;
 mod queries;

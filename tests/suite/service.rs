@@ -2,6 +2,8 @@
 
 mod apps;
 mod chains;
+mod failed;
+mod groups;
 mod pruning;
 mod rounds;
 mod terms;

@@ -42,6 +42,7 @@ impl Bench {
             terms: Terms { attempts_max: 1, ..Terms::default() },
             hold: false,
             after: None,
+            group: None,
             request_digest: None,
         };
         let id = batch.id;

@@ -15,6 +15,7 @@ use crate::model::BatchId;
 /// Write all that is known of a batch or a slow query that is done to a place of its own, and remove it when that is wanted.
 ///
 /// The place gets summary.json, rows.ndjson (inputs and what became of them), failed.ndjson, files/ and, last of all, manifest.json with the size and SHA-256 of each file.
+/// Of a batch that was retried also what its rows came to in the rounds before (history.ndjson), and the output files of these (rounds/1/ and so on).
 /// With --remove the batch is removed once all of that is written. When the command is stopped in the middle, give it again with the same place.
 #[derive(Debug, Args)]
 pub struct ExportCommand {

@@ -15,8 +15,10 @@ pub mod config;
 pub mod deploy;
 pub mod events;
 pub mod export;
+pub mod failed;
 mod feed;
 pub mod grants;
+pub mod groups;
 pub mod logs;
 pub mod migrate;
 pub mod policies;
@@ -81,6 +83,7 @@ pub enum Command {
     Status(status::StatusCommand),
     Rows(results::RowsCommand),
     Results(results::ResultsCommand),
+    Failed(failed::FailedCommand),
     Events(events::EventsCommand),
     Export(export::ExportCommand),
     Retry(retry::RetryCommand),
@@ -91,6 +94,8 @@ pub enum Command {
     Policies(policies::PoliciesCommand),
     Pause(policies::PauseCommand),
     Resume(policies::ResumeCommand),
+    Groups(groups::GroupsCommand),
+    Group(groups::GroupCommand),
     Query(query::QueryCommand),
     Answer(query::AnswerCommand),
     Schedules(schedules::SchedulesCommand),

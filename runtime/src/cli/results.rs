@@ -149,7 +149,7 @@ fn write_row(out: &mut impl Write, row: &RecordedOutcome) -> anyhow::Result<bool
     written(serde_json::to_writer(&mut *out, &line).map_err(std::io::Error::from).and_then(|()| out.write_all(b"\n")))
 }
 
-fn written(result: std::io::Result<()>) -> anyhow::Result<bool> {
+pub(super) fn written(result: std::io::Result<()>) -> anyhow::Result<bool> {
     match result {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(false),

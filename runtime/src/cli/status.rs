@@ -5,24 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use serde::Serialize;
 
 use super::config::ConfigArgs;
 use super::signals::Stop;
 use super::wiring::{Parts, block_on, open_store};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data, progress};
-use crate::model::{
-    After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, OutputFile, Part, PastRound, ProcessorKind, PrunedParts,
-    RetryRule, Timestamp, without_controls,
-};
+use crate::export::{BatchView, read_input_files, read_past_rounds};
+use crate::model::{After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, Part, PastRound, Timestamp, without_controls};
 use crate::status::Snapshot;
 use crate::store::Store;
 
 /// Between two looks at a batch that is watched.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-
-/// Files of a batch that are read at once.
-const FILES_PER_PAGE: u32 = 1_000;
 
 /// Past rounds that are shown, at most: the last ones.
 const ROUNDS_MAX: u32 = 100;
@@ -59,97 +53,6 @@ pub struct AbortCommand {
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
-}
-
-/// A batch for programs.
-#[derive(Serialize)]
-struct BatchView<'a> {
-    id: BatchId,
-    app: &'a str,
-    op: &'a str,
-    kind: ProcessorKind,
-    version: u32,
-    priority: i32,
-    attempts_max: u32,
-    retries: &'a RetryRule,
-    start_at: Option<Timestamp>,
-    deadline_at: Option<Timestamp>,
-    failures_max: Option<FailureLimit>,
-    after: Option<After>,
-    round: u32,
-    status: BatchStatus,
-    /// Whether `mark-done` was called, too.
-    done: bool,
-    #[serde(flatten)]
-    counts: BatchCounts,
-    fuel: u64,
-    abort_reason: Option<&'a str>,
-    mark_error: Option<&'a str>,
-    submitted_at: Timestamp,
-    started_at: Option<Timestamp>,
-    finished_at: Option<Timestamp>,
-    /// When parts of it were pruned.
-    #[serde(skip_serializing_if = "PrunedParts::is_whole")]
-    pruned: PrunedParts,
-    files: &'a [OutputFile],
-    /// Where its rows came from.
-    input_files: &'a [BatchFile],
-    /// How it ended before it was retried: the last rounds.
-    past_rounds: Vec<PastRoundView>,
-}
-
-/// A round that was followed by another, for programs.
-#[derive(Serialize)]
-struct PastRoundView {
-    round: u32,
-    status: BatchStatus,
-    #[serde(flatten)]
-    counts: BatchCounts,
-    abort_reason: Option<String>,
-    mark_error: Option<String>,
-    started_at: Option<Timestamp>,
-    finished_at: Timestamp,
-    files: Vec<OutputFile>,
-}
-
-impl From<PastRound> for PastRoundView {
-    fn from(past: PastRound) -> PastRoundView {
-        let PastRound { round, status, counts, abort_reason, mark_error, started_at, finished_at, files } = past;
-        PastRoundView { round, status, counts, abort_reason, mark_error, started_at, finished_at, files }
-    }
-}
-
-impl<'a> BatchView<'a> {
-    fn of(batch: &'a Batch, input_files: &'a [BatchFile], past: Vec<PastRound>) -> BatchView<'a> {
-        BatchView {
-            id: batch.id,
-            app: &batch.app,
-            op: &batch.op,
-            kind: batch.kind,
-            version: batch.processor_version,
-            priority: batch.terms.priority,
-            attempts_max: batch.terms.attempts_max,
-            retries: &batch.terms.retries,
-            start_at: batch.terms.start_at,
-            deadline_at: batch.terms.deadline_at,
-            failures_max: batch.terms.failures_max,
-            after: batch.after,
-            round: batch.round,
-            status: batch.status,
-            done: batch.step == BatchStep::Done,
-            counts: batch.counts,
-            fuel: batch.fuel,
-            abort_reason: batch.abort_reason.as_deref(),
-            mark_error: batch.mark_error.as_deref(),
-            submitted_at: batch.submitted_at,
-            started_at: batch.started_at,
-            finished_at: batch.finished_at,
-            pruned: batch.pruned,
-            files: &batch.files,
-            input_files,
-            past_rounds: past.into_iter().map(PastRoundView::from).collect(),
-        }
-    }
 }
 
 /// Shows it.
@@ -222,18 +125,10 @@ pub(super) async fn wait_and_show(parts: Parts, id: BatchId, json: bool, stop: &
 }
 
 async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Result<()> {
-    let mut input_files = Vec::new();
-    loop {
-        let page = store.list_batch_files(batch.id, input_files.last().map_or(0, |last: &BatchFile| last.first_row), FILES_PER_PAGE).await?;
-        if page.is_empty() {
-            break;
-        }
-        input_files.extend(page);
-    }
-    // Nearly always there are none.
-    let past = if batch.round > 1 { store.list_rounds(batch.id, batch.round.saturating_sub(1 + ROUNDS_MAX), ROUNDS_MAX).await? } else { Vec::new() };
+    let input_files = read_input_files(store, batch.id).await?;
+    let past = read_past_rounds(store, batch, ROUNDS_MAX).await?;
     if json {
-        return print_data(&serde_json::to_string(&BatchView::of(batch, &input_files, past))?);
+        return print_data(&serde_json::to_string(&BatchView::of(batch, &input_files, &past, |_, file| file))?);
     }
     let BatchCounts { rows, success, failed, aborted } = batch.counts;
     let mut text = format!(
@@ -244,6 +139,9 @@ async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Re
         batch.processor_version,
         batch.status.as_str()
     );
+    if let Some(group) = &batch.group {
+        text.push_str(&format!("\nin group {group:?}"));
+    }
     if let Some(After { batch: first, condition }) = batch.after {
         text.push_str(&format!("\nafter {first} ({})", condition.as_str()));
     }

@@ -49,6 +49,9 @@ pub struct SubmitCommand {
     /// With --after: how that batch must have ended; else this one is aborted.
     #[arg(long, value_name = "CONDITION", requires = "after", default_value = "success")]
     pub when: WhenArg,
+    /// Submit it into a group of batches, which the first one makes: see `rowmill group`.
+    #[arg(long, value_name = "NAME")]
+    pub group: Option<String>,
     #[command(flatten)]
     pub terms: TermsArgs,
     /// A name for this submission: when it is made again, after a lost answer or a crash, the batch is there once, and what was missing of it is appended. With
@@ -151,6 +154,7 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
             key: args.key.clone(),
             rows_digest,
             after: args.after.map(|batch| After { batch, condition: args.when.into() }),
+            group: args.group.clone(),
             hold: args.after.is_none(),
             ..BatchRequest::new(&args.app, &args.op)
         };

@@ -56,7 +56,7 @@ pub enum By {
     Version,
 }
 
-fn parse_past(text: &str) -> Result<Past, String> {
+pub(super) fn parse_past(text: &str) -> Result<Past, String> {
     if let Ok(at) = text.parse::<jiff::Timestamp>() {
         return Ok(Past::At(Timestamp(at.as_millisecond())));
     }
@@ -64,7 +64,7 @@ fn parse_past(text: &str) -> Result<Past, String> {
 }
 
 impl Past {
-    fn moment(self, now: Timestamp) -> Timestamp {
+    pub(super) fn moment(self, now: Timestamp) -> Timestamp {
         match self {
             Past::At(at) => at,
             Past::Ago(time) => Timestamp(now.0.saturating_sub(i64::try_from(time.as_millis()).unwrap_or(i64::MAX))),

@@ -2,8 +2,10 @@
 
 mod archive;
 mod failed;
+mod place;
 mod results;
 mod summary;
+mod view;
 
 use std::io::Write;
 use std::path::Path;
@@ -13,9 +15,11 @@ use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use futures_util::TryStreamExt;
 
-pub use archive::{ExportedFile, MANIFEST, Manifest, Place, ROWS, archive_batch, read_manifest};
-pub use results::{on_one_line, write_past as write_past_outcome, write_row as write_result};
+pub use archive::{ExportedFile, HISTORY, MANIFEST, Manifest, ROUNDS, ROWS, archive_batch, read_manifest};
+pub use place::Place;
+pub use results::{on_one_line, write_failed as write_failed_row, write_past as write_past_outcome, write_row as write_result};
 pub use summary::Summary;
+pub use view::{BatchView, read_input_files, read_past_rounds};
 
 use self::failed::FailedRows;
 use crate::blobs::Blobs;

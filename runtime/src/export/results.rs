@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::model::{Message, PastOutcome, RecordedOutcome, RowStatus};
+use crate::model::{BatchId, FailedPosition, FailedRow, Message, PastOutcome, RecordedOutcome, RowStatus};
 
 #[derive(Serialize)]
 struct ResultLine<'a> {
@@ -31,6 +31,50 @@ pub fn write_row(writer: &mut impl Write, row: &RecordedOutcome) -> io::Result<(
     let RecordedOutcome { line, ref output, ref messages, attempts, fuel, ref log, .. } = *row;
     let rest = ResultLine { round: None, line, status, output: None, messages, attempts, fuel, log: log.as_deref() };
     write_line(writer, output.as_deref(), &rest)
+}
+
+/// A failed row among those of other batches.
+#[derive(Serialize)]
+struct FailedLine<'a> {
+    position: FailedPosition,
+    batch: BatchId,
+    op: &'a str,
+    round: u32,
+    line: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<&'a RawValue>,
+    output: Option<&'a RawValue>,
+    messages: &'a [Message],
+    attempts: u32,
+    fuel: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    log: Option<&'a str>,
+}
+
+/// Writes a failed row of an app.
+///
+/// # Errors
+/// Of the writer.
+pub fn write_failed(writer: &mut impl Write, failed: &FailedRow) -> io::Result<()> {
+    let FailedRow { position, batch, ref op, round, ref row } = *failed;
+    let (input, output) = (on_one_line(&row.input), row.output.as_deref().map(on_one_line));
+    let json = |text| serde_json::from_str::<&RawValue>(text).map_err(io::Error::other);
+    let line = FailedLine {
+        position,
+        batch,
+        op,
+        round,
+        line: row.line,
+        // One that was pruned is empty.
+        input: if input.is_empty() { None } else { Some(json(&input)?) },
+        output: output.as_deref().map(json).transpose()?,
+        messages: &row.messages,
+        attempts: row.attempts,
+        fuel: row.fuel,
+        log: row.log.as_deref(),
+    };
+    serde_json::to_writer(&mut *writer, &line)?;
+    writer.write_all(b"\n")
 }
 
 /// Writes what a row came to in a round after which it was run again.

@@ -30,7 +30,7 @@ impl JobManager {
     ///
     /// # Errors
     /// [`JobError::NoProcessor`], [`JobError::OtherKind`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::BadKey`],
-    /// [`JobError::KeyReused`]; [`JobError::Store`] for no rows without `hold` or `after`, a batch that it cannot come after, lines that are 0 or come twice, or no attempts.
+    /// [`JobError::KeyReused`]; [`JobError::Store`] for no rows without `hold` or `after`, a batch that it cannot come after, a group that is sealed, lines that are 0 or come twice, or no attempts.
     pub async fn batch_submit(&self, request: BatchRequest) -> Result<BatchId, JobError> {
         let key = request.key.clone();
         let (batch, rows) = self.prepare(request).await?;
@@ -73,7 +73,7 @@ impl JobManager {
         let named = key::name(&request.app, request.key.as_deref(), || digest_of_batch(&request))?;
         let terms = request.terms.or(policy).complete(request.start_at, request.deadline_at);
         let batch = new_batch(version, named, request.context, terms, request.hold);
-        Ok((NewBatch { after: request.after, ..batch }, request.rows))
+        Ok((NewBatch { after: request.after, group: request.group, ..batch }, request.rows))
     }
 
     /// Appends rows to a held batch, and releases it where that is wanted. Returns how many rows it has now.
@@ -264,6 +264,7 @@ pub(super) fn new_batch(version: ProcessorVersion, named: Named, context: JsonTe
         context,
         hold,
         after: None,
+        group: None,
     }
 }
 

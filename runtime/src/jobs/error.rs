@@ -48,7 +48,12 @@ pub enum JobError {
     /// There is no such schedule, or it is another app's.
     #[error("app {app:?} has no schedule {name:?}")]
     NoSchedule { app: String, name: String },
-    #[error("what a schedule submits is neither held nor comes after another batch, and has no key, start or deadline")]
+    /// No batch was submitted into it, or it went with the last of its batches.
+    #[error(
+        "app {app:?} has no group {name:?}: its first batch makes it (rowmill submit --group), and it goes with the last one when they are pruned"
+    )]
+    NoGroup { app: String, name: String },
+    #[error("what a schedule submits is neither held nor in a group, does not come after another batch, and has no key, start or deadline")]
     ScheduledOtherwise,
     #[error(transparent)]
     Schedule(#[from] ScheduleError),

@@ -16,8 +16,8 @@ pub struct Exported {
 }
 
 impl JobManager {
-    /// Writes all that is known of a batch or a slow query that is done: a summary, rows with their inputs and what became of them, failed rows, output files, and a manifest
-    /// last. With `remove` the batch is removed once all of it is written. A crash in the middle is gone on with by calling this again with the same place.
+    /// Writes all that is known of a batch or a slow query that is done: a summary, rows with their inputs and what became of them, failed rows, output files, of a batch
+    /// that was retried what was before, and a manifest last. With `remove` the batch is removed once all of it is written. A crash in the middle is gone on with by calling this again with the same place.
     ///
     /// ```no_run
     /// # async fn example(jobs: rowmill::jobs::JobManager, id: rowmill::model::BatchId) -> anyhow::Result<()> {

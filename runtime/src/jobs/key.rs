@@ -40,10 +40,12 @@ fn id_of(app: &str, key: &str) -> Result<BatchId, JobError> {
 
 /// What has to be the same for a batch to be the same.
 pub(super) fn digest_of_batch(request: &BatchRequest) -> String {
-    let BatchRequest { app: _, op, context, rows, after, hold, terms, start_at, deadline_at, key: _, rows_digest } = request;
+    let BatchRequest { app: _, op, context, rows, after, group, hold, terms, start_at, deadline_at, key: _, rows_digest } = request;
     let fields = Fields::of(ProcessorKind::Batch.as_str()).text(&op.to_lowercase()).text(context.as_str());
     let fields = fields.number(i64::from(*hold)).terms(terms, [start_at, deadline_at]).optional(rows_digest.as_deref());
     let fields = fields.optional(after.map(|After { batch, condition }| format!("{} {batch}", condition.as_str())).as_deref());
+    // Without a group the digest is what it was before there were any.
+    let fields = group.iter().fold(fields, |fields, group| fields.text("group").text(group));
     hex(&rows
         .iter()
         .fold(fields, |fields, NewRow { line, input, rejected }| fields.number(i64::from(*line)).text(input.as_str()).optional(rejected.as_deref()))
@@ -133,6 +135,8 @@ mod tests {
             plain().with_rows(vec![row(1, "1"), row(3, "2")]),
             plain().with_rows(vec![row(1, "1")]),
             BatchRequest { rows_digest: Some(String::new()), ..plain() },
+            plain().in_group("g"),
+            plain().in_group("h"),
             plain().after(After { batch: id_of("bank", "a").unwrap(), condition: AfterCondition::Success }),
         ];
         let same = digest_of_batch(&BatchRequest { op: "POST".to_owned(), key: Some("k".to_owned()), ..plain() });

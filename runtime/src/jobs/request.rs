@@ -11,6 +11,8 @@ pub struct BatchRequest {
     pub rows: Vec<NewRow>,
     /// Its rows are the outputs of another batch's, made when that has ended: then it has none of its own, and is not held.
     pub after: Option<After>,
+    /// It comes into this group of its app's, which its first batch makes: see [`super::JobManager::seal_group`].
+    pub group: Option<String>,
     /// Hold it: rows can be appended, and nothing runs until it is released.
     pub hold: bool,
     /// What is not said here the policies of the operation and of its app say.
@@ -52,6 +54,7 @@ impl BatchRequest {
             context: JsonText::default(),
             rows: Vec::new(),
             after: None,
+            group: None,
             hold: false,
             terms: PartialTerms::default(),
             start_at: None,
@@ -84,6 +87,11 @@ impl BatchRequest {
     #[must_use]
     pub fn after(self, after: After) -> BatchRequest {
         BatchRequest { after: Some(after), ..self }
+    }
+
+    #[must_use]
+    pub fn in_group(self, name: impl Into<String>) -> BatchRequest {
+        BatchRequest { group: Some(name.into()), ..self }
     }
 
     #[must_use]

@@ -74,6 +74,7 @@ impl JobManager {
                 BatchRequest { hold: true, .. }
                 | BatchRequest { key: Some(_), .. }
                 | BatchRequest { after: Some(_), .. }
+                | BatchRequest { group: Some(_), .. }
                 | BatchRequest { start_at: Some(_), .. }
                 | BatchRequest { deadline_at: Some(_), .. },
             )

@@ -134,6 +134,8 @@ pub struct NewBatch {
     pub hold: bool,
     /// Its rows are made of another batch's, and it waits until then.
     pub after: Option<After>,
+    /// It comes into this group of its app's, which is not sealed.
+    pub group: Option<String>,
     /// What was asked for, where the same may be asked for again: a batch whose id is there with the same digest is not submitted twice.
     pub request_digest: Option<String>,
 }
@@ -180,6 +182,8 @@ pub struct Batch {
     pub terms: Terms,
     /// Its rows are the outputs of another batch's.
     pub after: Option<After>,
+    /// The group of its app's that it is in.
+    pub group: Option<String>,
     pub status: BatchStatus,
     pub step: BatchStep,
     /// 1, and one more with each retry of the batch. Its status, counts, times, files and reasons are those of this round.

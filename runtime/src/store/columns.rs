@@ -1,9 +1,9 @@
 //! How values stand in columns, the same in every database.
 
 use crate::model::{
-    After, AfterCondition, App, AppQuota, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, Grants, Isolation, Message,
-    OutputFile, PartialKeep, PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, PrunedParts, Rate, RecordedOutcome,
-    RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
+    After, AfterCondition, App, AppQuota, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, Grants, Group, GroupCounts,
+    Isolation, Message, OutputFile, PartialKeep, PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, PrunedParts, Rate,
+    RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
 };
 use crate::store::StoreError;
 
@@ -91,6 +91,44 @@ impl TermsRow {
             deadline_at: self.deadline_at.map(Timestamp),
             failures_max: limit,
         })
+    }
+}
+
+/// A group as a query returns it.
+#[derive(sqlx::FromRow)]
+pub(super) struct GroupRow {
+    pub app: String,
+    pub name: String,
+    pub created_at: i64,
+    pub sealed_at: Option<i64>,
+    pub ended_at: Option<i64>,
+    pub batches: i64,
+    pub open: i64,
+    pub successes: i64,
+    pub failures: i64,
+    pub row_count: i64,
+    pub success: i64,
+    pub failed: i64,
+    pub aborted: i64,
+}
+
+impl GroupRow {
+    pub fn group(self) -> Group {
+        Group {
+            app: self.app,
+            name: self.name,
+            created_at: Timestamp(self.created_at),
+            sealed_at: self.sealed_at.map(Timestamp),
+            ended_at: self.ended_at.map(Timestamp),
+            batches: GroupCounts {
+                all: count(self.batches),
+                open: count(self.open),
+                success: count(self.successes),
+                failed: count(self.failures),
+                aborted: count(self.batches - self.open - self.successes - self.failures),
+            },
+            rows: BatchCounts { rows: count(self.row_count), success: count(self.success), failed: count(self.failed), aborted: count(self.aborted) },
+        }
     }
 }
 

@@ -24,9 +24,10 @@ use tokio::sync::broadcast;
 
 use crate::model::{
     App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition,
-    EventsOf, FinishLease, FuelProfile, Grants, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile,
-    Part, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion,
-    Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
+    EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
+    NewRow, NewSchedule, NewVersion, OpKey, OutputFile, Part, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind,
+    ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd,
+    TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
 };
 
 pub use events::StoreEvent;
@@ -183,7 +184,7 @@ pub trait Store: Send + Sync + 'static {
     /// Submits a batch with its first rows. One that is there with the same request digest is left as it is, whatever became of it.
     ///
     /// # Errors
-    /// `Invalid`: no rows without `hold`, unless it comes after another batch; rows or `hold` where it does, or a batch that it cannot come after; a line that is 0 in a batch or comes twice, or a slow query that is not one row with line 0, or is held; no
+    /// `Invalid`: no rows without `hold`, unless it comes after another batch; rows or `hold` where it does, or a batch that it cannot come after; a group that is sealed, or whose name is empty or too long; a line that is 0 in a batch or comes twice, or a slow query that is not one row with line 0, or is held; no
     /// attempts. `Exists`; `OverQuota`.
     async fn submit_batch(&self, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError>;
 
@@ -232,6 +233,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Makes the next rows of a batch that comes after another, which has ended: some thousand at most. None when there is no such batch, or others are at all of them.
     async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError>;
+
+    /// Lets no further batch come into a group; one that is sealed stays so. If all of its batches are done it has ended with that. False when there is none.
+    async fn seal_group(&self, app: &str, name: &str) -> Result<bool, StoreError>;
+
+    /// The groups of an app by name, from this name on (all of them from the empty one), at most `limit`. Counts its batches, each time.
+    async fn list_groups(&self, app: &str, from: &str, limit: u32) -> Result<Vec<Group>, StoreError>;
+
+    /// A group; none before its first batch, and when it has ended and its last batch was removed.
+    async fn read_group(&self, app: &str, name: &str) -> Result<Option<Group>, StoreError> {
+        Ok(self.list_groups(app, name, 1).await?.pop().filter(|group| group.name == name))
+    }
 
     /// Changes the priority of a batch whose rows have not all ended.
     ///
@@ -345,6 +357,11 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `NotFound`; `Pruned` when the outcomes are not kept any more.
     async fn read_results(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError>;
+
+    /// Failed rows of an app, of the round that each batch is in, behind a place: those of the newest batch first, in each batch in the order in which its rows came in, at most
+    /// `limit`. A page of large rows is shorter, and so is one for which many were looked at that are none of those; the end is a page without a `next`. What was pruned is
+    /// not there.
+    async fn list_failed(&self, of: &FailedRows, after: Option<FailedPosition>, limit: u32) -> Result<FailedPage, StoreError>;
 
     /// The names of a batch's output files. Their order does not change while the batch is joined.
     ///

@@ -4,8 +4,8 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::model::{
-    App, AppBounds, BatchFile, BatchId, BatchStatus, Grants, NAME_BYTES_MAX, NewBatch, NewRow, PastCursor, Piece, Policy, ProcessorKind, Rate,
-    RetryRows, RowResult, RowStatus, Verdict,
+    App, AppBounds, BatchFile, BatchId, BatchStatus, FailedPosition, Grants, NAME_BYTES_MAX, NewBatch, NewRow, PastCursor, Piece, Policy,
+    ProcessorKind, Rate, RetryRows, RowResult, RowStatus, Verdict,
 };
 use crate::store::{StoreError, StoreEvent};
 
@@ -28,6 +28,10 @@ pub(super) fn check_submit(batch: &NewBatch, rows: &[NewRow]) -> Result<(), Stor
     check_rows(batch.kind, rows)?;
     let wrong = if batch.after.is_some_and(|after| after.batch == batch.id) {
         "a batch cannot come after itself"
+    } else if batch.group.as_ref().is_some_and(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
+        "the name of a group has 1 to 255 bytes"
+    } else if batch.group.is_some() && batch.kind != ProcessorKind::Batch {
+        "a slow query is in no group"
     } else if batch.after.is_some() && (batch.kind != ProcessorKind::Batch || batch.hold || !rows.is_empty()) {
         "what comes after a batch is a batch whose rows are made of it: it is neither held nor has rows of its own"
     } else if rows.is_empty() && !batch.hold && batch.after.is_none() {
@@ -107,6 +111,11 @@ pub(super) fn check_first(id: BatchId, app: &str, kind: Option<ProcessorKind>) -
         Some(ProcessorKind::SlowQuery) => Err(StoreError::Invalid(format!("{id} is a slow query: only batches have batches that come after them"))),
         None => Err(StoreError::Invalid(format!("app {app:?} has no batch {id} that another could come after"))),
     }
+}
+
+/// What is said to a batch that comes too late.
+pub(super) fn group_is_sealed(app: &str, name: &str) -> StoreError {
+    StoreError::Invalid(format!("the group {name:?} of app {app:?} is sealed: no batch comes into it any more"))
 }
 
 /// What comes after another batch is not appended to or released by hand.
@@ -267,6 +276,14 @@ impl RetryRefusal {
 /// Codes as they stand in the stored messages of a row, where nothing else can look like them: inside a text the quotes would be escaped.
 pub(super) fn code_marks(codes: &[String]) -> Vec<String> {
     codes.iter().map(|code| format!("\"code\":{}", serde_json::to_string(code).expect("a string is always JSON"))).collect()
+}
+
+/// Batches and failed rows that are looked at for a page of failed rows, at most.
+pub(super) const FAILED_LOOKS: i64 = 10_000;
+
+/// Where to go on among failed rows: no batch is newer than the first place.
+pub(super) fn failed_from(after: Option<FailedPosition>) -> (i64, i64) {
+    after.map_or((i64::MAX, 0), |after| (i64::try_from(after.batch).unwrap_or(i64::MAX), i64::from(after.row_no)))
 }
 
 /// Where to go on among past outcomes.

@@ -37,6 +37,7 @@ impl Request {
             context: JsonText::trusted(self.context),
             hold: false,
             after: None,
+            group: None,
             request_digest: Some(REQUEST.to_owned()),
         }
     }
@@ -71,6 +72,7 @@ pub(super) fn check_schedule(new: &NewSchedule, rows: &[NewRow]) -> Result<NewBa
             context: new.context.clone(),
             hold: false,
             after: None,
+            group: None,
             request_digest: None,
         };
         return check_submit(&batch, rows).map(|()| batch);

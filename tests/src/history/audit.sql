@@ -94,3 +94,17 @@ END
 $$;
 CREATE TRIGGER audit_update AFTER UPDATE ON rowmill.rows REFERENCING NEW TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.rows();
 CREATE TRIGGER audit_delete AFTER DELETE ON rowmill.rows REFERENCING OLD TABLE AS changed FOR EACH STATEMENT EXECUTE FUNCTION audit.rows();
+
+-- Groups: they have no key of a batch.
+CREATE TABLE audit.groups (
+    seq bigint PRIMARY KEY DEFAULT nextval('audit.seq'),
+    before text,
+    after text
+);
+CREATE FUNCTION audit.groups() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO audit.groups (before, after) VALUES (CASE WHEN TG_OP <> 'INSERT' THEN to_json(OLD)::text END, CASE WHEN TG_OP <> 'DELETE' THEN to_json(NEW)::text END);
+    RETURN NULL;
+END
+$$;
+CREATE TRIGGER audit AFTER INSERT OR UPDATE OR DELETE ON rowmill.groups FOR EACH ROW EXECUTE FUNCTION audit.groups();

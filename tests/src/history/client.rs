@@ -1,4 +1,4 @@
-//! One client: it goes through its plans, polls, and keeps a record of what it was told. What it asks for is in `requests` and `removal`.
+//! One client: it goes through its plans, polls, and keeps a record of what it was told. What it asks for is in `requests`, `groups` and `removal`.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -41,6 +41,8 @@ pub struct World {
     pub counters: Counters,
     /// Batches that clients are at.
     pub active: Mutex<Vec<BatchId>>,
+    /// Groups whose seal was acknowledged: app and name.
+    pub sealed: Mutex<Vec<(String, String)>>,
 }
 
 /// For those who watch the run.
@@ -77,6 +79,8 @@ pub struct BatchRecord {
     pub discarded: bool,
     /// It was removed after its end.
     pub removed: Option<Removed>,
+    /// The group that it was submitted into.
+    pub group: Option<String>,
     pub abort: Abort,
     /// The round that it is in: its client retries it.
     pub round: u32,
@@ -100,6 +104,7 @@ impl BatchRecord {
             rows: 0,
             discarded: false,
             removed: None,
+            group: None,
             abort: Abort::NotAsked,
             round: 1,
             follows: None,
@@ -141,7 +146,9 @@ impl World {
     }
 
     async fn go_through(&self, plan: &BatchPlan, record: &mut BatchRecord, next: &mut Option<BatchRecord>, findings: &mut Findings) -> Option<()> {
+        record.group = record.key.group(plan);
         self.submit(plan, record, findings).await?;
+        self.seal_groups(record.key, findings).await?;
         for at in 1..plan.requests.len() {
             self.append(plan, at, record, findings).await?;
         }
@@ -156,6 +163,7 @@ impl World {
             self.chain(plan, next).await?;
         }
         self.watch(plan, record, findings).await?;
+        self.look_at_group(plan.app, record, findings).await;
         if let Some(next) = next {
             // Before its first is retried: it is of this round.
             let mut findings = Findings::of(next.id);
@@ -169,7 +177,8 @@ impl World {
             }
             self.watch(plan, record, findings).await?;
         }
-        if plan.remove {
+        // With the last of its batches a group would go, and a late one would make it anew.
+        if plan.remove && record.group.is_none() {
             self.remove(record, findings).await?;
         }
         Some(())
@@ -297,6 +306,10 @@ impl World {
             () = tokio::time::sleep(TRY_AGAIN) => Some(()),
             () = self.give_up.cancelled() => None,
         }
+    }
+
+    pub fn sealed(&self) -> std::sync::MutexGuard<'_, Vec<(String, String)>> {
+        self.sealed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn active(&self) -> std::sync::MutexGuard<'_, Vec<BatchId>> {

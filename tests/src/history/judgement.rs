@@ -13,7 +13,7 @@ use sqlx::{Connection, PgConnection};
 use super::History;
 use super::audit::{self, LeaseState};
 use super::chaos::Done;
-use super::check::Case;
+use super::check::{Case, groups};
 use super::client::{Abort, BatchRecord};
 use super::expect::is_quarantined;
 use super::plan::APPS;
@@ -49,6 +49,7 @@ pub struct Report {
     /// Batches that were retried by their clients, and their rows that were run again after they had failed.
     pub batches_retried: u64,
     pub batches_chained: u64,
+    pub groups_ended: u64,
     pub rows_run_again: u64,
     pub quarantined_rows: u64,
     /// Leases of rows that ended without their worker, and were taken over.
@@ -105,6 +106,9 @@ impl History {
         }
         found.extend(self.judge_strangers(&mut db).await?);
         found.extend(judge_limits(&mut db).await?);
+        let (groups_ended, of_groups) = groups::judge(&mut db, &self.sealed).await?;
+        report.groups_ended = groups_ended;
+        found.extend(of_groups);
         store.close().await;
         db.close().await?;
         report.violations = found.len();
@@ -134,6 +138,7 @@ impl History {
             retried_rows: 0,
             batches_retried: 0,
             batches_chained: 0,
+            groups_ended: 0,
             rows_run_again: 0,
             quarantined_rows: 0,
             leases_taken_over: 0,

@@ -1,7 +1,7 @@
 //! The history checker: clients at random work, workers and servers that fail at random, and afterwards a judgement of everything that the database, the object
 //! store and the clients know.
 //!
-//! `plan` says from a seed what clients do and `expect` what must come of it; `client`, `requests` and `removal` do it and `witness` compares what is polled meanwhile; `stage` has the
+//! `plan` says from a seed what clients do and `expect` what must come of it; `client`, `requests`, `groups` and `removal` do it and `witness` compares what is polled meanwhile; `stage` has the
 //! servers and workers, which `chaos` fails; `audit` has the database write down every change; `check` judges.
 
 mod audit;
@@ -9,6 +9,7 @@ mod chaos;
 mod check;
 mod client;
 mod expect;
+mod groups;
 mod judgement;
 mod plan;
 mod removal;
@@ -73,6 +74,8 @@ pub struct History {
     records: Vec<BatchRecord>,
     done: Done,
     snapshots: u64,
+    /// Groups whose seal was acknowledged: app and name.
+    sealed: Vec<(String, String)>,
     /// Found while it ran.
     found: Vec<Violation>,
     failures: u64,
@@ -103,6 +106,7 @@ pub async fn run(options: Options) -> anyhow::Result<History> {
         losses: Losses::default(),
         counters: Counters::default(),
         active: Mutex::default(),
+        sealed: Mutex::default(),
     });
     for place in 0..options.workers {
         stage.start_worker(place)?;
@@ -145,7 +149,8 @@ pub async fn run(options: Options) -> anyhow::Result<History> {
     }
     world.store.close().await;
     let failures = world.counters.failures.load(Ordering::Relaxed);
-    Ok(History { stage, options, records, done, snapshots: compared, found, failures })
+    let sealed = world.sealed().clone();
+    Ok(History { stage, options, records, done, sealed, snapshots: compared, found, failures })
 }
 
 async fn tell_progress(world: Arc<World>, begin: Instant) {

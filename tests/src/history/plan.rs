@@ -135,7 +135,7 @@ impl PlanKey {
                 (ProcessorKind::Batch, Course::Runs | Course::Release, 1) => Some(AfterCondition::Any),
                 _ => None,
             },
-            remove: one_in(dice, 4),
+            remove: one_in(dice, 2),
         }
     }
 

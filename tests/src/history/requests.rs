@@ -47,6 +47,7 @@ impl World {
             terms: plan.terms(SystemClock.now()),
             hold: plan.course != Course::Runs,
             after: None,
+            group: None,
             // Half of them as with a key.
             request_digest: plan.requests[0].is_multiple_of(2).then(|| plan.op().to_owned()),
         }
@@ -94,11 +95,16 @@ impl World {
     }
 
     pub(super) async fn submit(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
-        let batch = self.new_batch(plan, record.id);
+        let batch = NewBatch { group: record.group.clone(), ..self.new_batch(plan, record.id) };
         match self.persist(|| self.store.submit_batch(batch.clone(), plan.request(0))).await? {
             (_, Ok(())) => {}
             // It had been committed, and the word of that was lost.
             (true, Err(StoreError::Exists(_))) => {}
+            (_, Err(error @ StoreError::Invalid(_))) if record.group.is_some() => {
+                if self.came_too_late(plan.app, record, &error, findings).await? {
+                    return Box::pin(self.submit(plan, record, findings)).await;
+                }
+            }
             (_, Err(error)) => {
                 findings.add(Rule::AcknowledgedIsKept, format!("the submit was refused: {error}"));
                 return None;

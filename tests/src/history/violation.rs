@@ -37,6 +37,8 @@ pub enum Rule {
     RemovedIsGone,
     /// Every batch comes to its end when failures stop.
     EverythingEnds,
+    /// Nothing comes into a group behind its seal, and it ends once, when each of its batches is done.
+    GroupsEndOnce,
     /// A worker goes on through every failure of what it depends on.
     WorkersGoOn,
 }

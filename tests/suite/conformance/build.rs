@@ -25,6 +25,7 @@ pub fn batch() -> NewBatch {
         terms: Terms::default(),
         hold: false,
         after: None,
+        group: None,
         request_digest: None,
     }
 }

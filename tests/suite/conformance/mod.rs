@@ -15,8 +15,10 @@ mod chains;
 mod claim;
 mod due;
 mod events;
+mod failed_rows;
 mod files;
 mod finish;
+mod groups;
 mod hold;
 mod keeping;
 mod leases;
@@ -326,6 +328,25 @@ macro_rules! conformance {
                 a_first_batch_that_is_retried_is_waited_for_or_was_taken_as_it_was
                 an_output_that_is_absent_is_null
                 of_an_end_and_a_submission_at_the_same_moment_none_is_missed
+            }
+            failed_rows {
+                failed_rows_are_listed_from_the_newest_batch_on
+                failed_rows_are_listed_by_code_operation_and_time
+                failed_rows_are_those_of_the_round_that_a_batch_is_in
+                failed_rows_are_listed_as_far_as_they_are_kept
+                a_page_of_failed_rows_is_bounded_in_bytes_and_in_work
+            }
+            groups {
+                a_group_ends_when_it_is_sealed_and_each_batch_is_done
+                a_sealed_group_ends_with_the_last_of_its_batches
+                what_is_retried_in_a_group_that_has_ended_does_not_take_that_back
+                nothing_comes_into_a_sealed_group
+                an_aborted_batch_is_done_and_a_discarded_one_is_in_no_group
+                groups_are_listed_by_name_in_pages
+                a_batch_is_kept_until_its_group_has_ended_and_from_then_on
+                a_batch_of_a_group_that_is_removed_by_hand_is_in_it_no_longer
+                of_a_seal_and_many_submissions_at_the_same_moment_none_comes_later
+                of_a_seal_and_the_last_ends_at_the_same_moment_one_ends_the_group
             }
             rounds {
                 the_failed_rows_of_a_batch_are_run_again_in_a_new_round

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rowmill::export::{MANIFEST, Place};
 use rowmill::jobs::{BatchRequest, JobError};
-use rowmill::model::{BatchFile, BatchId, JsonText, KeepFor, Part, PartialKeep, Policy};
+use rowmill::model::{BatchFile, BatchId, JsonText, KeepFor, Part, PartialKeep, Policy, RetryRows};
 use rowmill::store::StoreError;
 use serde_json::Value;
 
@@ -18,6 +18,7 @@ on_each_store! {
     what_an_operation_keeps_goes_before_what_its_app_does
     an_app_prunes_and_removes_what_is_its_own
     an_export_is_whole
+    a_retried_batch_is_exported_with_what_was_before
     an_exported_batch_is_removed_and_asked_for_again_it_is_as_it_was
     a_removal_that_was_left_in_the_middle_is_gone_on_with
     what_cannot_be_exported_is_not_removed
@@ -139,7 +140,11 @@ async fn an_app_prunes_and_removes_what_is_its_own(mut site: Site) {
 }
 
 fn lines(path: &Path) -> Vec<Value> {
-    std::fs::read_to_string(path).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+    lines_of(&std::fs::read(path).unwrap())
+}
+
+fn lines_of(text: &[u8]) -> Vec<Value> {
+    std::str::from_utf8(text).unwrap().lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
 async fn an_export_is_whole(mut site: Site) {
@@ -179,6 +184,48 @@ async fn an_export_is_whole(mut site: Site) {
     let hidden =
         std::fs::read_dir(out.path()).unwrap().filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('.')).count();
     assert_eq!(hidden, 0);
+}
+
+async fn a_retried_batch_is_exported_with_what_was_before(mut site: Site) {
+    let id = done(&mut site).await;
+    let names = |batch: &rowmill::model::Batch| batch.files.iter().map(|file| file.name.clone()).collect::<Vec<_>>();
+    let first = site.jobs.batch_done(id).await.unwrap().unwrap();
+    site.jobs.batch_retry(id, &RetryRows::default()).await.unwrap();
+    let second = site.wait(id).await;
+    until_done(&site.jobs, id).await;
+    site.end_work().await;
+    assert_eq!((second.round, names(&second)), (2, names(&first)));
+    let out = tempfile::tempdir().unwrap();
+    let exported = site.jobs.export_batch(id, Place::Directory(out.path()), false).await.unwrap();
+    // The bad row failed once before, and is as it was last among the rows.
+    let history = lines(&out.path().join("history.ndjson"));
+    let [past] = &history[..] else { panic!("{history:?}") };
+    assert_eq!(
+        (past["round"].as_u64(), past["row"].as_u64(), past["line"].as_u64(), past["status"].as_str()),
+        (Some(1), Some(2), Some(2), Some("failed"))
+    );
+    let rows = lines(&out.path().join("rows.ndjson"));
+    assert_eq!((rows.len(), &rows[1]["messages"], rows[1].get("round")), (3, &past["messages"], None));
+    let summary: Value = serde_json::from_slice(&std::fs::read(out.path().join("summary.json")).unwrap()).unwrap();
+    let before = &summary["past_rounds"][0];
+    assert_eq!((summary["round"].as_u64(), before["round"].as_u64(), before["failed"].as_u64()), (Some(2), Some(1), Some(1)));
+    // Files of both rounds are there, each as its object is.
+    for (round, batch, view, place) in [(1, &first, &before["files"], "rounds/1"), (2, &second, &summary["files"], "files")] {
+        let paths: Vec<String> = view.as_array().unwrap().iter().map(|file| file["path"].as_str().unwrap().to_owned()).collect();
+        assert_eq!(paths, names(batch).iter().map(|name| format!("{place}/{name}")).collect::<Vec<_>>(), "round {round}");
+        for (file, path) in batch.files.iter().zip(paths) {
+            assert!(exported.manifest.files.iter().any(|there| there.path == path));
+            assert_eq!(std::fs::read(out.path().join(path)).unwrap(), site.blobs.get(&file.object).await.unwrap());
+        }
+    }
+    // What of it was pruned is not there, and the export says so.
+    put(&site, None, kept(AT_ONCE, None, None)).await;
+    site.jobs.prune(None, None).await.unwrap();
+    let objects = site.jobs.export_batch(id, Place::Objects("exports/1"), true).await.unwrap();
+    assert!(objects.manifest.pruned.files.is_some() && objects.removed.is_some());
+    let paths: Vec<&str> = objects.manifest.files.iter().map(|file| file.path.as_str()).collect();
+    assert_eq!(paths, ["rows.ndjson", "failed.ndjson", "history.ndjson", "summary.json"]);
+    assert_eq!(lines_of(&site.blobs.get("exports/1/history.ndjson").await.unwrap()), history);
 }
 
 async fn an_exported_batch_is_removed_and_asked_for_again_it_is_as_it_was(mut site: Site) {

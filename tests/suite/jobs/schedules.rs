@@ -96,7 +96,7 @@ async fn what_is_wrong_with_a_schedule_is_said_at_once(site: Site) {
         assert!(said.contains(part), "{said}");
     }
     let batch = || BatchRequest::new("bank", "validate").with_rows(vec![transaction(1)]);
-    for request in [batch().held(), batch().with_key("k")] {
+    for request in [batch().held(), batch().with_key("k"), batch().in_group("g")] {
         refused!(jobs.put_schedule(ScheduleRequest::batch("s", SECOND, request)).await, JobError::ScheduledOtherwise);
     }
     let keyed = QueryRequest::new("bank", "statement", JsonText::default()).with_key("k");

@@ -37,6 +37,7 @@ pub fn batch(kind: ProcessorKind, op: &str, context: &str) -> Batch {
         context: JsonText::check(context).unwrap(),
         terms: Terms::default(),
         after: None,
+        group: None,
         status: BatchStatus::Inprog,
         step: BatchStep::Rows,
         round: 1,

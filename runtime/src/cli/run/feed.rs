@@ -75,6 +75,7 @@ async fn submit_rows(
         terms: Terms { attempts_max: args.attempts, ..Terms::default() },
         hold: is_file,
         after: None,
+        group: None,
         request_digest: None,
     };
     match rows {

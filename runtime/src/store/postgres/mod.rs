@@ -8,7 +8,9 @@ mod batch_files;
 mod chains;
 mod claim;
 mod connect;
+mod failed_rows;
 mod finish;
+mod groups;
 mod history;
 mod leases;
 mod listen;
@@ -44,9 +46,10 @@ pub use sqlx::PgConnection;
 use super::{Aborted, ChainStep, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
     App, AppBounds, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf,
-    FinishLease, FuelProfile, Grants, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile,
-    PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried,
-    RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
+    FailedPage, FailedPosition, FailedRows, FinishLease, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
+    NewSchedule, NewVersion, OpKey, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
+    RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord,
+    WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -135,6 +138,14 @@ impl Store for PgStore {
         chains::advance_chain(self).await
     }
 
+    async fn seal_group(&self, app: &str, name: &str) -> Result<bool, StoreError> {
+        groups::seal_group(self, app, name).await
+    }
+
+    async fn list_groups(&self, app: &str, from: &str, limit: u32) -> Result<Vec<Group>, StoreError> {
+        groups::list_groups(self, app, from, limit).await
+    }
+
     async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError> {
         submit::set_priority(self, id, priority).await
     }
@@ -215,6 +226,10 @@ impl Store for PgStore {
 
     async fn read_results(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError> {
         read::read_results(self, id, after, limit).await
+    }
+
+    async fn list_failed(&self, of: &FailedRows, after: Option<FailedPosition>, limit: u32) -> Result<FailedPage, StoreError> {
+        failed_rows::list_failed(self, of, after, limit).await
     }
 
     async fn list_file_names(&self, id: BatchId) -> Result<Vec<String>, StoreError> {

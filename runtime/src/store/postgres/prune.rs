@@ -32,8 +32,10 @@ pub(super) async fn count_due(store: &PgStore, op: &OpKey, due: &Due) -> Result<
         "WITH due AS (
             SELECT d.*, (d.whole OR d.finished_at <= $3) AND d.parts & 1 <> 0 AS files, (d.whole OR d.finished_at <= $4) AND d.parts & 2 <> 0 AS inputs,
                 (d.whole OR d.finished_at <= $5) AND d.parts & 4 <> 0 AS outcomes
-            FROM (SELECT b.batch_key, b.row_count::bigint, b.parts, b.finished_at, (b.finished_at <= $6) IS TRUE AS whole FROM rowmill.batches b
-                WHERE b.step = 'done' AND b.pruning = 0 AND b.app = $1 AND b.op = $2 AND b.finished_at <= $7
+            FROM (SELECT b.batch_key, b.row_count::bigint, b.parts, k.kept_from AS finished_at, (k.kept_from <= $6) IS TRUE AS whole
+                FROM rowmill.batches b CROSS JOIN LATERAL (
+                    SELECT CASE WHEN b.group_name IS NULL THEN b.finished_at ELSE rowmill.kept_from(b.app, b.group_name, b.finished_at) END AS kept_from) k
+                WHERE b.step = 'done' AND b.pruning = 0 AND b.app = $1 AND b.op = $2 AND b.finished_at <= $7 AND k.kept_from <= $7
                     AND NOT EXISTS (SELECT FROM rowmill.chains c WHERE c.first_key = b.batch_key)) d)
          SELECT count(*) FILTER (WHERE whole), coalesce(sum(row_count) FILTER (WHERE whole), 0)::bigint,
             count(*) FILTER (WHERE NOT whole AND files),

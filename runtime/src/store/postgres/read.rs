@@ -22,6 +22,7 @@ pub(super) struct BatchRow {
     terms: TermsRow,
     after_batch: Option<Uuid>,
     after_condition: Option<String>,
+    group_name: Option<String>,
     status: String,
     step: String,
     round: i32,
@@ -46,7 +47,7 @@ pub(super) async fn read_batch(store: &PgStore, id: BatchId) -> Result<Batch, St
     // One statement, so that the files are those of this state.
     let row: Option<BatchRow> = sqlx::query_as(
         "SELECT b.app, b.op, b.kind, b.priority::bigint, b.processor_version, b.processor_digest, b.context, b.attempts_max, b.retry_rule, b.start_at, b.deadline_at,
-            b.failures_max, b.failures_percent, b.after_batch, b.after_condition, b.status, b.step, b.round, b.row_count, b.success, b.failed, b.fuel, b.abort_reason, b.mark_error, b.submitted_at, b.started_at, b.finished_at, f.file_names, f.file_objects, f.file_sizes,
+            b.failures_max, b.failures_percent, b.after_batch, b.after_condition, b.group_name, b.status, b.step, b.round, b.row_count, b.success, b.failed, b.fuel, b.abort_reason, b.mark_error, b.submitted_at, b.started_at, b.finished_at, f.file_names, f.file_objects, f.file_sizes,
             b.files_pruned_at, b.inputs_pruned_at, b.outcomes_pruned_at
          FROM rowmill.batches b CROSS JOIN LATERAL (
             SELECT coalesce(array_agg(name ORDER BY name), '{}') AS file_names, coalesce(array_agg(object ORDER BY name), '{}') AS file_objects,
@@ -76,6 +77,7 @@ impl BatchRow {
             context: JsonText::trusted(self.context),
             terms: self.terms.terms()?,
             after: after_of(self.after_batch.map(Into::into), self.after_condition.as_deref()),
+            group: self.group_name.map(decode),
             status,
             step: step_of(&self.step),
             round: small(self.round),

@@ -7,6 +7,7 @@ use sqlx::PgConnection;
 use super::bytes;
 use super::chains::{chain, find_first};
 use super::connect::{PgStore, refuse};
+use super::groups::enter_group;
 use super::listen::{CHANNEL, write};
 use super::quota::{not_admitted, quota_columns};
 use super::text::{INPUT_END, decode, encode};
@@ -23,7 +24,7 @@ const BYTES_PER_INSERT: usize = 8 << 20;
 pub(super) async fn submit_batch(store: &PgStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
     let new = New::check(&batch, &rows)?;
     // Nearly always it is one statement, and so a transaction of its own.
-    if new.rest.is_empty() && new.lines_ascend && new.batch.after.is_none() {
+    if new.rest.is_empty() && new.lines_ascend && new.batch.after.is_none() && new.batch.group.is_none() {
         let mut db = store.unit().await?;
         return match new.insert(&mut db, store.named(), store.now(), &store.bounds).await {
             Ok(_) => db.done().await,
@@ -80,9 +81,10 @@ impl<'a> New<'a> {
     }
 
     async fn write(&self, db: &mut PgConnection, named: bool, now: Option<i64>, bounds: &AppBounds) -> Result<(), StoreError> {
-        if self.batch.after.is_some() && self.is_there(db, named).await? {
+        if (self.batch.after.is_some() || self.batch.group.is_some()) && self.is_there(db, named).await? {
             return Ok(());
         }
+        enter_group(db, named, now, self.batch).await?;
         let first = find_first(db, named, self.batch).await?;
         let Some(key) = self.insert(db, named, now, bounds).await? else { return Ok(()) };
         if let Some(first) = first {
@@ -112,7 +114,7 @@ impl<'a> New<'a> {
 
     /// The batch and its first rows, and tells everybody when that commits. Its key; none when it was submitted before.
     async fn insert(&self, db: &mut PgConnection, named: bool, now: Option<i64>, bounds: &AppBounds) -> Result<Option<i64>, StoreError> {
-        let NewBatch { id, app, op, kind, terms, processor_version, processor_digest, context, hold, after, request_digest } = self.batch;
+        let NewBatch { id, app, op, kind, terms, processor_version, processor_digest, context, hold, after, group, request_digest } = self.batch;
         let (failures_max, failures_percent) = failure_limit(terms);
         let columns = Columns::of(self.first);
         let event = submission(self.batch).as_ref().map(write);
@@ -120,9 +122,9 @@ impl<'a> New<'a> {
             "WITH batch AS (
                 INSERT INTO rowmill.batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, fresh,
                     row_count, line_last, lines_ascend, input_bytes_max, submitted_at, request_digest, retry_rule, start_at, deferred, deadline_at,
-                    failures_max, failures_percent, after_batch, after_condition, row_micros)
+                    failures_max, failures_percent, after_batch, after_condition, group_name, row_micros)
                 SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()), $22, $23, $24, $24 IS NOT NULL, $25,
-                    $26, $27, $28, $29,
+                    $26, $27, $28, $29, $33,
                     (SELECT p.row_micros FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6)
                 WHERE NOT EXISTS (SELECT FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6 AND p.removed_at IS NOT NULL)
                 ON CONFLICT (batch_id) DO NOTHING RETURNING batch_key),
@@ -166,6 +168,7 @@ impl<'a> New<'a> {
         .bind(signed(self.longest_input.map_or(0, |row| row.input.as_str().len() as u64)))
         .bind(quota_columns(&bounds.quota))
         .bind(quota_columns(&bounds.quota_max))
+        .bind(group.as_deref().map(encode))
         .fetch_all(&mut *db)
         .await
         .map_err(|error| not_admitted("submit a batch", app, self.longest_input, error))?;

@@ -33,9 +33,10 @@ pub(super) async fn count_due(store: &SqliteStore, op: &OpKey, due: &Due) -> Res
         "WITH due AS (
             SELECT d.*, (d.whole OR d.finished_at <= ?3) AND d.parts & 1 <> 0 AS files, (d.whole OR d.finished_at <= ?4) AND d.parts & 2 <> 0 AS inputs,
                 (d.whole OR d.finished_at <= ?5) AND d.parts & 4 <> 0 AS outcomes
-            FROM (SELECT batch_key, row_count, parts, finished_at, coalesce(finished_at <= ?6, 0) AS whole FROM batches
-                WHERE step = 'done' AND pruning = 0 AND app = ?1 AND op = ?2 AND finished_at <= ?7
-                    AND NOT EXISTS (SELECT 1 FROM chains c WHERE c.first_key = batches.batch_key)) d)
+            FROM (SELECT k.batch_key, k.row_count, k.parts, k.kept_from AS finished_at, coalesce(k.kept_from <= ?6, 0) AS whole FROM (
+                SELECT b.*, CASE WHEN b.group_name IS NULL THEN b.finished_at ELSE (SELECT max(g.ended_at, b.finished_at) FROM groups g WHERE g.app = b.app AND g.name = b.group_name) END AS kept_from
+                FROM batches b WHERE step = 'done' AND pruning = 0 AND app = ?1 AND op = ?2 AND finished_at <= ?7) k
+                WHERE k.kept_from <= ?7 AND NOT EXISTS (SELECT 1 FROM chains c WHERE c.first_key = k.batch_key)) d)
          SELECT count(*) FILTER (WHERE whole), coalesce(sum(row_count) FILTER (WHERE whole), 0),
             count(*) FILTER (WHERE NOT whole AND files),
             count(*) FILTER (WHERE NOT whole AND inputs), coalesce(sum(row_count) FILTER (WHERE NOT whole AND inputs), 0),
@@ -64,6 +65,7 @@ pub(super) async fn count_due(store: &SqliteStore, op: &OpKey, due: &Due) -> Res
 pub(super) async fn begin_prune(store: &SqliteStore, op: &OpKey, due: &Due, ttl: Duration) -> Result<Option<Pruning>, StoreError> {
     let beginning = failed("take up a batch to prune");
     let mut db = store.begin().await?;
+    // The last of these is from when on the time counts for which it is kept: behind the end of its group, if it is in one.
     let mut oldest: Option<(i64, String, i64, i64)> = None;
     for parts in 0..16_i64 {
         let of = |part: Part, due: Option<Timestamp>| due.filter(|_| parts & bit(part) != 0);
@@ -74,9 +76,10 @@ pub(super) async fn begin_prune(store: &SqliteStore, op: &OpKey, due: &Due, ttl:
                 .max();
         let Some(before) = before else { continue };
         let found: Option<(i64, String, i64, i64)> = sqlx::query_as(
-            "SELECT batch_key, batch_id, parts, finished_at FROM batches
-             WHERE step = 'done' AND pruning = 0 AND app = ? AND op = ? AND parts = ? AND finished_at <= ?
-                AND NOT EXISTS (SELECT 1 FROM chains c WHERE c.first_key = batches.batch_key) ORDER BY finished_at LIMIT 1",
+            "SELECT b.batch_key, b.batch_id, b.parts, b.kept_from FROM (
+                SELECT batch_key, batch_id, parts, finished_at, CASE WHEN b.group_name IS NULL THEN b.finished_at ELSE (SELECT max(g.ended_at, b.finished_at) FROM groups g WHERE g.app = b.app AND g.name = b.group_name) END AS kept_from
+                FROM batches b WHERE step = 'done' AND pruning = 0 AND app = ?1 AND op = ?2 AND parts = ?3 AND finished_at <= ?4) b
+             WHERE b.kept_from <= ?4 AND NOT EXISTS (SELECT 1 FROM chains c WHERE c.first_key = b.batch_key) ORDER BY b.finished_at LIMIT 1",
         )
         .bind(&op.app)
         .bind(&op.op)
@@ -85,10 +88,10 @@ pub(super) async fn begin_prune(store: &SqliteStore, op: &OpKey, due: &Due, ttl:
         .fetch_optional(&mut *db)
         .await
         .map_err(beginning)?;
-        oldest = oldest.into_iter().chain(found).min_by_key(|(_, _, _, finished_at)| *finished_at);
+        oldest = oldest.into_iter().chain(found).min_by_key(|(_, _, _, kept_from)| *kept_from);
     }
-    let Some((key, id, parts, finished_at)) = oldest else { return Ok(None) };
-    let is_due = |due: Option<Timestamp>| due.is_some_and(|due| finished_at <= due.0);
+    let Some((key, id, parts, kept_from)) = oldest else { return Ok(None) };
+    let is_due = |due: Option<Timestamp>| due.is_some_and(|due| kept_from <= due.0);
     let bits = if is_due(due.batches) {
         WHOLE | parts
     } else {

@@ -21,6 +21,7 @@ struct BatchRow {
     terms: TermsRow,
     after_batch: Option<String>,
     after_condition: Option<String>,
+    group_name: Option<String>,
     status: String,
     step: String,
     round: i64,
@@ -42,7 +43,7 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
     let mut db = store.readers.begin().await.map_err(reading)?;
     let row: BatchRow = sqlx::query_as(
         "SELECT batch_key, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, retry_rule, start_at, deadline_at, failures_max,
-            failures_percent, after_batch, after_condition, status, step, round, row_count, success, failed, fuel, abort_reason, mark_error, submitted_at, started_at, finished_at,
+            failures_percent, after_batch, after_condition, group_name, status, step, round, row_count, success, failed, fuel, abort_reason, mark_error, submitted_at, started_at, finished_at,
             files_pruned_at, inputs_pruned_at, outcomes_pruned_at FROM batches WHERE batch_id = ?",
     )
     .bind(id.to_string())
@@ -68,6 +69,7 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
         context: JsonText::trusted(row.context),
         terms: row.terms.terms()?,
         after: after_of(row.after_batch.map(|id| id.parse()).transpose().map_err(failed("read a batch's id"))?, row.after_condition.as_deref()),
+        group: row.group_name,
         status,
         step: step_of(&row.step),
         round: small(row.round),

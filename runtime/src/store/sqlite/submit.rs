@@ -5,6 +5,7 @@ use std::sync::{Arc, LazyLock};
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::chains::{chain, find_first, make_ready};
+use super::groups::enter_group;
 use super::quota::admit_rows;
 use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
 use crate::model::{AppBounds, BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp};
@@ -37,8 +38,8 @@ pub(super) async fn insert_batch(
     let (failures_max, failures_percent) = failure_limit(&batch.terms);
     let inserted = sqlx::query(
         "INSERT INTO batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, submitted_at,
-            request_digest, retry_rule, start_at, deferred, deadline_at, failures_max, failures_percent, after_batch, after_condition, row_micros)
-         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14 IS NOT NULL, ?15, ?16, ?17, ?18, ?19,
+            request_digest, retry_rule, start_at, deferred, deadline_at, failures_max, failures_percent, after_batch, after_condition, group_name, row_micros)
+         SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14 IS NOT NULL, ?15, ?16, ?17, ?18, ?19, ?20,
             (SELECT row_micros FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6)
          WHERE NOT EXISTS (SELECT 1 FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6 AND removed_at IS NOT NULL)
          ON CONFLICT (batch_id) DO NOTHING",
@@ -62,6 +63,7 @@ pub(super) async fn insert_batch(
     .bind(failures_percent)
     .bind(batch.after.map(|after| after.batch.to_string()))
     .bind(batch.after.map(|after| after.condition.as_str()))
+    .bind(batch.group.as_deref())
     .execute(&mut *db)
     .await
     .map_err(failed("submit a batch"))?;
@@ -76,6 +78,7 @@ pub(super) async fn insert_batch(
         return was_submitted(batch.id, known.as_deref(), batch.request_digest.as_deref()).map(|()| false);
     }
     let key = inserted.last_insert_rowid();
+    enter_group(db, now, &batch).await?;
     if let Some(first) = find_first(db, &batch).await? {
         chain(db, key, &first).await?;
     }

@@ -2,6 +2,7 @@
 
 mod clients;
 mod files;
+pub mod groups;
 mod leases;
 mod outcomes;
 mod steps;

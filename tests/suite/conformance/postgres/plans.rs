@@ -135,3 +135,33 @@ fn a_claim_to_finish_costs_the_same_however_many_batches_wait() {
         }
     }
 }
+
+/// Of many rows that succeeded one failed, and of many batches one has it.
+#[test]
+fn a_page_of_failed_rows_costs_the_same_however_many_succeeded() {
+    const LIST: &str = "SELECT * FROM rowmill.list_failed('app 0', NULL, '{}', NULL, 9223372036854775807, 0, 10, 10000, 4194304)";
+    let with = |batches: u32, rows: u32| {
+        let database = migrated();
+        fill(&database, batches, rows, &format!("'success', 'done', false, {rows} + 1, {rows}"));
+        for statement in [
+            format!("INSERT INTO rowmill.rows (batch_key, line, row_no, input) SELECT 3, n, n, '{{}}' FROM generate_series(1, {rows}) n"),
+            format!(
+                "INSERT INTO rowmill.outcomes (batch_key, fuel, row_no, attempt, failed) SELECT 3, 1, n, 1, n = {rows} FROM generate_series(1, {rows}) n"
+            ),
+            format!("UPDATE rowmill.batches SET status = 'failed', success = {rows} - 1, failed = 1, failure_at = 1 WHERE batch_key = 3"),
+        ] {
+            database.sql(&statement).unwrap();
+        }
+        assert_eq!(database.sql(&format!("SELECT count(*) FROM ({LIST}) f")).unwrap().trim(), "1");
+        database
+    };
+    let few_pages = pages(&with(10, 10), LIST);
+    let many = with(10_000, 100_000);
+    for analyzed in [false, true] {
+        if analyzed {
+            many.sql("ANALYZE").unwrap();
+        }
+        let many_pages = pages(&many, LIST);
+        assert!(many_pages <= 2 * few_pages, "analyzed {analyzed}: {many_pages} pages instead of {few_pages}");
+    }
+}

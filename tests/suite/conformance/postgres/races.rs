@@ -43,12 +43,7 @@ async fn the_last_two_leases_of_a_batch_finish_it_exactly_once() {
             .into_iter()
             .map(|(store, key, results)| tokio::spawn(async move { store.record_results(key, &results, Duration::from_millis(1)).await.unwrap() }))
             .collect();
-        let deadline = Instant::now() + Duration::from_secs(20);
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *closed).await.unwrap() < 2 {
-            assert!(Instant::now() < deadline, "the records never came to the lock of their batch");
-            sqlx::query("SELECT pg_stat_clear_snapshot()").execute(&mut *closed).await.unwrap();
-        }
+        until_locked(&mut closed, 2).await;
         closed.commit().await.unwrap();
         let mut last = 0;
         for record in records {
@@ -77,6 +72,99 @@ async fn the_last_two_leases_of_a_batch_finish_it_exactly_once() {
         let mark = stores[1].claim_finish("finisher", None, TTL).await.unwrap().unwrap();
         stores[1].record_mark_done(&mark, None).await.unwrap();
         assert_eq!(stores[0].claim_finish("finisher", None, TTL).await.unwrap(), None);
+    }
+}
+
+/// Both come as far as the lock of the group, with their batch done and not committed, and then go on at the same moment.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_two_batches_of_a_group_end_it_exactly_once() {
+    const ROUNDS: u32 = 20;
+    let database = migrated();
+    let told = "CREATE TABLE told (name text); CREATE FUNCTION tell() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO told VALUES (NEW.name); RETURN NULL; END $$;
+        CREATE TRIGGER tell AFTER UPDATE ON rowmill.groups FOR EACH ROW WHEN (NEW.ended_at IS DISTINCT FROM OLD.ended_at) EXECUTE FUNCTION tell()";
+    database.sql(told).unwrap();
+    let stores = [connect(&database).await, connect(&database).await];
+    let mut gate = PgConnection::connect(&database.url()).await.unwrap();
+    for round in 0..ROUNDS {
+        let name = format!("group {round}");
+        for _ in &stores {
+            stores[0].submit_batch(NewBatch { group: Some(name.clone()), ..batch() }, rows(1)).await.unwrap();
+        }
+        let app = batch().app;
+        stores[0].seal_group(&app, &name).await.unwrap();
+        for lease in stores[0].claim_leases(&ClaimRequest { leases_max: 2, ..request() }).await.unwrap() {
+            let results: Vec<_> = stores[0].read_leased_rows(lease.key).await.unwrap().iter().map(success).collect();
+            stores[0].record_results(lease.key, &results, Duration::from_millis(1)).await.unwrap();
+        }
+        let mut marks = Vec::new();
+        while let Some(lease) = stores[0].claim_finish("finisher", None, TTL).await.unwrap() {
+            if lease.step == BatchStep::Join { stores[0].record_files(&lease, &[]).await.unwrap() } else { marks.push(lease) }
+        }
+        let mut closed = gate.begin().await.unwrap();
+        sqlx::query("SELECT FROM rowmill.groups WHERE name = $1 FOR UPDATE").bind(&name).execute(&mut *closed).await.unwrap();
+        let ends: Vec<_> = stores
+            .iter()
+            .zip(marks)
+            .map(|(store, mark)| {
+                let store = Arc::clone(store);
+                tokio::spawn(async move { store.record_mark_done(&mark, None).await.unwrap() })
+            })
+            .collect();
+        assert_eq!(ends.len(), 2);
+        until_locked(&mut closed, 2).await;
+        closed.commit().await.unwrap();
+        for end in ends {
+            end.await.unwrap();
+        }
+        assert!(stores[0].read_group(&app, &name).await.unwrap().unwrap().ended_at.is_some(), "round {round}: it has not ended");
+    }
+    assert_eq!(database.sql("SELECT count(*), count(DISTINCT name) FROM told").unwrap().trim(), format!("{ROUNDS}|{ROUNDS}"));
+}
+
+/// The end of a batch does not wait for a caller's own transaction that submits into its group, and a seal does.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_submits_into_a_group_holds_up_its_seal_and_no_batch() {
+    let database = migrated();
+    let store = connect(&database).await;
+    let grouped = || NewBatch { group: Some("g".to_owned()), ..batch() };
+    store.submit_batch(grouped(), rows(1)).await.unwrap();
+    let mut caller = PgConnection::connect(&database.url()).await.unwrap();
+    let mut standing = caller.begin().await.unwrap();
+    store.submit_batch_in(&mut standing, grouped(), rows(1)).await.unwrap();
+    let sealing = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.seal_group(&batch().app, "g").await.unwrap() }
+    });
+    let mut watcher = PgConnection::connect(&database.url()).await.unwrap();
+    let mut watching = watcher.begin().await.unwrap();
+    until_locked(&mut watching, 1).await;
+    // All of this goes on beside them.
+    store.submit_batch(grouped(), rows(1)).await.unwrap();
+    for lease in store.claim_leases(&ClaimRequest { leases_max: 2, ..request() }).await.unwrap() {
+        let results: Vec<_> = store.read_leased_rows(lease.key).await.unwrap().iter().map(success).collect();
+        store.record_results(lease.key, &results, Duration::from_millis(1)).await.unwrap();
+    }
+    while let Some(lease) = store.claim_finish("finisher", None, TTL).await.unwrap() {
+        if lease.step == BatchStep::Join {
+            store.record_files(&lease, &[]).await.unwrap();
+        } else {
+            store.record_mark_done(&lease, None).await.unwrap();
+        }
+    }
+    assert!(!sealing.is_finished());
+    standing.commit().await.unwrap();
+    assert!(sealing.await.unwrap());
+    let group = store.read_group(&batch().app, "g").await.unwrap().unwrap();
+    assert_eq!((group.batches.all, group.batches.open, group.ended_at), (3, 1, None));
+}
+
+/// Until so many wait for locks.
+async fn until_locked(db: &mut PgConnection, count: i64) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *db).await.unwrap() < count {
+        assert!(Instant::now() < deadline, "so many never came to wait: {count}");
+        sqlx::query("SELECT pg_stat_clear_snapshot()").execute(&mut *db).await.unwrap();
     }
 }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rowmill::model::{
-    self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FinishLease,
-    FuelProfile, Grants, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PartialTerms,
-    PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows,
-    RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, Verdict, WorkerInfo, WorkerRecord,
+    self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FailedPage,
+    FailedPosition, FailedRows, FinishLease, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule,
+    NewVersion, OpKey, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
+    RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord,
+    Verdict, WorkerInfo, WorkerRecord,
 };
 use rowmill::store::{Aborted, ChainStep, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
@@ -168,6 +169,14 @@ impl Store for Faulty {
         self.store.advance_chain().await
     }
 
+    async fn seal_group(&self, app: &str, name: &str) -> Result<bool, StoreError> {
+        self.store.seal_group(app, name).await
+    }
+
+    async fn list_groups(&self, app: &str, from: &str, limit: u32) -> Result<Vec<Group>, StoreError> {
+        self.store.list_groups(app, from, limit).await
+    }
+
     async fn record_batch_file(&self, id: BatchId, file: &BatchFile, context: Option<&JsonText>) -> Result<(), StoreError> {
         self.store.record_batch_file(id, file, context).await
     }
@@ -288,6 +297,10 @@ impl Store for Faulty {
             }
         }
         Ok(page)
+    }
+
+    async fn list_failed(&self, of: &FailedRows, after: Option<FailedPosition>, limit: u32) -> Result<FailedPage, StoreError> {
+        self.store.list_failed(of, after, limit).await
     }
 
     async fn list_file_names(&self, id: BatchId) -> Result<Vec<String>, StoreError> {
