@@ -110,7 +110,10 @@ async fn cpu_2_a_thousand_apps_in_loops_leave_another_its_share() {
     }
     for number in 0..APPS {
         let rows = (1..=20).map(|line| row(line, "{}")).collect();
-        batches.push(jobs.batch_submit(BatchRequest::new(format!("hostile-{number}"), "loop").with_rows(rows)).await.unwrap());
+        batches.push(jobs.batch_submit(BatchRequest::new(format!("hostile-{number}"), "loop").with_rows(rows).held()).await.unwrap());
+    }
+    for id in &batches {
+        jobs.release(*id).await.unwrap();
     }
     // What is asked of the library while they run: the status of a batch, again and again.
     let (asked, slowest) = (AtomicU64::new(0), AtomicU64::new(0));
