@@ -16,9 +16,9 @@ use crate::support::wat::{Wat, answer, with_core_module};
 use crate::support::{bombs, guests, target};
 
 /// Another process of the installation, which takes uploads, with a cache of its own.
-fn uploads(arena: &Arena, cache: &TempDir, compiler: CompilerSettings) -> JobManager {
+fn uploads(arena: &Arena, cache: &TempDir, compiler: &CompilerSettings) -> JobManager {
     let program = Some((target().join("release/rowmill"), vec!["compile-processor".into()]));
-    let settings_of = SandboxSettings { compiler: CompilerSettings { program, ..compiler }, ..SandboxSettings::new(4, cache.path()) };
+    let settings_of = SandboxSettings { compiler: CompilerSettings { program, ..compiler.clone() }, ..SandboxSettings::new(4, cache.path()) };
     let sandbox = Sandbox::open(settings_of).unwrap();
     JobManager::new(Arc::clone(&arena.site.store), arena.site.blobs.clone(), Arc::new(StatusBoard::in_process()), sandbox, settings("uploads"))
 }
@@ -32,7 +32,7 @@ async fn comp_1_rows_run_and_others_deploy_while_bombs_are_compiled() {
     let arena = Arena::open().await;
     let cache = TempDir::new().unwrap();
     let bounded = CompilerSettings { time_max: Duration::from_secs(5), memory_max_bytes: 1024 * MIB, at_once: 2, ..CompilerSettings::default() };
-    let jobs = uploads(&arena, &cache, bounded);
+    let jobs = uploads(&arena, &cache, &bounded);
     let bomb = |bodies: &[Vec<u8>]| with_core_module(Wat::batch().component(), &bombs::module(bodies));
     for (op, bodies, sentence) in [
         ("branches", vec![bombs::branches(60_000)], "this file has 50001 blocks and branches in one function, and may have 50000"),
@@ -58,7 +58,7 @@ async fn comp_1_rows_run_and_others_deploy_while_bombs_are_compiled() {
 async fn comp_2_what_is_no_processor_gets_one_sentence_and_leaves_nothing() {
     let arena = Arena::open().await;
     let cache = TempDir::new().unwrap();
-    let jobs = uploads(&arena, &cache, CompilerSettings::default());
+    let jobs = uploads(&arena, &cache, &CompilerSettings::default());
     let whole = guests::read("bank-transactions");
     let code = async || [arena.site.blobs.list("processors/", 1_000).await.unwrap(), arena.site.blobs.list("compiled/", 1_000).await.unwrap()];
     let before = code().await;
@@ -106,7 +106,7 @@ async fn comp_3_a_changed_cache_is_compiled_again_while_others_run() {
         let mut files = fs::read_dir(cache.path()).unwrap().map(|entry| entry.unwrap().path());
         files.find(|file| file.extension().is_some_and(|extension| extension == "cwasm")).unwrap()
     };
-    uploads(&arena, &cache, CompilerSettings::default()).register_processor(HOSTILE, "answer", answering(42)).await.unwrap();
+    uploads(&arena, &cache, &CompilerSettings::default()).register_processor(HOSTILE, "answer", answering(42)).await.unwrap();
     let file = compiled(&cache);
     let good = fs::read(&file).unwrap();
     // What was compiled is no upload, with its seal and without.
@@ -115,7 +115,7 @@ async fn comp_3_a_changed_cache_is_compiled_again_while_others_run() {
         assert!(refused.contains("this is not a WebAssembly file: it begins with the bytes 7f 45 4c 46"), "{refused}");
     }
     let elsewhere = TempDir::new().unwrap();
-    uploads(&arena, &elsewhere, CompilerSettings::default()).register_processor("other", "answer", answering(13)).await.unwrap();
+    uploads(&arena, &elsewhere, &CompilerSettings::default()).register_processor("other", "answer", answering(13)).await.unwrap();
     let mut flipped = good.clone();
     flipped[good.len() / 2] ^= 1;
     let of_another = fs::read(compiled(&elsewhere)).unwrap();
@@ -123,7 +123,7 @@ async fn comp_3_a_changed_cache_is_compiled_again_while_others_run() {
     for planted in [flipped, of_another, good[..good.len() - 1].to_vec()] {
         fs::write(&file, &planted).unwrap();
         // A worker with this cache, and no other.
-        let worker = uploads(&arena, &cache, CompilerSettings::default());
+        let worker = uploads(&arena, &cache, &CompilerSettings::default());
         let working = tokio::spawn({
             let worker = worker.clone();
             async move { worker.run().await }
