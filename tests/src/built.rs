@@ -1,6 +1,6 @@
 //! What the programs of this crate find beside themselves.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
 
@@ -20,11 +20,6 @@ impl Built {
         let release = program.ancestors().find(|directory| directory.join("rowmill").is_file());
         let release = release.context("`rowmill` is missing: run `cargo build --release --workspace --bins`")?;
         Ok(Built { target: release.parent().context("it is built in a directory")?.to_owned() })
-    }
-
-    /// The directory of everything that was built.
-    pub fn target(&self) -> &Path {
-        &self.target
     }
 
     pub fn program(&self) -> PathBuf {

@@ -96,9 +96,13 @@ impl Arena {
 
     /// The healthy app submits a batch, and it comes through as it would alone.
     async fn healthy_batch(&self) {
+        self.healthy_batch_of(HEALTHY).await;
+    }
+
+    async fn healthy_batch_of(&self, app: &str) {
         let mut rows: Vec<NewRow> = (1..HEALTHY_ROWS).map(transaction).collect();
         rows.push(row(HEALTHY_ROWS, r#"{"id":"bad"}"#));
-        let id = self.site.jobs.batch_submit(BatchRequest::new(HEALTHY, "validate").with_rows(rows)).await.unwrap();
+        let id = self.site.jobs.batch_submit(BatchRequest::new(app, "validate").with_rows(rows)).await.unwrap();
         let batch = self.site.wait(id).await;
         assert_eq!((batch.counts.success, batch.counts.failed), (u64::from(HEALTHY_ROWS) - 1, 1), "the healthy app's rows: {batch:?}");
         let rows = self.rows(id).await;

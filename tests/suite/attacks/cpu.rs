@@ -112,6 +112,8 @@ async fn cpu_2_a_thousand_apps_in_loops_leave_another_its_share() {
         let rows = (1..=20).map(|line| row(line, "{}")).collect();
         batches.push(jobs.batch_submit(BatchRequest::new(format!("hostile-{number}"), "loop").with_rows(rows).held()).await.unwrap());
     }
+    // One that has had nothing yet, either: what an app had before counts, and theirs is less than the other's.
+    jobs.register_processor("newcomer", "validate", guests::read("bank-transactions")).await.unwrap();
     for id in &batches {
         jobs.release(*id).await.unwrap();
     }
@@ -128,7 +130,7 @@ async fn cpu_2_a_thousand_apps_in_loops_leave_another_its_share() {
         }
     };
     let healthy = async {
-        arena.healthy_batch().await;
+        arena.healthy_batch_of("newcomer").await;
         over.cancel();
     };
     println!("after {:?} they run", begun.elapsed());
