@@ -39,7 +39,7 @@ fn a_deadline_stops_what_runs() {
     site.deploy("misbehave", "misbehaving");
     let worker = site.worker("one", 1);
     let file = site.file("loop.ndjson", "{\"do\":\"loop\"}\n");
-    site.said(&["apps", "set", "bank", "--fuel", "1000000000000000", "--timeout", "1h"]);
+    site.said(&["apps", "set", "bank", "--fuel", "1000000000000", "--timeout", "1h"]);
     let batch = site.said(&["submit", "bank", "misbehave", &file, "--deadline", "2s"]);
     site.wait_until_it_runs("one", 1);
     assert_eq!(site.run(&["status", &batch, "--watch"]).0, 1);
