@@ -80,6 +80,16 @@ history: cc guests servers ## Kill and stop everything for a while, and check ev
 	@cargo build --release --workspace --bins
 	$(target)/release/history --seed $(or $(SEED),1) --seconds $(or $(SECONDS),120)
 
+.PHONY: attacks
+attacks: cc nextest guests servers ## Attack the sandbox, and print what came of each attack (docs/security.md)
+	@cargo build --release --workspace --bins
+	$(target)/release/with-servers -- $(target)/release/attacks
+
+.PHONY: stopping
+stopping: cc guests servers ## Measure how long guests take to stop: make stopping TRIES=200 BESIDE=50
+	@cargo build --release --workspace --bins
+	$(target)/release/with-servers -- $(target)/release/stopping --tries $(or $(TRIES),200) --beside $(or $(BESIDE),50)
+
 .PHONY: lint
 lint: cc rust-tools deny ## Check formatting, lints, docs, the lock file, licences and advisories
 	@$(say) "formatting"

@@ -1,7 +1,9 @@
 //! What the tests and the programs that test share.
 
+pub mod attacks;
 pub mod built;
 pub mod history;
 pub mod random;
 pub mod servers;
+pub mod stopping;
 pub mod ticks;

@@ -5,7 +5,7 @@ mod config;
 mod directories;
 mod http;
 mod key_value;
-mod web;
+pub mod web;
 
 use std::sync::{Arc, LazyLock};
 

@@ -27,17 +27,17 @@ use tokio::task::JoinHandle;
 use crate::support::guests;
 
 /// What should take milliseconds never takes longer than this.
-const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(60);
 
 /// A store, a place for objects, and whoever works with them.
 pub struct Site {
     pub store: Arc<dyn Store>,
     /// The same, where it is PostgreSQL.
     postgres: Option<Arc<PgStore>>,
-    blobs: Blobs,
+    pub blobs: Blobs,
     pub jobs: JobManager,
     worker: Option<JoinHandle<Result<(), WorkerError>>>,
-    objects: TempDir,
+    pub objects: TempDir,
     database: Option<Database>,
 }
 
@@ -76,7 +76,7 @@ impl Site {
     }
 
     /// Works like this.
-    fn working_by(self, settings: WorkerSettings) -> Site {
+    pub fn working_by(self, settings: WorkerSettings) -> Site {
         let jobs = manager(&self.store, &self.blobs, settings, StatusBoard::in_process());
         Site { jobs, ..self }
     }
@@ -113,7 +113,7 @@ fn manager(store: &Arc<dyn Store>, blobs: &Blobs, settings: WorkerSettings, stat
     JobManager::new(Arc::clone(store), blobs.clone(), Arc::new(status), sandbox, settings)
 }
 
-fn settings(name: &str) -> WorkerSettings {
+pub fn settings(name: &str) -> WorkerSettings {
     WorkerSettings {
         name: name.to_owned(),
         slots: 2,
@@ -133,7 +133,7 @@ pub fn row(line: u32, input: &str) -> NewRow {
 }
 
 /// A good transaction.
-fn transaction(line: u32) -> NewRow {
+pub fn transaction(line: u32) -> NewRow {
     let input = serde_json::json!({
         "id": format!("TX{line:08}"), "account": "DE0123456789", "amount": "10.25", "currency": "EUR", "date": "2026-01-31", "type": "deposit",
     });

@@ -1,4 +1,5 @@
 mod alya;
+mod attacks;
 mod blobs;
 mod config;
 mod conformance;

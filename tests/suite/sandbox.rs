@@ -10,4 +10,4 @@ mod load;
 mod memory;
 mod start;
 mod time;
-mod wasi;
+pub mod wasi;

@@ -12,7 +12,7 @@ use super::config::ConfigArgs;
 use super::signals::Stop;
 use super::wiring::{Parts, block_on};
 use crate::jobs::EventsFrom;
-use crate::model::{BatchCounts, BatchEvent, BatchId, EventPosition, EventsOf, without_controls};
+use crate::model::{BatchCounts, BatchEvent, BatchId, EventPosition, EventsOf, printable, without_controls};
 
 /// Show what happened to a batch, to those of an app, or to all, in order for each batch.
 ///
@@ -60,7 +60,7 @@ pub fn run(args: &EventsCommand) -> anyhow::Result<ExitCode> {
             };
             let Some(event) = event else { break };
             let text = if args.json { serde_json::to_string(&event)? } else { line(&event) };
-            match writeln!(std::io::stdout(), "{text}") {
+            match writeln!(std::io::stdout(), "{}", printable(&text)) {
                 Ok(()) => {}
                 // Whoever reads it has enough.
                 Err(error) if error.kind() == ErrorKind::BrokenPipe => break,

@@ -12,7 +12,7 @@ use super::config::ConfigArgs;
 use super::signals::Stop;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS};
-use crate::model::{BatchId, RowLog, RowStatus, visible};
+use crate::model::{BatchId, RowLog, RowStatus, printable, visible};
 
 /// Print what the rows of a batch wrote to their log, stdout and stderr, in the order of their lines.
 ///
@@ -100,23 +100,9 @@ pub fn run(args: &LogsCommand) -> anyhow::Result<ExitCode> {
 fn as_text(row: &RowLog, json: bool) -> anyhow::Result<String> {
     if json {
         let row = JsonRow { line: row.line, status: row.status, attempts: row.attempts, log: &row.log };
-        return Ok(format!("{}\n", ascii_controls(&serde_json::to_string(&row)?)));
+        return Ok(format!("{}\n", printable(&serde_json::to_string(&row)?)));
     }
     Ok(visible(&row.log).lines().map(|text| format!("{}: {text}\n", row.line)).collect())
-}
-
-/// JSON leaves the control characters beyond ASCII as they are; in its strings they can be written as their codes.
-fn ascii_controls(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    for character in json.chars() {
-        let mut units = [0; 2];
-        if visible(character.encode_utf8(&mut [0; 4])).starts_with('\\') && character != '\\' {
-            text.extend(character.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
-        } else {
-            text.push(character);
-        }
-    }
-    text
 }
 
 /// False when nobody reads any more.

@@ -1,10 +1,10 @@
 //! The command line. stdout is data, everything else goes to stderr.
 
-/// Says something to the one who waits. stderr may be closed while the work goes on (`2>&1 | head`), where `eprintln!` panics.
+/// Says something to the one who waits, of which nothing commands a terminal. stderr may be closed while the work goes on (`2>&1 | head`), where `eprintln!` panics.
 macro_rules! say {
     ($($text:tt)*) => {{
         use std::io::Write;
-        let _ = writeln!(std::io::stderr(), $($text)*);
+        let _ = writeln!(std::io::stderr(), "{}", crate::model::printable(&format!($($text)*)));
     }};
 }
 
@@ -42,11 +42,11 @@ mod wiring;
 pub mod work;
 pub mod workers;
 
-use std::io::IsTerminal;
-
 use anyhow::Context;
 use clap::{Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+
+use crate::model::printable;
 
 /// All rows succeeded.
 pub const EXIT_SUCCESS: u8 = 0;
@@ -108,12 +108,28 @@ pub enum Command {
 /// Logs go to stderr; `ROWMILL_LOG` chooses which, as in `ROWMILL_LOG=debug` or `ROWMILL_LOG=rowmill::worker=trace`.
 pub fn start_log() {
     let filter = EnvFilter::try_from_env("ROWMILL_LOG").unwrap_or_else(|_| EnvFilter::new("warn"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .log_internal_errors(false)
-        .init();
+    // No colours: they are commands to the terminal, and texts of guests have none.
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| LogLines).with_ansi(false).log_internal_errors(false).init();
+}
+
+/// Each event is one line, whatever texts of guests are in it: none of them makes a line of its own, or commands a terminal.
+struct LogLines;
+
+impl LogLines {
+    fn line(event: &str) -> String {
+        printable(event.strip_suffix('\n').unwrap_or(event)).replace('\n', "\\n")
+    }
+}
+
+impl std::io::Write for LogLines {
+    /// An event comes as a whole.
+    fn write(&mut self, event: &[u8]) -> std::io::Result<usize> {
+        writeln!(std::io::stderr(), "{}", LogLines::line(&String::from_utf8_lossy(event))).map(|()| event.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
 }
 
 /// Says why the program could not run.
@@ -121,11 +137,22 @@ pub fn say_error(error: &anyhow::Error) {
     say!("rowmill: {error:#}");
 }
 
-/// Prints data. Whoever reads it may have enough of it: that is no failure of the run.
+/// Prints data, of which nothing commands a terminal. Whoever reads it may have enough of it: that is no failure of the run.
 fn print_data(line: &str) -> anyhow::Result<()> {
     use std::io::{ErrorKind, Write};
-    match writeln!(std::io::stdout(), "{line}") {
+    match writeln!(std::io::stdout(), "{}", printable(line)) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error).context("cannot write to stdout"),
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::LogLines;
+
+    #[test]
+    fn an_event_is_one_line_whatever_a_guest_says() {
+        let event = "WARN worker: init: \x1b[2J\0\r\n2026-11-26T00:00:00Z INFO worker: all is well\u{202e}\n";
+        assert_eq!(LogLines::line(event), "WARN worker: init: \\u001b[2J\\u0000 \\n2026-11-26T00:00:00Z INFO worker: all is well\\u202e");
     }
 }

@@ -14,7 +14,7 @@ use super::wiring::{block_on, open_blobs, open_store};
 use super::{EXIT_SUCCESS, print_data};
 use crate::export::{Summary, export_batch, write_past_outcome, write_result};
 use crate::intake::Format;
-use crate::model::{BatchId, Message, RecordedOutcome, RowStatus};
+use crate::model::{BatchId, Message, RecordedOutcome, RowStatus, printable};
 use crate::store::{ResultCursor, Store};
 
 /// Rows that are read at once.
@@ -90,7 +90,7 @@ pub fn rows(args: &RowsCommand) -> anyhow::Result<ExitCode> {
 
 /// Prints rows in line order, a page at a time, until there are enough or nobody reads them any more.
 async fn print_rows(store: &dyn Store, id: BatchId, limit: u64, wanted: impl Fn(&RecordedOutcome) -> bool) -> anyhow::Result<()> {
-    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let mut out = Lines::new();
     let mut left = limit;
     let mut after = None;
     'pages: loop {
@@ -98,18 +98,18 @@ async fn print_rows(store: &dyn Store, id: BatchId, limit: u64, wanted: impl Fn(
         let Some(last) = page.last() else { break };
         after = Some(ResultCursor { line: last.line, row_no: last.row_no });
         for row in page.iter().filter(|row| wanted(row)) {
-            if left == 0 || !write_row(&mut out, row)? {
+            if left == 0 || !out.write(|line| write_row(line, row))? {
                 break 'pages;
             }
             left -= 1;
         }
     }
-    written(out.flush()).map(drop)
+    out.end()
 }
 
 /// The same with what rows came to before they were run again.
 async fn print_history(store: &dyn Store, id: BatchId, limit: u64, codes: &[String]) -> anyhow::Result<()> {
-    let mut out = std::io::BufWriter::new(std::io::stdout());
+    let mut out = Lines::new();
     let mut left = limit;
     let mut after = None;
     'pages: loop {
@@ -117,13 +117,13 @@ async fn print_history(store: &dyn Store, id: BatchId, limit: u64, codes: &[Stri
         let Some(last) = page.last() else { break };
         after = Some(last.cursor());
         for outcome in page.iter().filter(|outcome| has_code(&outcome.messages, codes)) {
-            if left == 0 || !written(write_past_outcome(&mut out, outcome))? {
+            if left == 0 || !out.write(|line| Ok(write_past_outcome(line, outcome)?))? {
                 break 'pages;
             }
             left -= 1;
         }
     }
-    written(out.flush()).map(drop)
+    out.end()
 }
 
 fn has_code(messages: &[Message], codes: &[String]) -> bool {
@@ -139,14 +139,39 @@ fn wanted(row: &RecordedOutcome, args: &RowsCommand) -> bool {
     (status.is_none() || row.status == status) && has_code(&row.messages, &args.code)
 }
 
-/// False when nobody reads any more.
-fn write_row(out: &mut impl Write, row: &RecordedOutcome) -> anyhow::Result<bool> {
+fn write_row(out: &mut Vec<u8>, row: &RecordedOutcome) -> anyhow::Result<()> {
     if row.status.is_some() {
-        return written(write_result(out, row));
+        return Ok(write_result(out, row)?);
     }
     let input = crate::export::on_one_line(&row.input);
     let line = RowLine { line: row.line, status: None, input: serde_json::from_str(&input)? };
-    written(serde_json::to_writer(&mut *out, &line).map_err(std::io::Error::from).and_then(|()| out.write_all(b"\n")))
+    serde_json::to_writer(&mut *out, &line)?;
+    out.push(b'\n');
+    Ok(())
+}
+
+/// Lines of JSON to stdout, of which nothing commands a terminal.
+struct Lines {
+    out: std::io::BufWriter<std::io::Stdout>,
+    line: Vec<u8>,
+}
+
+impl Lines {
+    fn new() -> Lines {
+        Lines { out: std::io::BufWriter::new(std::io::stdout()), line: Vec::new() }
+    }
+
+    /// False when nobody reads any more.
+    fn write(&mut self, line: impl FnOnce(&mut Vec<u8>) -> anyhow::Result<()>) -> anyhow::Result<bool> {
+        self.line.clear();
+        line(&mut self.line)?;
+        let text = std::str::from_utf8(&self.line).context("a line is not UTF-8")?;
+        written(self.out.write_all(printable(text).as_bytes()))
+    }
+
+    fn end(mut self) -> anyhow::Result<()> {
+        written(self.out.flush()).map(drop)
+    }
 }
 
 pub(super) fn written(result: std::io::Result<()>) -> anyhow::Result<bool> {

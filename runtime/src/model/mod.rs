@@ -52,6 +52,6 @@ pub use schedule::{
     ComingTicks, Missed, NewSchedule, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, ScheduleKey, TickAction, TickEnd, TickKey,
 };
 pub use terms::{FailureLimit, NoFailureLimit, RetryRule, Terms};
-pub use text::{hex, visible, without_controls};
+pub use text::{hex, printable, visible, without_controls};
 pub use usage::{FuelHistogram, FuelProfile, Meter, UsageRecord};
 pub use worker::{RunningLeases, WorkerInfo, WorkerRecord};

@@ -1,6 +1,6 @@
 //! One engine for the process: how guests are compiled, and what they get to run in.
 
-use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails};
+use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails, WasmFeatures};
 
 /// Above this no app's memory limit can go.
 pub(super) const MEMORY_MAX_BYTES: usize = 256 << 20;
@@ -45,6 +45,9 @@ pub(super) fn base_config() -> Config {
         .wasm_multi_memory(false)
         .wasm_tail_call(false)
         .wasm_relaxed_simd(false)
+        .wasm_gc(false)
+        // By its flag: the method is only there with garbage collection. A fault of call_ref once let fuel be evaded (RUSTSEC-2026-0315).
+        .wasm_features(WasmFeatures::FUNCTION_REFERENCES, false)
         .wasm_wide_arithmetic(false);
     config
 }

@@ -56,7 +56,7 @@ async fn what_is_set_is_there_until_it_is_removed() {
 
 /// Names that a careless key would mix up.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_app_meets_the_keys_of_another() {
+async fn sec_1_no_app_meets_the_keys_of_another() {
     for (settings, _redis) in places() {
         let granter = Granter::new(settings);
         let apps = ["a", "a:", "a}:values", "a}", "{a}", "", "a:b", "A", "a\0", "kv:a"];

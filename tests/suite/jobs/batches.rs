@@ -14,7 +14,7 @@ on_each_store! {
     results_come_when_a_batch_has_ended_and_progress_always
     an_abort_keeps_what_was_done_and_stops_what_runs
     a_finished_batch_is_not_aborted
-    an_app_sees_its_own_batches_only
+    sec_1_an_app_sees_its_own_batches_only
     what_cannot_be_submitted_is_refused_with_a_sentence
     what_cannot_be_appended_leaves_the_batch_as_it_was
     a_new_version_serves_new_batches_and_the_old_one_those_that_have_it
@@ -188,7 +188,7 @@ async fn a_finished_batch_is_not_aborted(mut site: Site) {
     site.end_work().await;
 }
 
-async fn an_app_sees_its_own_batches_only(site: Site) {
+async fn sec_1_an_app_sees_its_own_batches_only(site: Site) {
     site.jobs.register_processor("shop", "validate", crate::support::guests::read("bank-transactions")).await.unwrap();
     let id = site.submit("validate", vec![transaction(1)]).await;
     let (bank, shop) = (site.jobs.restricted_to("bank"), site.jobs.restricted_to("shop"));

@@ -13,8 +13,8 @@ use crate::support::guests;
 use crate::support::wat::{FREE, Wat, answer};
 
 on_each_store! {
-    rows_meet_in_one_instance_as_far_as_the_isolation_says
-    what_there_is_no_memory_for_waits_and_others_go_on
+    sec_3_rows_meet_in_one_instance_as_far_as_the_isolation_says
+    mem_4_what_there_is_no_memory_for_waits_and_others_go_on
     a_limit_that_fires_is_in_the_outcome_and_counted
     logs_are_read_in_line_order_while_a_batch_runs
     rows_with_more_output_than_a_batch_may_have_fail
@@ -36,8 +36,7 @@ async fn outputs(site: &Site, id: BatchId) -> String {
     site.jobs.batch_rows(id, None, 100).await.unwrap().into_iter().map(|row| row.output.unwrap()).collect()
 }
 
-/// SEC-3.
-async fn rows_meet_in_one_instance_as_far_as_the_isolation_says(mut site: Site) {
+async fn sec_3_rows_meet_in_one_instance_as_far_as_the_isolation_says(mut site: Site) {
     for app in ["bank", "shop"] {
         site.jobs.register_processor(app, "count", counting()).await.unwrap();
     }
@@ -63,8 +62,7 @@ async fn rows_meet_in_one_instance_as_far_as_the_isolation_says(mut site: Site) 
     }
 }
 
-/// MEM-4.
-async fn what_there_is_no_memory_for_waits_and_others_go_on(site: Site) {
+async fn mem_4_what_there_is_no_memory_for_waits_and_others_go_on(site: Site) {
     const MIB: u64 = 1 << 20;
     let mut site = site.working_by(WorkerSettings { slots: 4, memory_bytes: 100 * MIB, ..settings("one") });
     for (app, memory_bytes) in [("large", 80 * MIB), ("small", 16 * MIB)] {

@@ -40,7 +40,7 @@ async fn the_same_rows_in_the_same_order_cost_the_same_and_others_before_it_chan
 }
 
 #[tokio::test]
-async fn a_row_succeeds_with_just_the_fuel_it_needs_and_never_with_less() {
+async fn cpu_4_a_row_succeeds_with_just_the_fuel_it_needs_and_never_with_less() {
     let processor = processor(&guests::read("bank-transactions"));
     let needs = run_one(&processor, limits(), TRANSFER).await.fuel;
     let with = async |fuel| run_one(&processor, Limits { fuel, ..limits() }, TRANSFER).await;

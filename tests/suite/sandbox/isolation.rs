@@ -36,7 +36,7 @@ async fn the_next_row_after_a_trap_finds_nothing_of_the_rows_before_it() {
 }
 
 #[tokio::test]
-async fn sessions_never_share_an_instance_even_when_one_takes_the_place_of_another() {
+async fn sec_3_sessions_never_share_an_instance_even_when_one_takes_the_place_of_another() {
     let counting = counting();
     // At the same time, and one after the other in the same place of the pool.
     let (mut first, mut second) = (session(&counting, limits()), session(&counting, limits()));
@@ -53,7 +53,7 @@ async fn sessions_never_share_an_instance_even_when_one_takes_the_place_of_anoth
 
 /// Pages of a dropped instance stay mapped to be used again: they must be zero again.
 #[tokio::test]
-async fn memory_that_another_guest_wrote_is_zero_again() {
+async fn sec_3_memory_that_another_guest_wrote_is_zero_again() {
     let secret = Wat::batch().pages(1_000).body("process-row", "(memory.fill (i32.const 32768) (i32.const 83) (i32.const 65503232))");
     // Looks for anything that is not zero, and traps when it finds it.
     let nosy = Wat::batch().pages(1_000).body(
@@ -86,7 +86,7 @@ async fn more_sessions_at_once_than_the_sandbox_has_places_for_get_an_end_and_no
 }
 
 #[tokio::test]
-async fn the_environment_the_arguments_and_the_directories_are_empty() {
+async fn sec_1_the_environment_the_arguments_and_the_directories_are_empty() {
     let list = |interface: &str, function: &str| {
         // An empty list is two zeros.
         super::wasi::guest(&[interface])
@@ -111,7 +111,7 @@ fn expect_error(offset: u32, code: u8) -> String {
 }
 
 #[tokio::test]
-async fn sockets_are_denied_when_they_are_asked_for() {
+async fn net_1_sockets_are_denied_when_they_are_asked_for() {
     const ACCESS_DENIED: u8 = 1;
     for kind in ["tcp", "udp"] {
         let interface = format!("wasi:sockets/{kind}-create-socket");
@@ -123,7 +123,7 @@ async fn sockets_are_denied_when_they_are_asked_for() {
 }
 
 #[tokio::test]
-async fn names_are_not_looked_up() {
+async fn net_1_names_are_not_looked_up() {
     const PERMANENT_RESOLVER_FAILURE: u8 = 20;
     let name = FREE + 64;
     let resolve = super::wasi::guest(&["wasi:sockets/instance-network", "wasi:sockets/ip-name-lookup"])

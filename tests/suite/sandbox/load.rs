@@ -97,6 +97,7 @@ fn features_that_are_off_are_refused() {
         ("tail calls", "(func $f return_call $f)"),
         ("exceptions", "(tag $t) (func throw $t)"),
         ("garbage collection", "(type (struct (field i32)))"),
+        ("function references", "(type $t (func)) (func $f (param (ref null $t)) (call_ref $t (local.get 0)))"),
     ];
     for (name, field) in features {
         let component = format!("(component (core module {field}))");

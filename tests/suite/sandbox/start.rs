@@ -29,7 +29,7 @@ async fn a_start_function_that_traps_says_where() {
 }
 
 #[tokio::test]
-async fn each_function_that_never_returns_is_stopped_by_its_fuel() {
+async fn cpu_1_each_function_that_never_returns_is_stopped_by_its_fuel() {
     let run = async |function| run_one(&processor(&Wat::batch().body(function, ENDLESS).module()), little_fuel(), "{}").await;
     assert_eq!(cannot_start(&run("init").await), "init: ran out of fuel: used 10000000, the limit is 10000000");
     assert_eq!(cannot_start(&run("begin").await), "begin: ran out of fuel: used 10000000, the limit is 10000000");

@@ -70,7 +70,7 @@ fn floods() -> Vec<(&'static str, Wat)> {
 }
 
 #[tokio::test]
-async fn a_guest_that_keeps_the_host_busy_ends_at_the_deadline() {
+async fn cpu_1_a_guest_that_keeps_the_host_busy_ends_at_the_deadline() {
     for (name, flood) in floods() {
         let timeout = Duration::from_millis(200);
         let run = run_one(&processor(&flood.module()), by_time(timeout), "{}").await;
@@ -97,12 +97,12 @@ fn telling(wat: Wat, then: &str) -> Wat {
 }
 
 #[tokio::test]
-async fn a_wish_to_stop_reaches_a_tight_loop() {
+async fn life_3_a_wish_to_stop_reaches_a_tight_loop() {
     assert_eq!(run_and_cancel(&telling(Wat::batch(), "(loop $again (br $again))")).await.ending, Ending::Cancelled);
 }
 
 #[tokio::test]
-async fn a_wish_to_stop_reaches_a_guest_that_keeps_the_host_busy() {
+async fn life_3_a_wish_to_stop_reaches_a_guest_that_keeps_the_host_busy() {
     let large = "(i32.const 65536) (i32.const 15728640)";
     let flood = Wat::batch().import_log().pages(300);
     let flood = telling(flood, &format!("(loop $again (call $log (i32.const 0) {large}) (br $again))"));
@@ -110,7 +110,7 @@ async fn a_wish_to_stop_reaches_a_guest_that_keeps_the_host_busy() {
 }
 
 #[tokio::test]
-async fn a_wish_to_stop_reaches_a_guest_that_sleeps() {
+async fn life_3_a_wish_to_stop_reaches_a_guest_that_sleeps() {
     let hour = "(call $block (call $subscribe (i64.const 3600000000000)))";
     let asleep = wasi::guest(&["wasi:io/poll", "wasi:clocks/monotonic-clock"])
         .import("wasi:clocks/monotonic-clock@0.2.0", "subscribe-duration", "subscribe", "(param i64) (result i32)")

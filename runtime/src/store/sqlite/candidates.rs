@@ -38,14 +38,26 @@ pub(super) struct Candidate {
 /// Start-time fair queueing over virtual time (Goyal, Vin and Cheng 1996): the app comes next whose leases, by its weight, began the longest ago in virtual time.
 /// Jumps from operation to operation, and from batch to batch with retries: how many batches wait does not matter.
 static FIND: LazyLock<Arc<str>> = LazyLock::new(|| {
-    let fresh = |b: &str| format!("{b}.step = 'rows' AND {b}.status IN ('queued', 'inprog') AND {b}.next_row <= {b}.row_count AND {b}.deferred = 0");
-    let first = "ORDER BY b.kind, b.app, b.op, b.priority DESC, b.batch_key LIMIT 1";
+    let first = |of: &str, order: &str| {
+        format!(
+            "(SELECT b.batch_key FROM batches b
+              WHERE b.step = 'rows' AND b.status IN ('queued', 'inprog') AND b.next_row <= b.row_count AND b.deferred = 0 {of}
+              ORDER BY {order}, b.priority DESC, b.batch_key LIMIT 1)"
+        )
+    };
+    // SQLite compares rows of values along the first column of an index only: with (kind, app, op) > (…) each jump went through all operations before it.
+    let next = format!(
+        "coalesce({}, {}, {})",
+        first("AND b.kind = p.kind AND b.app = p.app AND b.op > p.op", "b.op"),
+        first("AND b.kind = p.kind AND b.app > p.app", "b.app, b.op"),
+        first("AND b.kind > p.kind", "b.kind, b.app, b.op"),
+    );
     format!(
         "WITH RECURSIVE
          fresh_ops (batch_key) AS (
-            SELECT (SELECT b.batch_key FROM batches b WHERE {fresh} {first})
+            SELECT {least}
             UNION ALL
-            SELECT (SELECT b.batch_key FROM batches b WHERE {fresh} AND (b.kind, b.app, b.op) > (p.kind, p.app, p.op) {first})
+            SELECT {next}
             FROM fresh_ops f JOIN batches p USING (batch_key)),
          retry_batches (batch_key) AS (
             SELECT min(batch_key) FROM retries WHERE lease_id IS NULL
@@ -67,7 +79,7 @@ static FIND: LazyLock<Arc<str>> = LazyLock::new(|| {
             AND (a.running_max IS NULL OR a.running_max > (
                 SELECT count(*) FROM leases l JOIN batches b USING (batch_key) WHERE b.app = w.app AND l.token <> 0 AND l.expires_at > ?1))
          ORDER BY start, w.source, w.first, w.second LIMIT 1",
-        fresh = fresh("b"),
+        least = first("", "b.kind, b.app, b.op"),
         allowed = rows_allowed().replace("NOW", "?1"),
     )
     .into()
