@@ -4,19 +4,19 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 
-use super::listen;
+use super::listen::{self, Own};
 use super::schema::{self, SchemaState};
 use crate::model::{AppBounds, Clock, Pooler};
-use crate::store::StoreError;
 use crate::store::columns::failed;
 use crate::store::events::Events;
+use crate::store::{StoreError, StoreEvent};
 
 /// Whoever stands still in a transaction for so long loses it, and its locks.
 const STANDSTILL: (&str, &str) = ("idle_in_transaction_session_timeout", "10s");
@@ -27,6 +27,8 @@ const SET_LOCAL: &str = "SET LOCAL idle_in_transaction_session_timeout = '10s'; 
 /// A connection that was used so short a time ago is not tried out first.
 const TRUSTED_FOR: Duration = Duration::from_secs(1);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where a unit that leads is made.
+const CONNECTED: &str = "whoever leads is connected";
 
 /// How many connections lead: see [`PgStore::unit`].
 const LEADING: u32 = 1;
@@ -65,12 +67,12 @@ impl PgSettings {
 /// A [`super::Store`] in the schema `rowmill` of a PostgreSQL database, version 13 or later.
 pub struct PgStore {
     pool: PgPool,
-    /// The connection that statements take first.
-    lead: PgPool,
-    /// Whoever has it has the lead: nobody waits for it.
-    lead_free: Arc<Semaphore>,
+    /// The connection that statements take first. Nobody waits for it, and it is in no pool: that would try out each connection that comes back, for which the next statement
+    /// would wait.
+    lead: Arc<Mutex<Lead>>,
     pooler: Pooler,
     pub(super) events: Events,
+    pub(super) own: Own,
     pub(super) clock: Option<Arc<dyn Clock>>,
     pub(super) bounds: AppBounds,
     listening: Option<tokio::task::AbortHandle>,
@@ -83,17 +85,18 @@ impl PgStore {
     /// `Invalid` for a URL that is none, and for a schema that is missing, older or newer, with what to do about it; `Failed` when it cannot be reached.
     pub async fn connect(settings: &PgSettings) -> Result<PgStore, StoreError> {
         let options = settings.options()?;
-        let pool = of_at_most(settings.connections.saturating_sub(LEADING).max(1))
+        // Behind a pooler nothing leads: each transaction meets another connection.
+        let leading = if settings.pooler == Pooler::None { LEADING } else { 0 };
+        let pool = of_at_most(settings.connections.saturating_sub(leading).max(1))
             .connect_with(options.clone())
             .await
             .map_err(failed("connect to its database"))?;
-        let lead = of_at_most(LEADING).connect_lazy_with(options);
         let mut store = PgStore {
             pool,
-            lead,
-            lead_free: Arc::new(Semaphore::new(1)),
+            lead: Arc::new(Mutex::new(Lead { options, connection: None, used_at: Instant::now(), in_doubt: false, closed: false })),
             pooler: settings.pooler,
             events: Events::new(),
+            own: Own::default(),
             clock: None,
             bounds: AppBounds::open(),
             listening: None,
@@ -103,7 +106,7 @@ impl PgStore {
             return Err(StoreError::Invalid(state.to_string()));
         }
         if settings.pooler == Pooler::None {
-            store.listening = Some(tokio::spawn(listen::listen(store.pool.clone(), store.events.clone())).abort_handle());
+            store.listening = Some(tokio::spawn(listen::listen(store.pool.clone(), store.events.clone(), store.own.clone())).abort_handle());
         }
         Ok(store)
     }
@@ -129,7 +132,15 @@ impl PgStore {
         if let Some(listening) = &self.listening {
             listening.abort();
         }
-        tokio::join!(self.pool.close(), self.lead.close());
+        let close_lead = async {
+            let mut lead = self.lead.lock().await;
+            lead.closed = true;
+            if let Some(connection) = lead.connection.take() {
+                // It is gone either way.
+                let _ = connection.close().await;
+            }
+        };
+        tokio::join!(self.pool.close(), close_lead);
     }
 
     /// A connection for one statement, which is a transaction of its own. While little is to be done it is always the same one: the pool hands its connections out in turn, and a
@@ -137,9 +148,12 @@ impl PgStore {
     pub(super) async fn unit(&self) -> Result<Unit, StoreError> {
         let connecting = failed("get a connection to its database");
         match self.pooler {
-            Pooler::None => Ok(match Arc::clone(&self.lead_free).try_acquire_owned() {
-                Ok(lead) => Unit::Statement { connection: self.lead.acquire().await.map_err(connecting)?, _lead: Some(lead) },
-                Err(_) => Unit::Statement { connection: self.pool.acquire().await.map_err(connecting)?, _lead: None },
+            Pooler::None => Ok(match Arc::clone(&self.lead).try_lock_owned() {
+                Ok(mut lead) => {
+                    lead.prepare().await.map_err(connecting)?;
+                    Unit::Leading(lead)
+                }
+                Err(_) => Unit::Statement(self.pool.acquire().await.map_err(connecting)?),
             }),
             Pooler::Transaction => Ok(Unit::Transaction(self.begin().await?)),
         }
@@ -148,6 +162,21 @@ impl PgStore {
     /// Whether statements get a name, under which a connection keeps them prepared. Through a pooler the next transaction may meet another connection.
     pub(super) fn named(&self) -> bool {
         self.pooler == Pooler::None
+    }
+
+    /// Tells in this process what it submits, as soon as that is committed. Where nobody listens to notifications, too.
+    pub(super) async fn tell_own<T>(&self, event: Option<StoreEvent>, submit: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
+        let Some(event) = event else { return submit.await };
+        let listens = self.listening.is_some();
+        if listens {
+            self.own.send(&event);
+        }
+        let submitted = submit.await;
+        let untold = if listens { self.own.answered(&event, submitted.is_ok()) } else { submitted.is_ok() };
+        if untold {
+            self.events.tell(event);
+        }
+        submitted
     }
 
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {
@@ -166,6 +195,42 @@ impl Drop for PgStore {
         if let Some(listening) = &self.listening {
             listening.abort();
         }
+    }
+}
+
+/// The connection that leads.
+pub(super) struct Lead {
+    options: PgConnectOptions,
+    connection: Option<PgConnection>,
+    used_at: Instant,
+    /// A statement was begun and is not known to have ended well.
+    in_doubt: bool,
+    closed: bool,
+}
+
+impl Lead {
+    /// Has it connected, and no statement in doubt.
+    async fn prepare(&mut self) -> Result<(), sqlx::Error> {
+        if self.closed {
+            return Err(sqlx::Error::PoolClosed);
+        }
+        if let Some(connection) = &mut self.connection
+            && (self.in_doubt || self.used_at.elapsed() > TRUSTED_FOR)
+            && connection.ping().await.is_err()
+        {
+            self.connection = None;
+        }
+        if self.connection.is_none() {
+            let connecting = PgConnection::connect_with(&self.options);
+            self.connection = Some(tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| sqlx::Error::PoolTimedOut)??);
+        }
+        self.in_doubt = true;
+        Ok(())
+    }
+
+    fn is_done(&mut self) {
+        self.in_doubt = false;
+        self.used_at = Instant::now();
     }
 }
 
@@ -193,18 +258,19 @@ pub(super) async fn refuse<T>(db: Transaction<'static, Postgres>, error: StoreEr
 /// `fetch_optional` have returned already. Through a pooler the statement needs a transaction around it: it is prepared and run in two steps, which could otherwise go
 /// to two connections.
 pub(super) enum Unit {
-    Statement {
-        connection: PoolConnection<Postgres>,
-        /// Given back with the connection, where that has the lead.
-        _lead: Option<OwnedSemaphorePermit>,
-    },
+    Leading(OwnedMutexGuard<Lead>),
+    Statement(PoolConnection<Postgres>),
     Transaction(Transaction<'static, Postgres>),
 }
 
 impl Unit {
     pub(super) async fn done(self) -> Result<(), StoreError> {
         match self {
-            Unit::Statement { .. } => Ok(()),
+            Unit::Leading(mut lead) => {
+                lead.is_done();
+                Ok(())
+            }
+            Unit::Statement(_) => Ok(()),
             Unit::Transaction(transaction) => transaction.commit().await.map_err(failed("commit a statement")),
         }
     }
@@ -213,7 +279,14 @@ impl Unit {
     pub(super) async fn undone(self) {
         // When the connection is lost the locks go with it.
         let _ = match self {
-            Unit::Statement { mut connection, .. } => connection.ping().await,
+            Unit::Leading(mut lead) => match lead.connection.as_mut().expect(CONNECTED).ping().await {
+                Ok(()) => {
+                    lead.is_done();
+                    Ok(())
+                }
+                lost => lost,
+            },
+            Unit::Statement(mut connection) => connection.ping().await,
             Unit::Transaction(transaction) => transaction.rollback().await,
         };
     }
@@ -224,7 +297,8 @@ impl Deref for Unit {
 
     fn deref(&self) -> &PgConnection {
         match self {
-            Unit::Statement { connection, .. } => connection,
+            Unit::Leading(lead) => lead.connection.as_ref().expect(CONNECTED),
+            Unit::Statement(connection) => connection,
             Unit::Transaction(transaction) => transaction,
         }
     }
@@ -233,7 +307,8 @@ impl Deref for Unit {
 impl DerefMut for Unit {
     fn deref_mut(&mut self) -> &mut PgConnection {
         match self {
-            Unit::Statement { connection, .. } => connection,
+            Unit::Leading(lead) => lead.connection.as_mut().expect(CONNECTED),
+            Unit::Statement(connection) => connection,
             Unit::Transaction(transaction) => transaction,
         }
     }

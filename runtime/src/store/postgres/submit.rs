@@ -25,14 +25,17 @@ pub(super) async fn submit_batch(store: &PgStore, batch: NewBatch, rows: Vec<New
     let new = New::check(&batch, &rows)?;
     // Nearly always it is one statement, and so a transaction of its own.
     if new.rest.is_empty() && new.lines_ascend && new.batch.after.is_none() && new.batch.group.is_none() {
-        let mut db = store.unit().await?;
-        return match new.insert(&mut db, store.named(), store.now(), &store.bounds).await {
-            Ok(_) => db.done().await,
-            Err(error) => {
-                db.undone().await;
-                Err(error)
+        let submit = async {
+            let mut db = store.unit().await?;
+            match new.insert(&mut db, store.named(), store.now(), &store.bounds).await {
+                Ok(_) => db.done().await,
+                Err(error) => {
+                    db.undone().await;
+                    Err(error)
+                }
             }
         };
+        return store.tell_own(submission(&batch), submit).await;
     }
     let mut db = store.begin().await?;
     if let Err(error) = new.write(&mut db, store.named(), store.now(), &store.bounds).await {
