@@ -115,6 +115,19 @@ impl Blobs {
         found.bytes().await.map(Some).map_err(failed("read an object"))
     }
 
+    /// Whether an object is there.
+    ///
+    /// # Errors
+    /// [`BlobError`] when that cannot be found out.
+    pub async fn exists(&self, object: &str) -> Result<bool, BlobError> {
+        let path = ObjectPath::from(object);
+        match self.bounded("look for an object", self.store.head(&path)).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The names of objects that begin with this, which ends with `/`; at most so many.
     ///
     /// # Errors

@@ -133,7 +133,8 @@ impl JobManager {
             digest: processor.digest.clone(),
             size_bytes: wasm.len() as u64,
             note: note.map(str::to_owned),
-            activate,
+            // Once it is sure that the code is there.
+            activate: false,
             quota: self.code_quota,
         };
         let until = Instant::now() + REMOVAL_PATIENCE;
@@ -143,7 +144,14 @@ impl JobManager {
             match self.shared.store.put_processor(&new).await {
                 // Then it is stored again.
                 Err(StoreError::Version(VersionError::CodeBeingRemoved)) if Instant::now() < until => tokio::time::sleep(LOOK_EVERY).await,
-                put => return Ok(put?),
+                put => {
+                    let version = put?;
+                    // Whoever removed the same code may have been through in between, with what was stored. From here on nobody removes it: a version has it.
+                    if !self.shared.registry.is_stored(&processor.digest).await? {
+                        self.shared.registry.store(processor, wasm).await?;
+                    }
+                    return if activate { Ok(self.shared.store.activate_processor(app, op, version.version).await?) } else { Ok(version) };
+                }
             }
         }
     }

@@ -78,6 +78,14 @@ impl Registry {
         Ok(())
     }
 
+    /// Whether the code is in the object store.
+    ///
+    /// # Errors
+    /// [`BlobError`].
+    pub async fn is_stored(&self, digest: &str) -> Result<bool, BlobError> {
+        self.blobs.exists(&object_of(digest)).await
+    }
+
     /// Lets other processes of this installation have the compiled code. That they cannot costs them the time to compile it.
     async fn offer(&self, digest: &str) {
         let (sandbox, wanted) = (self.sandbox.clone(), digest.to_owned());

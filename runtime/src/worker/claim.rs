@@ -14,6 +14,8 @@ use crate::model::ClaimRequest;
 const POLL: Duration = Duration::from_secs(1);
 /// And not more often than this when something is due.
 const POLL_LEAST: Duration = Duration::from_millis(5);
+/// Rows of a lease that is claimed while others have yielded: what comes behind what they yielded for is soon read and recorded, and the database is free again.
+const CALM_ROWS: u32 = 250;
 /// Not more often than this when there is nothing more to claim, or only others can do what is due.
 const POLL_BESIDE: Duration = Duration::from_millis(50);
 
@@ -69,7 +71,7 @@ impl Worker {
             // What nobody needs at the moment makes room for those who wait.
             self.warm.end_all();
         }
-        let request = self.claim_request(lane, slots.len());
+        let request = self.claim_request(lane, slots.len(), calm.is_some());
         let work = self.store.claim_work(&request).await?;
         if work.is_empty() {
             drop(slots);
@@ -132,13 +134,14 @@ impl Worker {
         }
     }
 
-    fn claim_request(&self, lane: &Lane, free: usize) -> ClaimRequest {
+    fn claim_request(&self, lane: &Lane, free: usize, calm: bool) -> ClaimRequest {
+        let rows_max = self.settings.lease_rows_max;
         ClaimRequest {
             worker: self.settings.name.clone(),
             kind: Some(lane.kind),
             apps_except: self.budget.apps_without_room(),
             leases_max: u32::try_from(free).unwrap_or(u32::MAX),
-            rows_max: self.settings.lease_rows_max,
+            rows_max: if calm { rows_max.min(CALM_ROWS) } else { rows_max },
             target: self.settings.lease_target,
             slots: lane.slot_count(),
             ttl: self.settings.lease_ttl(),

@@ -90,12 +90,7 @@ impl Removed {
             findings.ensure(left == 0, Rule::RemovedIsGone, || format!("it was removed, and {left} rows of {table} are left"));
         }
         for object in &self.objects {
-            let gone = match blobs.get(object).await {
-                Ok(_) => false,
-                Err(error) if error.is_not_found() => true,
-                Err(error) => return Err(error.into()),
-            };
-            findings.ensure(gone, Rule::RemovedIsGone, || format!("it was removed, and its object {object} is left"));
+            findings.ensure(!blobs.exists(object).await?, Rule::RemovedIsGone, || format!("it was removed, and its object {object} is left"));
         }
         Ok(())
     }
