@@ -75,7 +75,7 @@ impl Site {
     }
 
     /// Works like this.
-    fn working_by(self, settings: WorkerSettings) -> Site {
+    pub fn working_by(self, settings: WorkerSettings) -> Site {
         let jobs = manager(&self.store, &self.blobs, settings, StatusBoard::in_process());
         Site { jobs, ..self }
     }
@@ -112,7 +112,7 @@ fn manager(store: &Arc<dyn Store>, blobs: &Blobs, settings: WorkerSettings, stat
     JobManager::new(Arc::clone(store), blobs.clone(), Arc::new(status), sandbox, settings)
 }
 
-fn settings(name: &str) -> WorkerSettings {
+pub fn settings(name: &str) -> WorkerSettings {
     WorkerSettings {
         name: name.to_owned(),
         slots: 2,
