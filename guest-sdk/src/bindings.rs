@@ -96,6 +96,8 @@ pub mod granted_part {
         inline: "
             package rowmill:guest-sdk;
             world granted-part {
+                import rowmill:objects/store@0.1.0;
+                import rowmill:sql/query@0.1.0;
                 import wasi:config/store@0.2.0-rc.1;
                 import wasi:filesystem/preopens@0.2.12;
                 import wasi:filesystem/types@0.2.12;

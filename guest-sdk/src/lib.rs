@@ -15,8 +15,10 @@ pub mod http;
 pub mod instance;
 pub mod key_value;
 mod macros;
+pub mod objects;
 mod outcome;
 mod processor;
+pub mod sql;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 

@@ -35,7 +35,7 @@ fn directory() -> Home {
     Home { blobs, files: directory.path().to_owned(), _keeper: Keeper::Directory(directory) }
 }
 
-fn s3_settings(s3: &S3) -> BlobSettings {
+pub fn s3_settings(s3: &S3) -> BlobSettings {
     BlobSettings {
         endpoint: Some(s3.endpoint()),
         region: Some(S3::REGION.to_owned()),

@@ -5,6 +5,8 @@ mod config;
 mod directories;
 mod http;
 mod key_value;
+mod objects;
+mod sql;
 pub mod web;
 
 use std::sync::{Arc, LazyLock};

@@ -2,7 +2,7 @@
 //!
 //! `[{"do": "config", "key": "branch"}, {"do": "http", "url": "http://127.0.0.1:8080/"}]`
 
-use rowmill_guest::{AppInfo, Batch, BatchProcessor, Empty, Failure, Outcome, Row, config, files, host, http, key_value};
+use rowmill_guest::{AppInfo, Batch, BatchProcessor, Empty, Failure, Outcome, Row, config, files, host, http, key_value, objects, sql};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -48,6 +48,30 @@ enum Step {
     /// Makes headers until it may make no more.
     Headers {
         bytes: usize,
+    },
+    Sql {
+        database: String,
+        statement: String,
+        #[serde(default)]
+        parameters: Vec<Value>,
+    },
+    /// Writes an object: a text, and so many bytes more.
+    Put {
+        name: String,
+        #[serde(default)]
+        text: String,
+        #[serde(default)]
+        bytes: usize,
+    },
+    Object {
+        name: String,
+    },
+    Remove {
+        name: String,
+    },
+    Objects {
+        #[serde(default)]
+        prefix: String,
     },
     Read {
         path: String,
@@ -160,6 +184,20 @@ fn take(step: Step, told: &mut Told) -> Result<Value, Failure> {
         Step::AtOnce { url, count } => at_once(&url, count),
         Step::Upload { url, bytes } => upload(&url, bytes),
         Step::Headers { bytes } => headers(bytes),
+        Step::Sql { database, statement, parameters } => ask(&database, &statement, &parameters),
+        Step::Put { name, text, bytes } => {
+            let mut contents = text.into_bytes();
+            contents.resize(contents.len() + bytes, b'x');
+            of_objects(objects::put(name, contents).map(Value::from))
+        }
+        Step::Object { name } => {
+            of_objects(objects::get(name).map(|found| found.map(|contents| String::from_utf8_lossy(&contents).into_owned()).into()))
+        }
+        Step::Remove { name } => of_objects(objects::delete(name).map(Value::from)),
+        Step::Objects { prefix } => {
+            let told = |object: objects::Info| json!([object.name, object.size]);
+            of_objects(objects::list(prefix).map(|found| found.into_iter().map(told).collect()))
+        }
         Step::Read { path } => said(files::read(path).map(|bytes| String::from_utf8_lossy(&bytes).into_owned().into())),
         Step::Write { path, text } => said(files::write(path, text).map(Value::from)),
         Step::List { path } => said(files::list(path).map(Value::from)),
@@ -175,6 +213,24 @@ fn take(step: Step, told: &mut Told) -> Result<Value, Failure> {
         }
     };
     Ok(value)
+}
+
+fn ask(database: &str, statement: &str, parameters: &[Value]) -> Value {
+    let parameter = |value: &Value| match value {
+        Value::Null => sql::Value::Null,
+        Value::Bool(value) => sql::Value::Boolean(*value),
+        Value::Number(value) => value.as_i64().map_or_else(|| sql::Value::Number(value.as_f64().unwrap_or_default()), sql::Value::Integer),
+        other => sql::Value::Text(other.as_str().map_or_else(|| other.to_string(), str::to_owned)),
+    };
+    let parameters: Vec<sql::Value> = parameters.iter().map(parameter).collect();
+    match sql::rows::<Value>(database, statement, &parameters) {
+        Ok(rows) => json!(rows),
+        Err(error) => json!({ "error": format!("{error:?}") }),
+    }
+}
+
+fn of_objects(done: Result<Value, objects::Error>) -> Value {
+    done.unwrap_or_else(|error| json!({ "error": format!("{error:?}") }))
 }
 
 fn said(done: Result<Value, String>) -> Value {

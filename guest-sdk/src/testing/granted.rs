@@ -1,14 +1,17 @@
 //! What an operator may grant, in a native build: kept per thread, and answered as the test wishes.
 
 use crate::http::{Error, Request, Response};
+use crate::sql;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+type SqlAnswer = Box<dyn FnMut(&str, &str, &[sql::Value]) -> Result<Vec<serde_json::Value>, sql::Error>>;
 type Answer = Box<dyn FnMut(Request) -> Result<Response, Error>>;
 
 thread_local! {
     static CONFIG: RefCell<BTreeMap<String, String>> = const { RefCell::new(BTreeMap::new()) };
     static VALUES: RefCell<BTreeMap<String, Vec<u8>>> = const { RefCell::new(BTreeMap::new()) };
+    static SQL: RefCell<Option<SqlAnswer>> = const { RefCell::new(None) };
     static HTTP: RefCell<Option<Answer>> = const { RefCell::new(None) };
 }
 
@@ -20,6 +23,18 @@ pub fn set_config(values: impl IntoIterator<Item = (impl Into<String>, impl Into
 /// Answers the requests of [`http`](crate::http) on this thread from now on. Without it they are denied.
 pub fn answer_http(answer: impl FnMut(Request) -> Result<Response, Error> + 'static) {
     HTTP.set(Some(Box::new(answer)));
+}
+
+/// Answers the statements of [`sql`](crate::sql) on this thread from now on: database, statement and parameters to rows. Without it there are no databases.
+pub fn answer_sql(answer: impl FnMut(&str, &str, &[sql::Value]) -> Result<Vec<serde_json::Value>, sql::Error> + 'static) {
+    SQL.set(Some(Box::new(answer)));
+}
+
+pub(crate) fn ask(database: &str, statement: &str, parameters: &[sql::Value]) -> Result<Vec<String>, sql::Error> {
+    SQL.with_borrow_mut(|answer| match answer {
+        Some(answer) => Ok(answer(database, statement, parameters)?.iter().map(ToString::to_string).collect()),
+        None => Err(sql::Error::NoSuchDatabase),
+    })
 }
 
 pub(crate) fn config(key: &str) -> Option<String> {

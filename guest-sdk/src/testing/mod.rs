@@ -33,12 +33,13 @@
 mod batch;
 mod check;
 pub(crate) mod granted;
+pub(crate) mod objects;
 pub(crate) mod recorder;
 mod slow_query;
 
 pub use batch::{Batch, file};
 pub use check::{CheckedFile, FileCheck};
-pub use granted::{answer_http, set_config};
+pub use granted::{answer_http, answer_sql, set_config};
 pub use slow_query::{QueryResult, SlowQuery};
 
 use crate::bindings::types;

@@ -138,6 +138,16 @@ impl Blobs {
         self.bounded("list objects", found.try_collect()).await
     }
 
+    /// The same, each with its size in bytes.
+    ///
+    /// # Errors
+    /// [`BlobError`].
+    pub async fn list_sized(&self, prefix: &str, count_max: usize) -> Result<Vec<(String, u64)>, BlobError> {
+        let path = ObjectPath::from(prefix);
+        let found = self.store.list(Some(&path)).take(count_max).map_ok(|object| (object.location.to_string(), object.size));
+        self.bounded("list objects", found.try_collect()).await
+    }
+
     /// Writes a whole object, which should be small: it is sent in one request. An object of this name is replaced; readers see the old or the new one.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use clap::builder::RangedU64ValueParser;
 use super::print_data;
 use super::table::Table;
 use crate::config::{parse_size, parse_timeout, show_size, show_time};
-use crate::model::{App, DirectoryGrant, Grants, HttpRule, Net};
+use crate::model::{App, DirectoryGrant, Grants, HttpRule, Net, ObjectsGrant, SqlGrant};
 use crate::store::Store;
 
 /// Somebody else changed the same grants so often in between: then something is wrong.
@@ -21,7 +21,7 @@ pub struct AppsShow {
     pub app: String,
 }
 
-/// Grant something to an app, beside what it was granted before. Its processors may reach it from the next batch on that a worker begins with.
+/// Grant something to an app, beside what it was granted before. Its processors may reach it from the next lease on.
 #[derive(Debug, Args)]
 pub struct AppsGrant {
     pub app: String,
@@ -65,6 +65,18 @@ pub struct GrantOptions {
     /// The same, and they may change what is in it.
     #[arg(long = "dir-writable", value_name = "GUEST=HOST", value_parser = parse_pair)]
     pub writable_directories: Vec<(String, String)>,
+    /// Statements that read from a database (rowmill:sql): the name of a file in the workers' grants.databases_directory that holds its URL.
+    #[arg(long = "sql", value_name = "NAME")]
+    pub databases: Vec<String>,
+    /// Rows of one statement, for the databases that --sql names.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000_000))]
+    pub sql_rows: Option<u32>,
+    /// Bytes of the rows of one statement.
+    #[arg(long, value_name = "SIZE", value_parser = parse_sql_size)]
+    pub sql_bytes: Option<u64>,
+    /// Time of one statement.
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    pub sql_timeout: Option<Duration>,
     /// A store of values by keys that is the app's alone (wasi:keyvalue): in Redis (redis.url), in the worker's process without.
     #[arg(long)]
     pub key_value: bool,
@@ -74,9 +86,21 @@ pub struct GrantOptions {
     /// Bytes of all keys and values in it, each entry counting 64 more.
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub total_bytes: Option<u64>,
+    /// Objects that are the app's alone, by names (rowmill:objects): in the object store that output files are kept in.
+    #[arg(long)]
+    pub objects: bool,
+    /// Bytes of one object.
+    #[arg(long, value_name = "SIZE", value_parser = parse_object_size)]
+    pub object_bytes: Option<u64>,
+    /// Bytes of all objects.
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub objects_bytes: Option<u64>,
+    /// How many objects there may be.
+    #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u32>::new().range(1..=10_000))]
+    pub objects_count: Option<u32>,
 }
 
-/// Take back what was granted to an app. Batches that a worker has begun with keep it; abort them, or restart the workers, where that is too late.
+/// Take back what was granted to an app. Rows that run keep it until their lease ends; abort their batches where that is too late.
 #[derive(Debug, Args)]
 pub struct AppsRevoke {
     pub app: String,
@@ -95,9 +119,15 @@ pub struct AppsRevoke {
     /// A directory, by the path that processors find it under.
     #[arg(long = "dir", value_name = "GUEST")]
     pub directories: Vec<String>,
+    /// Statements to a database.
+    #[arg(long = "sql", value_name = "NAME")]
+    pub databases: Vec<String>,
     /// The store of values by keys. What is in it stays until it is granted again.
     #[arg(long)]
     pub key_value: bool,
+    /// The objects. What there is stays until they are granted again.
+    #[arg(long)]
+    pub objects: bool,
     /// Everything.
     #[arg(long)]
     pub all: bool,
@@ -118,6 +148,16 @@ fn parse_http_size(text: &str) -> Result<u64, String> {
 fn parse_value_size(text: &str) -> Result<u32, String> {
     let bytes = parse_size(text)?;
     u32::try_from(bytes).ok().filter(|bytes| (1..=1 << 20).contains(bytes)).ok_or_else(|| "it should be 1MiB at most".to_owned())
+}
+
+fn parse_sql_size(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text)?;
+    if (1..=SqlGrant::BYTES_MAX).contains(&bytes) { Ok(bytes) } else { Err("it should be 32MiB at most".to_owned()) }
+}
+
+fn parse_object_size(text: &str) -> Result<u64, String> {
+    let bytes = parse_size(text)?;
+    if (1..=ObjectsGrant::OBJECT_BYTES_MAX).contains(&bytes) { Ok(bytes) } else { Err("it should be 8MiB at most".to_owned()) }
 }
 
 impl GrantOptions {
@@ -158,6 +198,15 @@ impl GrantOptions {
         for (guest, path) in &self.writable_directories {
             grants.directories.insert(guest.clone(), DirectoryGrant { path: path.clone(), writable: true });
         }
+        if self.databases.is_empty() && (self.sql_rows.is_some() || self.sql_bytes.is_some() || self.sql_timeout.is_some()) {
+            bail!("say with --sql of which databases these are the limits");
+        }
+        for name in &self.databases {
+            let sql = grants.sql.entry(name.clone()).or_default();
+            sql.rows_max = self.sql_rows.unwrap_or(sql.rows_max);
+            sql.bytes_max = self.sql_bytes.unwrap_or(sql.bytes_max);
+            sql.timeout = self.sql_timeout.unwrap_or(sql.timeout);
+        }
         if self.key_value {
             grants.key_value.get_or_insert_default();
         }
@@ -167,6 +216,20 @@ impl GrantOptions {
                 key_value.total_bytes_max = self.total_bytes.unwrap_or(key_value.total_bytes_max);
             }
             None if self.value_bytes.is_some() || self.total_bytes.is_some() => bail!("no store of values is granted: grant it with --key-value"),
+            None => {}
+        }
+        if self.objects {
+            grants.objects.get_or_insert_default();
+        }
+        match &mut grants.objects {
+            Some(objects) => {
+                objects.object_bytes_max = self.object_bytes.unwrap_or(objects.object_bytes_max);
+                objects.total_bytes_max = self.objects_bytes.unwrap_or(objects.total_bytes_max);
+                objects.count_max = self.objects_count.unwrap_or(objects.count_max);
+            }
+            None if self.object_bytes.is_some() || self.objects_bytes.is_some() || self.objects_count.is_some() => {
+                bail!("no objects are granted: grant them with --objects")
+            }
             None => {}
         }
         Ok(())
@@ -207,8 +270,16 @@ impl AppsRevoke {
                 bail!("it was granted no directory {guest}");
             }
         }
+        for name in &self.databases {
+            if grants.sql.remove(name).is_none() {
+                bail!("it was granted no database {name}");
+            }
+        }
         if self.key_value && grants.key_value.take().is_none() {
             bail!("it was granted no store of values");
+        }
+        if self.objects && grants.objects.take().is_none() {
+            bail!("it was granted no objects");
         }
         Ok(())
     }
@@ -264,9 +335,22 @@ pub(super) async fn show(store: &dyn Store, name: &str, json: bool) -> anyhow::R
         let how = if directory.writable { "read and write" } else { "read only" };
         table.row(["dir".to_owned(), format!("{guest} = {}", directory.path), how.to_owned()]);
     }
+    for (name, sql) in &app.grants.sql {
+        let limits = format!("{} rows, {}, {} a statement", sql.rows_max, show_size(sql.bytes_max), show_time(sql.timeout));
+        table.row(["sql".to_owned(), format!("the workers' database {name}"), limits]);
+    }
     if let Some(key_value) = &app.grants.key_value {
         let limits = format!("{} a value, {} in all", show_size(key_value.value_bytes_max.into()), show_size(key_value.total_bytes_max));
         table.row(["key-value".to_owned(), "values by keys".to_owned(), limits]);
+    }
+    if let Some(objects) = &app.grants.objects {
+        let limits = format!(
+            "{} an object, {} in all, {} of them",
+            show_size(objects.object_bytes_max),
+            show_size(objects.total_bytes_max),
+            objects.count_max
+        );
+        table.row(["objects".to_owned(), "objects by names".to_owned(), limits]);
     }
     print_data(&table.into_text())
 }
@@ -278,7 +362,9 @@ pub(super) fn kinds(grants: &Grants) -> String {
         ("secret", !grants.secrets.is_empty()),
         ("http", grants.http.is_some()),
         ("dir", !grants.directories.is_empty()),
+        ("sql", !grants.sql.is_empty()),
         ("key-value", grants.key_value.is_some()),
+        ("objects", grants.objects.is_some()),
     ];
     let kinds: Vec<&str> = kinds.into_iter().filter(|(_, has)| *has).map(|(kind, _)| kind).collect();
     if kinds.is_empty() { "none".to_owned() } else { kinds.join(", ") }

@@ -188,6 +188,7 @@ fn worker_settings(config: &Config) -> WorkerSettings {
         keep: config.keep,
         grants: GrantSettings {
             secrets_directory: config.grants.secrets_directory.clone(),
+            databases_directory: config.grants.databases_directory.clone(),
             redis_url: config.redis.url.as_ref().map(|url| url.expose().to_owned()),
             ..GrantSettings::default()
         },

@@ -152,6 +152,7 @@ pub struct WatchConfig {
 #[derive(Clone, Debug)]
 pub struct GrantsConfig {
     pub secrets_directory: Option<PathBuf>,
+    pub databases_directory: Option<PathBuf>,
 }
 
 impl Config {
@@ -215,7 +216,10 @@ impl Config {
                 events: resolved.keep("keep.events"),
                 batches: resolved.keep("keep.batches"),
             },
-            grants: GrantsConfig { secrets_directory: resolved.text("grants.secrets_directory").map(PathBuf::from) },
+            grants: GrantsConfig {
+                secrets_directory: resolved.text("grants.secrets_directory").map(PathBuf::from),
+                databases_directory: resolved.text("grants.databases_directory").map(PathBuf::from),
+            },
             limits: limits_of(&resolved, "limits"),
             bounds: AppBounds {
                 quota: quota_of(&resolved, "limits"),

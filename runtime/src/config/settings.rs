@@ -266,6 +266,13 @@ pub const SETTINGS: &[Setting] = &[
         Unset,
         "a directory with a file for each secret that apps may be granted, named like it; needed where rows run",
     ),
+    setting(
+        "grants",
+        "databases_directory",
+        Path,
+        Unset,
+        "a directory with a file for each database that apps may be granted, named like it, that holds its URL; needed where rows run",
+    ),
     setting("limits", "fuel", Count(1, 1_000_000_000_000_000), Value("1000000000"), "fuel for one row, about one unit per instruction"),
     setting("limits", "fuel_per_kib", Count(0, 1_000_000_000_000), Value("0"), "further fuel for each KiB of the row's input"),
     setting("limits", "timeout", Time(TIMEOUT_MIN, TIMEOUT_MAX), Value("5s"), "time for one row, host calls included"),

@@ -49,4 +49,12 @@ pub(super) mod key_value {
     });
 }
 
+pub(super) mod sql {
+    wasmtime::component::bindgen!({ path: "../wit", world: "rowmill:sql/imports", imports: { default: async } });
+}
+
+pub(super) mod objects {
+    wasmtime::component::bindgen!({ path: "../wit", world: "rowmill:objects/imports", imports: { default: async } });
+}
+
 pub(super) use batch::rowmill::jobs::{host, types};

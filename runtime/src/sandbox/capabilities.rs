@@ -12,6 +12,8 @@ use super::guest::GuestState;
 use super::http::HttpCapability;
 use super::key_value::KeyValue;
 use super::mask::Masks;
+use super::objects::Objects;
+use super::sql::Sql;
 
 /// What the guests of one app may use beyond what every guest has. What is none is denied at the call.
 #[derive(Clone, Default)]
@@ -22,7 +24,10 @@ pub struct Capabilities {
     pub masks: Masks,
     pub directories: Vec<Directory>,
     pub http: Option<HttpCapability>,
+    /// Databases, by name.
+    pub sql: BTreeMap<String, Arc<dyn Sql>>,
     pub key_value: Option<Arc<dyn KeyValue>>,
+    pub objects: Option<Arc<dyn Objects>>,
 }
 
 /// A directory of this machine that guests find.

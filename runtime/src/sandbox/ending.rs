@@ -84,7 +84,7 @@ fn check_answer(outcome: types::Outcome, limits: &Limits, masks: &Masks) -> Resu
     }
     let outcome = without_secrets(outcome, masks);
     for piece in &outcome.pieces {
-        check_file_name(&piece.file)?;
+        check_file_name("an output file", &piece.file)?;
     }
     let output = if outcome.output.is_empty() && outcome.status == types::RowStatus::Failed {
         None
@@ -114,12 +114,12 @@ fn without_secrets(outcome: types::Outcome, masks: &Masks) -> types::Outcome {
 }
 
 /// Few characters are allowed, so that a name is the same on every system, looks like no other and leads nowhere.
-fn check_file_name(name: &str) -> Result<(), String> {
+pub(super) fn check_file_name(whose: &str, name: &str) -> Result<(), String> {
     let allowed = |character: char| character.is_ascii_alphanumeric() || matches!(character, '.' | '-' | '_');
     if name.is_empty() || name.len() > FILE_NAME_MAX || name.starts_with('.') || !name.chars().all(allowed) {
         let shown: String = name.chars().take(FILE_NAME_MAX).collect();
         return Err(format!(
-            "{shown:?} cannot be the name of an output file: 1 to {FILE_NAME_MAX} ASCII letters, digits, '.', '-' and '_', not beginning with '.'"
+            "{shown:?} cannot be the name of {whose}: 1 to {FILE_NAME_MAX} ASCII letters, digits, '.', '-' and '_', not beginning with '.'"
         ));
     }
     Ok(())
@@ -184,10 +184,10 @@ mod tests {
     fn names_that_lead_elsewhere_or_deceive_are_refused() {
         let long = "x".repeat(129);
         for name in ["", ".", "..", "../x", "/etc/passwd", "a/b", "a\\b", "a\0b", "a\nb", "pаypal.csv", ".hidden", " x", &long] {
-            assert!(check_file_name(name).is_err(), "{name:?}");
+            assert!(check_file_name("a file", name).is_err(), "{name:?}");
         }
         for name in ["a", "rejects.csv", "2026-11_x.PDF"] {
-            assert!(check_file_name(name).is_ok(), "{name:?}");
+            assert!(check_file_name("a file", name).is_ok(), "{name:?}");
         }
     }
 

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
-use super::bindings::{batch, config, key_value, slow_query};
+use super::bindings::{batch, config, key_value, objects, slow_query, sql};
 use super::compile::compile;
 use super::guest::{GuestState, make_store};
 use super::inspect::inspect;
@@ -22,7 +22,9 @@ const OURS: [&str; 2] = ["rowmill:jobs/types@0.1.0", "rowmill:jobs/host@0.1.0"];
 const WASI: [&str; 6] = ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:filesystem/", "wasi:sockets/"];
 
 /// What is linked for everyone, and imported only where it is granted. The versions of `wasi:http` 0.2 fit each other.
-const GRANTED: [(&str, Capability); 6] = [
+const GRANTED: [(&str, Capability); 8] = [
+    ("rowmill:objects/store@0.1.0", Capability::Objects),
+    ("rowmill:sql/query@0.1.0", Capability::Sql),
     ("wasi:config/store@0.2.0-rc.1", Capability::Config),
     ("wasi:http/types@0.2.", Capability::Http),
     ("wasi:http/outgoing-handler@0.2.", Capability::Http),
@@ -108,6 +110,8 @@ pub(super) fn make_linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState
     key_value::wasi::keyvalue::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     key_value::wasi::keyvalue::atomics::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     key_value::wasi::keyvalue::batch::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    objects::rowmill::objects::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    sql::rowmill::sql::query::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     http::add_to_linker(&mut linker)?;
     Ok(linker)
 }

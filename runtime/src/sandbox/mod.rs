@@ -19,7 +19,9 @@ mod limiter;
 mod load;
 mod log;
 mod mask;
+mod objects;
 mod session;
+mod sql;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -40,7 +42,9 @@ pub use http::{Http, HttpBody, HttpCapability, HttpFailure, HttpFailureKind, Htt
 pub use key_value::KeyValue;
 pub use load::{Interface, Processor};
 pub use mask::Masks;
+pub use objects::{ObjectInfo, Objects, ObjectsFailure};
 pub use session::{Session, SessionSpec};
+pub use sql::{Sql, SqlFailure, SqlValue};
 
 // What limits may allow, the engine has room for.
 const _: () = assert!(engine::MEMORY_MAX_BYTES as u64 == crate::model::Limits::MEMORY_MAX_BYTES);

@@ -105,6 +105,11 @@ impl Session {
         self.spec.progress = progress;
     }
 
+    /// What its guest may reach.
+    pub fn capabilities(&self) -> &Arc<Capabilities> {
+        &self.spec.capabilities
+    }
+
     /// Whether it has an instance in which further rows can be run.
     pub fn is_live(&self) -> bool {
         self.live.is_some()

@@ -19,21 +19,53 @@ const KNOWN_MAX: usize = 1_000;
 pub(super) struct Assignment {
     pub batch: Batch,
     pub limits: Limits,
-    grants: Grants,
-    capabilities: OnceCell<Arc<Capabilities>>,
+    granted: Mutex<Arc<Granted>>,
     /// The end of one of its leases may let another be claimed.
     pub is_limited: bool,
 }
 
+/// What the batch's app was granted, as it was last seen.
+struct Granted {
+    grants: Grants,
+    /// Made when they are first needed: secrets and the like are read once.
+    capabilities: OnceCell<Arc<Capabilities>>,
+}
+
+impl Granted {
+    fn new(grants: Grants) -> Arc<Granted> {
+        Arc::new(Granted { grants, capabilities: OnceCell::new() })
+    }
+}
+
 impl Assignment {
-    /// What guests of the batch's app get, if this processor imports nothing that is not granted. What was granted when the worker began with the batch counts.
+    /// What guests of the batch's app get, if this processor imports nothing that is not granted. What was granted when the worker last looked counts, which it does with each lease.
     ///
     /// # Errors
     /// A sentence for its rows.
     pub async fn capabilities(&self, granter: &Granter, processor: &Processor) -> Result<Arc<Capabilities>, String> {
-        processor.check_grants(&self.batch.app, &self.grants).map_err(|error| error.to_string())?;
-        let make = async || granter.capabilities(&self.batch.app, &self.grants).await.map(Arc::new);
-        self.capabilities.get_or_try_init(make).await.map(Arc::clone)
+        let granted = self.granted();
+        processor.check_grants(&self.batch.app, &granted.grants).map_err(|error| error.to_string())?;
+        let make = async || granter.capabilities(&self.batch.app, &granted.grants).await.map(Arc::new);
+        granted.capabilities.get_or_try_init(make).await.map(Arc::clone)
+    }
+
+    /// Whether a guest that was made with these has what is granted now.
+    pub fn is_current(&self, capabilities: &Arc<Capabilities>) -> bool {
+        self.granted().capabilities.get().is_some_and(|current| Arc::ptr_eq(current, capabilities))
+    }
+
+    fn granted(&self) -> Arc<Granted> {
+        Arc::clone(&self.granted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes over what the app is granted now.
+    fn regrant(&self, app: Option<&App>) {
+        let nothing = Grants::default();
+        let grants = app.map_or(&nothing, |app| &app.grants);
+        let mut granted = self.granted.lock().unwrap_or_else(PoisonError::into_inner);
+        if granted.grants != *grants {
+            *granted = Granted::new(grants.clone());
+        }
     }
 }
 
@@ -63,9 +95,10 @@ impl Assignments {
 }
 
 impl Worker {
-    /// What does not change about a batch, read once.
+    /// What does not change about a batch, read once; and what its app is granted now.
     pub(super) async fn assignment(&self, id: BatchId) -> Result<Arc<Assignment>, StoreError> {
         if let Some(assignment) = self.assignments.get(id) {
+            assignment.regrant(self.store.read_app(&assignment.batch.app).await?.as_ref());
             return Ok(assignment);
         }
         let batch = self.store.read_batch(id).await?;
@@ -76,12 +109,13 @@ impl Worker {
     /// The same, where it came with a lease.
     pub(super) fn assign(&self, batch: Batch, app: Option<App>) -> Arc<Assignment> {
         if let Some(assignment) = self.assignments.get(batch.id) {
+            assignment.regrant(app.as_ref());
             return assignment;
         }
         self.status.publish(Snapshot::of(&batch));
         let is_limited = app.as_ref().is_some_and(|app| app.running_max.is_some());
-        let grants = app.as_ref().map(|app| app.grants.clone()).unwrap_or_default();
-        let assignment = Arc::new(Assignment { batch, limits: self.limits_of(app), grants, capabilities: OnceCell::new(), is_limited });
+        let granted = Mutex::new(Granted::new(app.as_ref().map(|app| app.grants.clone()).unwrap_or_default()));
+        let assignment = Arc::new(Assignment { batch, limits: self.limits_of(app), granted, is_limited });
         self.assignments.insert(Arc::clone(&assignment));
         assignment
     }

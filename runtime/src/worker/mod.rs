@@ -32,7 +32,7 @@ use self::heartbeat::{HeldLease, HeldLeases};
 use self::lane::Lane;
 use self::warm::{Isolations, WarmSessions};
 use crate::blobs::{BlobError, Blobs};
-use crate::grants::Granter;
+use crate::grants::{GrantSettings, Granter};
 use crate::model::{ClaimedWork, ProcessorKind};
 use crate::registry::Registry;
 use crate::sandbox::LoadError;
@@ -82,6 +82,7 @@ impl Worker {
     pub fn new(store: Arc<dyn Store>, blobs: Blobs, registry: Arc<Registry>, status: Arc<StatusBoard>, settings: WorkerSettings) -> Arc<Worker> {
         let batches = Arc::new(Lane::new(ProcessorKind::Batch, settings.slots));
         let queries = Arc::new(Lane::new(ProcessorKind::SlowQuery, settings.query_slots));
+        let granter = Granter::new(GrantSettings { objects: Some(blobs.clone()), ..settings.grants.clone() });
         Arc::new(Worker {
             budget: MemoryBudget::new(settings.memory_bytes, [Arc::clone(&batches), Arc::clone(&queries)]),
             warm: WarmSessions::new(settings.slots),
@@ -91,7 +92,7 @@ impl Worker {
             store,
             blobs,
             registry,
-            granter: Granter::new(settings.grants.clone()),
+            granter,
             status,
             settings,
             drain: CancellationToken::new(),

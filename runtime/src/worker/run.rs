@@ -104,10 +104,15 @@ impl Worker {
             ProcessorKind::Batch => self.isolation(&batch.app, &batch.op).await?,
             ProcessorKind::SlowQuery => Isolation::Lease,
         };
-        if isolation == Isolation::Warm
-            && let Some((session, room)) = self.warm.take(batch.id)
-        {
-            return Ok(Some(Place { room, isolation, session: Some(session) }));
+        if isolation == Isolation::Warm {
+            while let Some((session, room)) = self.warm.take(batch.id) {
+                if assignment.is_current(session.capabilities()) {
+                    return Ok(Some(Place { room, isolation, session: Some(session) }));
+                }
+                // It has what its app was granted before.
+                session.close().await;
+                drop(room);
+            }
         }
         Ok(self.budget.admit(&batch.app, needs_bytes).map(|room| Place { room, isolation, session: None }))
     }

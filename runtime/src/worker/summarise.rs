@@ -105,10 +105,7 @@ impl Worker {
                 Err(FindError::Blobs(error)) => return Err(error.into()),
                 Err(FindError::Compiler(error)) => return Err(WorkerError::Compiler(error)),
                 Ok(processor) => {
-                    let assignment = match self.assignments.get(batch.id) {
-                        Some(assignment) => assignment,
-                        None => self.assign(batch.clone(), self.store.read_app(&batch.app).await?),
-                    };
+                    let assignment = self.assign(batch.clone(), self.store.read_app(&batch.app).await?);
                     match assignment.capabilities(&self.granter, &processor).await {
                         Err(reason) => Some(reason),
                         Ok(capabilities) => {

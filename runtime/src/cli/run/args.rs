@@ -55,6 +55,9 @@ pub struct RunArgs {
     /// A directory with a file for each secret that --secret names.
     #[arg(long, value_name = "DIR")]
     pub secrets_directory: Option<PathBuf>,
+    /// A directory with a file for each database that --sql names, with its URL.
+    #[arg(long, value_name = "DIR")]
+    pub databases_directory: Option<PathBuf>,
     #[command(flatten)]
     pub grants: GrantOptions,
     /// How often a row is tried when its processor asks for a retry.
@@ -81,7 +84,11 @@ impl RunArgs {
 
     pub(super) fn settings(&self) -> WorkerSettings {
         let local = WorkerSettings::local();
-        let grants = GrantSettings { secrets_directory: self.secrets_directory.clone(), ..GrantSettings::default() };
+        let grants = GrantSettings {
+            secrets_directory: self.secrets_directory.clone(),
+            databases_directory: self.databases_directory.clone(),
+            ..GrantSettings::default()
+        };
         WorkerSettings { slots: self.workers.unwrap_or(local.slots), limits: self.limits(), grants, ..local }
     }
 
