@@ -25,7 +25,7 @@ pub fn answer_http(answer: impl FnMut(Request) -> Result<Response, Error> + 'sta
     HTTP.set(Some(Box::new(answer)));
 }
 
-/// Answers the statements of [`sql`](crate::sql) on this thread from now on: database, statement and parameters to rows. Without it there are no databases.
+/// Answers the statements of [`sql`] on this thread from now on: database, statement and parameters to rows. Without it there are no databases.
 pub fn answer_sql(answer: impl FnMut(&str, &str, &[sql::Value]) -> Result<Vec<serde_json::Value>, sql::Error> + 'static) {
     SQL.set(Some(Box::new(answer)));
 }
