@@ -143,8 +143,8 @@ RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, row_count int, cras
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
-    at bigint := coalesce(p_now, rowmill.now_ms());
-    ends bigint := rowmill.later(at, p_ttl);
+    at bigint;
+    ends bigint;
     given int := 0;
     passed text[] := '{}';
     full_up text[];
@@ -161,6 +161,9 @@ BEGIN
     -- A claim that a crash of the database undoes only makes its record fail.
     PERFORM set_config('synchronous_commit', 'off', true);
     PERFORM pg_advisory_xact_lock(7881403275);
+    -- Not before: a claim that waited would find what another let begin meanwhile, and take it at a moment before its start.
+    at := coalesce(p_now, rowmill.now_ms());
+    ends := rowmill.later(at, p_ttl);
     -- What is left of batches that were aborted.
     DELETE FROM rowmill.leases l WHERE l.expires_at <= at AND (SELECT b.step <> 'rows' FROM rowmill.batches b WHERE b.batch_key = l.batch_key);
     -- What begins now. Others hold these batches no longer than a commit takes, and the next claim finds them.
