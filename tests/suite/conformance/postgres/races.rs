@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rowmill::model::{App, BatchStep, ClaimRequest, LeasedRow, NewBatch, Pooler, ProcessorKind, RetryRows};
+use rowmill::model::{App, BatchStep, ClaimRequest, Clock, LeasedRow, NewBatch, Pooler, ProcessorKind, RetryRows, SystemClock, Terms};
 use rowmill::store::{PgConnection, PgSettings, PgStore, Store, StoreError, VersionError};
 use rowmill_tests::servers::Database;
 use sqlx::Connection;
@@ -288,4 +288,31 @@ async fn a_removal_waits_for_those_who_may_submit_with_the_version() {
             assert_eq!(removing.await.unwrap().unwrap(), ["two"]);
         }
     }
+}
+
+/// A claim waits for another, which lets a batch begin whose start comes meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_waited_takes_nothing_before_its_start() {
+    let database = migrated();
+    let store = connect(&database).await;
+    let mut other = PgConnection::connect(&database.url()).await.unwrap();
+    let start_at = SystemClock.now().after(SECOND);
+    let new = NewBatch { terms: Terms { start_at: Some(start_at), ..Terms::default() }, ..batch() };
+    let id = new.id;
+    store.submit_batch(new, rows(1)).await.unwrap();
+    let mut claiming = other.begin().await.unwrap();
+    sqlx::query("SELECT pg_advisory_xact_lock(7881403275)").execute(&mut *claiming).await.unwrap();
+    let claim = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.claim_leases(&request()).await.unwrap() }
+    });
+    until_locked(&mut claiming, 1).await;
+    while SystemClock.now() <= start_at {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    sqlx::query("UPDATE rowmill.batches SET deferred = false, fresh = true").execute(&mut *claiming).await.unwrap();
+    claiming.commit().await.unwrap();
+    assert_eq!(claim.await.unwrap().len(), 1);
+    let started_at = store.read_batch(id).await.unwrap().started_at;
+    assert!(started_at >= Some(start_at), "it started at {started_at:?}, and was to start at {start_at:?}");
 }
