@@ -4,6 +4,7 @@ pub mod attacks;
 pub mod built;
 pub mod history;
 pub mod random;
+pub mod reaching;
 pub mod servers;
 pub mod stopping;
 pub mod ticks;

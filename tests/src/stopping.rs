@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use rowmill::blobs::Blobs;
+use rowmill::grants::GrantSettings;
 use rowmill::jobs::{BatchRequest, JobManager};
 use rowmill::model::{App, BatchId, BatchStatus, Grants, HttpGrant, JsonText, KeyValueGrant, Limits, NewRow, Pooler};
 use rowmill::sandbox::Sandbox;
@@ -20,6 +21,7 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 
 use crate::built::Built;
+use crate::reaching;
 
 /// Between two looks at what has happened.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
@@ -118,6 +120,7 @@ impl Site {
                 lease_rows_max: 1,
                 limits_max: Limits::most(),
                 drain_grace: Duration::from_millis(100),
+                grants: GrantSettings { databases_directory: Some(reaching::databases_directory().to_owned()), ..GrantSettings::default() },
                 ..WorkerSettings::local()
             };
             let sandbox = Sandbox::new(work.instances_max(), &built.cache())?;
@@ -138,12 +141,12 @@ impl Site {
         let free = Limits { timeout: A_DAY, fuel: Limits::most().fuel, ..Limits::default() };
         let late = Limits { timeout: TIMEOUT, ..free.clone() };
         let http = HttpGrant { allow: [silent.parse().map_err(anyhow::Error::msg)?].into(), timeout: A_DAY, ..HttpGrant::default() };
-        let grants = Grants {
+        let grants = reaching::with_what_it_imports(Grants {
             http: Some(http),
             values: [("a".to_owned(), "b".to_owned())].into(),
             key_value: Some(KeyValueGrant::default()),
             ..Grants::default()
-        };
+        });
         for (app, limits) in [("abort", &free), ("deadline", &late), ("beside", &free)] {
             client.register_app(&App { limits: Some(limits.clone()), ..App::named(app) }).await?;
             client.set_grants(app, &Grants::default(), &grants).await?;

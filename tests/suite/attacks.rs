@@ -22,6 +22,7 @@ use bytes::Bytes;
 use rowmill::jobs::BatchRequest;
 use rowmill::model::{App, Batch, BatchId, BatchStatus, Limits, Message, NewRow, RecordedOutcome, RowStatus};
 use rowmill::worker::WorkerSettings;
+use rowmill_tests::reaching;
 use tokio_util::sync::CancellationToken;
 
 use crate::jobs::{SOON, Site, row, settings, transaction};
@@ -48,7 +49,8 @@ impl Arena {
         Arena::working_by(settings("arena")).await
     }
 
-    async fn working_by(settings: WorkerSettings) -> Arena {
+    async fn working_by(mut settings: WorkerSettings) -> Arena {
+        settings.grants.databases_directory = Some(reaching::databases_directory().to_owned());
         let site = Site::sqlite().await;
         Arena::of(site.working_by(settings)).await
     }

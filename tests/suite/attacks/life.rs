@@ -6,6 +6,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use rowmill::jobs::BatchRequest;
 use rowmill::model::{BatchStatus, Grants, HttpGrant, KeyValueGrant, Limits, RowStatus};
+use rowmill_tests::reaching::with_what_it_imports;
 use rowmill_tests::servers::Database;
 use rowmill_tests::stopping;
 use serde_json::{Value, json};
@@ -58,7 +59,7 @@ async fn life_2_a_trap_costs_its_row_and_runs_no_other_again() {
     let arena = Arena::open().await;
     let http = HttpGrant { allow: ["https://api.example.com".parse().unwrap()].into(), ..HttpGrant::default() };
     let values = [("word".to_owned(), "a value".to_owned())].into();
-    let grants = Grants { http: Some(http), key_value: Some(KeyValueGrant::default()), values, ..Grants::default() };
+    let grants = with_what_it_imports(Grants { http: Some(http), key_value: Some(KeyValueGrant::default()), values, ..Grants::default() });
     assert!(arena.site.jobs.set_grants(HOSTILE, &Grants::default(), &grants).await.unwrap());
     arena.deploy("reach", guests::read("reaching")).await;
     let count = r#"[{"do":"increment","key":"n","delta":1}]"#;

@@ -7,6 +7,7 @@ use rowmill::grants::GrantSettings;
 use rowmill::jobs::JobError;
 use rowmill::model::{BatchStatus, Grants, HttpGrant, KeyValueGrant, Limits, RecordedOutcome, RowStatus};
 use rowmill::worker::WorkerSettings;
+use rowmill_tests::reaching::with_what_it_imports;
 use rowmill_tests::servers::{Redis, shared_postgres};
 use serde_json::{Value, json};
 
@@ -17,7 +18,8 @@ use crate::support::guests;
 
 /// What the guest that reaches out imports, with HTTP as said.
 fn granted(http: HttpGrant) -> Grants {
-    Grants { http: Some(http), key_value: Some(KeyValueGrant::default()), values: [("a".to_owned(), "b".to_owned())].into(), ..Grants::default() }
+    let values = [("a".to_owned(), "b".to_owned())].into();
+    with_what_it_imports(Grants { http: Some(http), key_value: Some(KeyValueGrant::default()), values, ..Grants::default() })
 }
 
 fn to(rules: &[String]) -> HttpGrant {

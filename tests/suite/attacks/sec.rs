@@ -6,6 +6,7 @@ use rowmill::grants::GrantSettings;
 use rowmill::jobs::{BatchRequest, JobError};
 use rowmill::model::{BatchId, Grants, HttpGrant, KeyValueGrant, RecordedOutcome, RowStatus};
 use rowmill::worker::WorkerSettings;
+use rowmill_tests::reaching::with_what_it_imports;
 use serde_json::{Value, json};
 
 use super::{Arena, HOSTILE};
@@ -18,7 +19,7 @@ const VICTIM: &str = "victim";
 /// All that can be imported, with what is this app's own.
 fn grants(value: &str, secret: Option<&str>) -> Grants {
     let http = HttpGrant { allow: ["https://api.example.com".parse().unwrap()].into(), ..HttpGrant::default() };
-    let mut grants = Grants { http: Some(http), key_value: Some(KeyValueGrant::default()), ..Grants::default() };
+    let mut grants = with_what_it_imports(Grants { http: Some(http), key_value: Some(KeyValueGrant::default()), ..Grants::default() });
     grants.values.insert("mine".to_owned(), value.to_owned());
     grants.secrets.extend(secret.map(|name| ("token".to_owned(), name.to_owned())));
     grants

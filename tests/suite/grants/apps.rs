@@ -1,13 +1,11 @@
 //! Grants of apps: given by operators, asked for by imports, looked at when code is registered and when rows are run.
 
-use std::sync::LazyLock;
-
 use rowmill::grants::GrantSettings;
 use rowmill::jobs::JobError;
 use rowmill::model::{BatchId, BatchStatus, Grants, HttpGrant, Isolation, KeyValueGrant, ObjectsGrant, Policy, SqlGrant};
 use rowmill::worker::WorkerSettings;
+use rowmill_tests::reaching;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -70,12 +68,7 @@ async fn code_is_registered_where_all_that_it_imports_is_granted(site: Site) {
 
 /// Names what it would be asked for: nobody asks.
 fn databases() -> GrantSettings {
-    static DIRECTORY: LazyLock<TempDir> = LazyLock::new(|| {
-        let directory = TempDir::new().unwrap();
-        std::fs::write(directory.path().join("bank"), "postgres://reader@127.0.0.1:1/bank").unwrap();
-        directory
-    });
-    GrantSettings { databases_directory: Some(DIRECTORY.path().to_owned()), ..GrantSettings::default() }
+    GrantSettings { databases_directory: Some(reaching::databases_directory().to_owned()), ..GrantSettings::default() }
 }
 
 async fn what_is_taken_back_is_not_there_for_the_next_batch(site: Site) {
