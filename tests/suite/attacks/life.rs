@@ -95,8 +95,9 @@ fn life_2_a_row_that_kills_its_worker_is_quarantined_and_no_other_is_lost() {
     let batch = site.said(&["submit", "hostile", "sleep", "rows.ndjson"]);
     let mut killed = 0;
     loop {
+        // A lease lives long enough not to end on a busy machine, where that would count as one more crash.
         let mut command =
-            site.command(&["work", "--set", &format!("worker.name=w{killed}"), "--set", "worker.slots=2", "--set", "worker.heartbeat=300ms"]);
+            site.command(&["work", "--set", &format!("worker.name=w{killed}"), "--set", "worker.slots=2", "--set", "worker.heartbeat=1s"]);
         let mut worker = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // The healthy app's rows come through each of these workers, before it dies.
         let healthy = site.said(&["submit", "healthy", "validate", "healthy.csv"]);
