@@ -164,19 +164,21 @@ impl PgStore {
         self.pooler == Pooler::None
     }
 
-    /// Tells in this process what it submits, as soon as that is committed. Where nobody listens to notifications, too.
-    pub(super) async fn tell_own<T>(&self, event: Option<StoreEvent>, submit: impl Future<Output = Result<T, StoreError>>) -> Result<T, StoreError> {
-        let Some(event) = event else { return submit.await };
+    /// Tells in this process what it submits, as soon as that is committed. Where nobody listens to notifications, too. `submit` says whether it was new: nobody is notified of what was
+    /// submitted before.
+    pub(super) async fn tell_own(&self, event: Option<StoreEvent>, submit: impl Future<Output = Result<bool, StoreError>>) -> Result<(), StoreError> {
+        let Some(event) = event else { return submit.await.map(drop) };
         let listens = self.listening.is_some();
         if listens {
             self.own.send(&event);
         }
         let submitted = submit.await;
-        let untold = if listens { self.own.answered(&event, submitted.is_ok()) } else { submitted.is_ok() };
+        let is_new = matches!(submitted, Ok(true));
+        let untold = if listens { self.own.answered(&event, is_new) } else { is_new };
         if untold {
             self.events.tell(event);
         }
-        submitted
+        submitted.map(drop)
     }
 
     pub(super) async fn begin(&self) -> Result<Transaction<'static, Postgres>, StoreError> {

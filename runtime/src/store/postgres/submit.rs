@@ -28,7 +28,7 @@ pub(super) async fn submit_batch(store: &PgStore, batch: NewBatch, rows: Vec<New
         let submit = async {
             let mut db = store.unit().await?;
             match new.insert(&mut db, store.named(), store.now(), &store.bounds).await {
-                Ok(_) => db.done().await,
+                Ok(key) => db.done().await.map(|()| key.is_some()),
                 Err(error) => {
                     db.undone().await;
                     Err(error)
