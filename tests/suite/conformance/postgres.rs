@@ -201,6 +201,24 @@ async fn other_processes_hear_of_what_happens() {
 }
 
 #[tokio::test]
+async fn what_is_submitted_again_here_hides_nothing_of_other_processes() {
+    let database = migrated();
+    let settings = settings(&database.url(), Pooler::None);
+    let there = PgStore::connect(&settings).await.unwrap();
+    let here = PgStore::connect(&settings).await.unwrap();
+    let mut events = here.events();
+    // It listens from this event on.
+    until(&mut events, StoreEvent::Work(rowmill::model::ProcessorKind::SlowQuery)).await;
+    let new = NewBatch { request_digest: Some("the same".to_owned()), ..batch() };
+    let submitted = StoreEvent::Submitted { app: new.app.clone(), kind: new.kind };
+    here.submit_batch(new.clone(), rows(1)).await.unwrap();
+    until(&mut events, submitted.clone()).await;
+    here.submit_batch(new, rows(1)).await.unwrap();
+    there.submit_batch(batch(), rows(1)).await.unwrap();
+    until(&mut events, submitted).await;
+}
+
+#[tokio::test]
 async fn a_batch_is_submitted_in_a_transaction_of_the_caller() {
     let database = migrated();
     database.sql("CREATE TABLE orders (id int)").unwrap();
