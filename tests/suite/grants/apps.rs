@@ -99,17 +99,18 @@ async fn what_is_taken_back_is_not_there_for_the_next_batch(site: Site) {
 }
 
 /// Whatever the isolation: an instance that waits for further rows is made anew.
-async fn what_is_changed_reaches_the_next_lease_of_a_batch_that_runs(site: Site) {
-    let mut site = site.working_by(WorkerSettings { slots: 1, lease_rows_max: 1, grants: databases(), ..settings("one") });
+async fn what_is_changed_reaches_the_next_lease_of_a_batch_that_runs(mut site: Site) {
     let gate = Gate::open().await;
     let mut before = everything();
     before.http = Some(HttpGrant { allow: [format!("http://127.0.0.1:{}", gate.port).parse().unwrap()].into(), ..HttpGrant::default() });
     grant(&site, "bank", &before).await;
     site.jobs.register_processor("bank", "reach", guests::read("reaching")).await.unwrap();
-    site.begin_work();
     for isolation in [Isolation::Lease, Isolation::Warm] {
+        // One that does not know the isolation of before.
+        site = site.working_by(WorkerSettings { slots: 1, lease_rows_max: 1, grants: databases(), ..settings("one") });
         site.store.put_policy(&Policy { isolation: Some(isolation), ..Policy::of("bank", Some("reach")) }).await.unwrap();
         grant(&site, "bank", &before).await;
+        site.begin_work();
         let first = json!([{"do": "http", "url": format!("http://127.0.0.1:{}/", gate.port)}, {"do": "config", "key": "branch"}]).to_string();
         let branch = json!([{"do": "config", "key": "branch"}]).to_string();
         let id = site.submit("reach", vec![row(1, &first), row(2, &branch), row(3, &branch)]).await;
@@ -131,8 +132,8 @@ async fn what_is_changed_reaches_the_next_lease_of_a_batch_that_runs(site: Site)
         let results = site.store.read_results(id, None, 10).await.unwrap();
         assert!(results[0].output.is_some(), "{results:?}");
         assert!(format!("{:?}", results[1]).contains("was not granted: rowmill:objects/store@0.1.0"), "{results:?}");
+        site.end_work().await;
     }
-    site.end_work().await;
 }
 
 async fn databases_and_objects_are_there_for_workers(site: Site) {
