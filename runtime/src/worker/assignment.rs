@@ -54,6 +54,10 @@ impl Assignment {
         self.granted().capabilities.get().is_some_and(|current| Arc::ptr_eq(current, capabilities))
     }
 
+    pub fn grants_something(&self) -> bool {
+        !self.granted().grants.is_empty()
+    }
+
     fn granted(&self) -> Arc<Granted> {
         Arc::clone(&self.granted.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -105,7 +105,11 @@ impl Worker {
                 Err(FindError::Blobs(error)) => return Err(error.into()),
                 Err(FindError::Compiler(error)) => return Err(WorkerError::Compiler(error)),
                 Ok(processor) => {
-                    let assignment = self.assign(batch.clone(), self.store.read_app(&batch.app).await?);
+                    let assignment = match self.assignments.get(batch.id) {
+                        // Where nothing was granted, nothing can have been taken back.
+                        Some(assignment) if !assignment.grants_something() => assignment,
+                        _ => self.assign(batch.clone(), self.store.read_app(&batch.app).await?),
+                    };
                     match assignment.capabilities(&self.granter, &processor).await {
                         Err(reason) => Some(reason),
                         Ok(capabilities) => {
