@@ -136,6 +136,7 @@ $$;
 
 -- Leases: fair shares between apps (start-time fair queueing over virtual time: Goyal, Vin and Cheng 1996), then priority, then age. An app that was idle may be
 -- p_credit behind the others, so that its few rows go first. Those of p_except get nothing. What is paused, or has used up its rate, is passed over. Within an app: leases that ended, then retries that are due, then fresh rows.
+-- A row of NULLs alone says that there is something, and that it is to be claimed again.
 CREATE FUNCTION rowmill.claim_leases(p_worker text, p_leases_max int, p_rows_max int, p_slots bigint, p_target_micros bigint, p_ttl bigint, p_kind text,
     p_credit bigint, p_now bigint, p_except text[] DEFAULT '{}')
 RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, row_count int, crashes int) LANGUAGE plpgsql VOLATILE
@@ -155,6 +156,7 @@ DECLARE
     chosen record;
     batch record;
     again boolean;
+    found_one boolean;
     taken int;
     cost bigint;
 BEGIN
@@ -222,12 +224,21 @@ BEGIN
             ELSE
                 SELECT b.* INTO batch FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app AND b.op = chosen.op
                 ORDER BY b.priority DESC, b.batch_key LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
-                IF NOT FOUND AND given = 0 THEN
-                    -- All are being recorded, which takes no longer than a commit.
-                    SELECT b.* INTO batch FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app AND b.op = chosen.op
-                    ORDER BY b.priority DESC, b.batch_key LIMIT 1 FOR NO KEY UPDATE;
+                found_one := FOUND;
+                IF NOT found_one AND given = 0 THEN
+                    -- All are being recorded, which takes no longer than a commit. Where that is long, who waits behind this claim may have come for another app.
+                    BEGIN
+                        PERFORM set_config('lock_timeout', '5ms', true);
+                        SELECT b.* INTO batch FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app AND b.op = chosen.op
+                        ORDER BY b.priority DESC, b.batch_key LIMIT 1 FOR NO KEY UPDATE;
+                        found_one := FOUND;
+                        PERFORM set_config('lock_timeout', '0', true);
+                    EXCEPTION WHEN lock_not_available THEN
+                        RETURN QUERY SELECT NULL::bigint, NULL::bigint, NULL::uuid, NULL::int, NULL::int;
+                        RETURN;
+                    END;
                 END IF;
-                IF FOUND THEN
+                IF found_one THEN
                     taken := rowmill.lease_rows(batch.row_micros, batch.success + batch.failed > 0, batch.row_count - batch.next_row + 1, p_slots,
                         p_target_micros, most);
                     cost := taken * coalesce(batch.row_micros, 1000);
@@ -299,6 +310,25 @@ BEGIN
         RETURN NEXT;
     END LOOP;
 END
+$$;
+
+-- Whether a slow query may be leased with its submission, to a worker that has a slot for it: no other waits, so that a claim would find nothing that comes before it; and nothing is said of its app that
+-- claims count for. What is said of an app changes only while none of its queries comes in this way (lock_app).
+CREATE FUNCTION rowmill.may_lease_at_once(p_app text, p_op text, p_now bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE
+SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared(hashtextextended(p_app, 7881403279));
+    RETURN NOT (EXISTS (SELECT FROM rowmill.batches b WHERE b.fresh AND b.kind = 'slow_query')
+        OR EXISTS (SELECT FROM rowmill.retries r WHERE r.lease_id IS NULL AND r.kind = 'slow_query')
+        OR EXISTS (SELECT FROM rowmill.leases l WHERE l.expires_at <= p_now AND l.kind = 'slow_query')
+        OR EXISTS (SELECT FROM rowmill.apps a WHERE a.app = p_app AND a.running_max IS NOT NULL)
+        OR EXISTS (SELECT FROM rowmill.policies p WHERE p.app = p_app AND p.op IN ('', p_op) AND (p.paused OR p.rate_micros IS NOT NULL)));
+END
+$$;
+
+-- Before a limit, a rate or a pause of an app is set.
+CREATE FUNCTION rowmill.lock_app(p_app text) RETURNS void LANGUAGE sql AS $$
+    SELECT pg_advisory_xact_lock(hashtextextended(p_app, 7881403279))
 $$;
 
 -- The oldest batch that has a step to do and that nobody does it for: one that waits (the first of each kind, along an index), or one whose time has come, since its worker

@@ -44,7 +44,12 @@ CREATE UNIQUE INDEX batch_events_by_position ON rowmill.batch_events (xid, event
 CREATE FUNCTION rowmill.tell_submitted() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO rowmill.batch_events (batch_key, seq, xid, at, kind, status, row_count, success, failed)
-    VALUES (NEW.batch_key, NEW.event_seq, NEW.event_xid, rowmill.now_ms(), 'submitted', NEW.status, NEW.row_count, 0, 0);
+    VALUES (NEW.batch_key, 1, NEW.event_xid, rowmill.now_ms(), 'submitted', CASE NEW.status WHEN 'inprog' THEN 'queued' ELSE NEW.status END, NEW.row_count, 0, 0);
+    IF NEW.status = 'inprog' THEN
+        -- It was leased with its submission.
+        INSERT INTO rowmill.batch_events (batch_key, seq, xid, at, kind, status, row_count, success, failed)
+        VALUES (NEW.batch_key, 2, NEW.event_xid, rowmill.now_ms(), 'started', NEW.status, NEW.row_count, 0, 0);
+    END IF;
     RETURN NULL;
 END
 $$;

@@ -44,6 +44,7 @@ impl Bench {
             after: None,
             group: None,
             request_digest: None,
+            as_found: None,
         };
         let id = batch.id;
         self.store.submit_batch(batch, (1..=rows).map(transaction).collect()).await.unwrap();

@@ -5,7 +5,7 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::key::{self, Named, digest_of_batch};
 use super::{BatchRequest, JobError, JobManager};
-use crate::model::{Batch, BatchId, INPUT_BYTES_MAX, JsonText, NewBatch, NewRow, ProcessorKind, ProcessorVersion, RecordedOutcome, Terms};
+use crate::model::{Batch, BatchId, FoundOp, INPUT_BYTES_MAX, JsonText, NewBatch, NewRow, ProcessorKind, ProcessorVersion, RecordedOutcome, Terms};
 use crate::status::Snapshot;
 use crate::store::{Aborted, PgConnection, PgStore, ResultCursor, StoreError};
 
@@ -67,7 +67,7 @@ impl JobManager {
     }
 
     async fn prepare(&self, request: BatchRequest) -> Result<(NewBatch, Vec<NewRow>), JobError> {
-        let (version, policy) = self.find_op(&request.app, &request.op, ProcessorKind::Batch).await?;
+        let FoundOp { version, terms: policy, .. } = self.find_op(&request.app, &request.op, ProcessorKind::Batch).await?;
         check_context(&request.context)?;
         check_inputs(&request.rows)?;
         let named = key::name(&request.app, request.key.as_deref(), || digest_of_batch(&request))?;
@@ -255,6 +255,7 @@ pub(super) fn new_batch(version: ProcessorVersion, named: Named, context: JsonTe
     NewBatch {
         id: named.id,
         request_digest: named.request_digest,
+        as_found: None,
         app: version.app,
         op: version.op,
         kind: version.kind,

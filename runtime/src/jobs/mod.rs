@@ -50,6 +50,7 @@ mod groups;
 mod keeping;
 mod key;
 mod logs;
+mod ops;
 mod policies;
 mod processors;
 mod queries;
@@ -59,7 +60,7 @@ mod schedules;
 mod usage;
 mod wait;
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
 
@@ -74,6 +75,7 @@ pub use self::queries::{QueryResult, QueryState};
 pub use self::request::{BatchRequest, QueryRequest};
 pub use self::schedules::{ScheduleRequest, Scheduled};
 
+use self::ops::KnownOps;
 use crate::blobs::Blobs;
 use crate::model::{Batch, BatchId, CodeQuota};
 use crate::prune::Pace;
@@ -99,6 +101,9 @@ struct Shared {
     status: Arc<StatusBoard>,
     registry: Arc<Registry>,
     worker: WorkerSettings,
+    ops: KnownOps,
+    /// The one that runs in this process, while it does.
+    running: RwLock<Option<Arc<Worker>>>,
     shutdown: CancellationToken,
 }
 
@@ -107,7 +112,16 @@ impl JobManager {
     pub fn new(store: Arc<dyn Store>, blobs: Blobs, status: Arc<StatusBoard>, sandbox: Sandbox, worker: WorkerSettings) -> JobManager {
         let registry = Arc::new(Registry::new(sandbox, blobs.clone()));
         JobManager {
-            shared: Arc::new(Shared { store, blobs, status, registry, worker, shutdown: CancellationToken::new() }),
+            shared: Arc::new(Shared {
+                store,
+                blobs,
+                status,
+                registry,
+                worker,
+                ops: KnownOps::default(),
+                running: RwLock::default(),
+                shutdown: CancellationToken::new(),
+            }),
             only_app: None,
             code_quota: CodeQuota::default(),
         }
@@ -125,7 +139,7 @@ impl JobManager {
     /// # Errors
     /// When the store or the object store failed, unless the settings say that it `outlasts_failures`.
     pub async fn run(&self) -> Result<(), WorkerError> {
-        let Shared { store, blobs, status, registry, worker: settings, shutdown } = &*self.shared;
+        let Shared { store, blobs, status, registry, worker: settings, running, shutdown, .. } = &*self.shared;
         let worker = Worker::new(Arc::clone(store), blobs.clone(), Arc::clone(registry), Arc::clone(status), settings.clone());
         let draining = {
             let (worker, shutdown) = (Arc::clone(&worker), shutdown.clone());
@@ -141,7 +155,10 @@ impl JobManager {
         }
         let stopped = shutdown.child_token();
         let working = async {
+            let set_running = |worker| *running.write().unwrap_or_else(PoisonError::into_inner) = worker;
+            set_running(Some(Arc::clone(&worker)));
             let ended = worker.run().await;
+            set_running(None);
             stopped.cancel();
             ended
         };

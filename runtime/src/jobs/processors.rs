@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{JobError, JobManager};
-use crate::model::{CodeQuota, NewVersion, PartialTerms, ProcessorKind, ProcessorVersion, RegisteredVersion};
+use crate::model::{CodeQuota, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion};
 use crate::registry::FindError;
 use crate::store::{StoreError, VersionError};
 
@@ -237,17 +237,5 @@ impl JobManager {
             }
         }
         Ok(())
-    }
-
-    /// The version that serves what is submitted now, and the terms that the policies give it.
-    pub(super) async fn find_op(&self, app: &str, op: &str, wanted: ProcessorKind) -> Result<(ProcessorVersion, PartialTerms), JobError> {
-        self.check_app(app)?;
-        let found = self.shared.store.find_op(app, op).await?;
-        let (version, terms) = found.ok_or_else(|| JobError::NoProcessor { app: app.to_owned(), op: op.to_lowercase() })?;
-        if version.kind == wanted {
-            Ok((version, terms))
-        } else {
-            Err(JobError::OtherKind { app: app.to_owned(), op: version.op, found: version.kind, wanted })
-        }
     }
 }

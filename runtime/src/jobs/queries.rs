@@ -1,11 +1,15 @@
 //! Operations on slow queries: batches of one input.
 
+use std::sync::PoisonError;
+
 use super::batches::{check_context, check_inputs, new_batch, refused};
 use super::key::{self, digest_of_query};
+use super::wait::Waiting;
 use super::{JobError, JobManager, QueryRequest};
-use crate::model::{Batch, BatchId, BatchStatus, Message, NewBatch, NewRow, OutputFile, ProcessorKind, RecordedOutcome};
+use crate::model::{Batch, BatchId, BatchStatus, FoundOp, Message, NewBatch, NewRow, OpStamp, OutputFile, ProcessorKind, RecordedOutcome};
 use crate::status::{QueryAnswer, Snapshot};
-use crate::store::Aborted;
+use crate::store::{Aborted, StoreError, VersionError};
+use crate::worker::Worker;
 
 /// What became of a slow query.
 #[derive(Clone, Debug)]
@@ -43,11 +47,40 @@ impl JobManager {
     /// [`JobError::NoProcessor`], [`JobError::OtherKind`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::BadKey`],
     /// [`JobError::KeyReused`], [`JobError::Store`].
     pub async fn slow_query_submit(&self, request: QueryRequest) -> Result<BatchId, JobError> {
-        let key = request.key.clone();
-        let (batch, rows) = self.new_query(request).await?;
-        let id = batch.id;
-        self.shared.store.submit_batch(batch, rows).await.map_err(|error| refused(key, error))?;
-        Ok(id)
+        Ok(self.submit_query(&request).await?.0)
+    }
+
+    /// Submits it as its operation is known to be served, and once more when that is out of date. Its end is heard of from before.
+    async fn submit_query(&self, request: &QueryRequest) -> Result<(BatchId, Waiting), JobError> {
+        let mut known = self.known_op(&request.app, &request.op);
+        loop {
+            let as_found = known.as_ref().map(|found| found.stamp.clone());
+            let found = match known.take() {
+                Some(found) => found,
+                None => self.learn_op(&request.app, &request.op).await?,
+            };
+            let asks_again = as_found.is_some();
+            let (batch, row) = new_query(request, found, as_found)?;
+            let id = batch.id;
+            let mut waiting = self.wait_for_answer(id);
+            match self.submit_or_begin(batch, row).await {
+                Err(StoreError::Version(VersionError::Changed)) if asks_again => {}
+                Err(error) => return Err(refused(request.key.clone(), error)),
+                Ok(begun) => {
+                    waiting.runs_here = begun;
+                    return Ok((id, waiting));
+                }
+            }
+        }
+    }
+
+    /// Where a worker in this process has a slot for it, it need not be claimed. Whether it was begun there.
+    async fn submit_or_begin(&self, batch: NewBatch, row: NewRow) -> Result<bool, StoreError> {
+        let place = self.shared.running.read().unwrap_or_else(PoisonError::into_inner).as_ref().and_then(Worker::place_for_query);
+        match place {
+            Some(place) => place.submit(batch, row).await,
+            None => self.shared.store.submit_batch(batch, vec![row]).await.map(|()| false),
+        }
     }
 
     /// Submits a slow query and waits for what it returns: the shortest way to an answer, since the store is not asked in between.
@@ -72,21 +105,8 @@ impl JobManager {
             let id = self.slow_query_submit(request).await?;
             return Ok((id, self.wait_for_query(id).await?));
         }
-        let (batch, rows) = self.new_query(request).await?;
-        let id = batch.id;
-        let mut waiting = self.wait_for_answer(id);
-        self.shared.store.submit_batch(batch, rows).await?;
+        let (id, mut waiting) = self.submit_query(&request).await?;
         Ok((id, waiting.end(self).await?))
-    }
-
-    async fn new_query(&self, request: QueryRequest) -> Result<(NewBatch, Vec<NewRow>), JobError> {
-        let (version, policy) = self.find_op(&request.app, &request.op, ProcessorKind::SlowQuery).await?;
-        let named = key::name(&request.app, request.key.as_deref(), || digest_of_query(&request))?;
-        let rows = vec![NewRow::new(0, request.input)];
-        check_context(&request.context)?;
-        check_inputs(&rows)?;
-        let terms = request.terms.or(policy).complete(request.start_at, request.deadline_at);
-        Ok((new_batch(version, named, request.context, terms, false), rows))
     }
 
     /// What a slow query returned, or how far it is. Asked of the status cache first.
@@ -162,4 +182,13 @@ impl JobManager {
         let aborted = self.batch_abort(id, reason).await?;
         if aborted.changed { Ok(aborted) } else { Err(JobError::AlreadyFinal { id, status: aborted.status }) }
     }
+}
+
+fn new_query(request: &QueryRequest, found: FoundOp, as_found: Option<OpStamp>) -> Result<(NewBatch, NewRow), JobError> {
+    let named = key::name(&request.app, request.key.as_deref(), || digest_of_query(request))?;
+    let row = NewRow::new(0, request.input.clone());
+    check_context(&request.context)?;
+    check_inputs(std::slice::from_ref(&row))?;
+    let terms = request.terms.clone().or(found.terms).complete(request.start_at, request.deadline_at);
+    Ok((NewBatch { as_found, ..new_batch(found.version, named, request.context.clone(), terms, false) }, row))
 }

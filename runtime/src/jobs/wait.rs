@@ -13,6 +13,8 @@ use crate::store::StoreEvent;
 
 /// Events may be missing: the store is asked at least so often.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Who runs a query in this process has its answer on the status board soon after the store tells of the end. It takes longer only where the board has forgotten it.
+const ANSWER_TIME: Duration = Duration::from_millis(20);
 
 impl JobManager {
     /// Waits until a batch or a slow query has ended: its status and its output files are final.
@@ -54,7 +56,7 @@ impl JobManager {
 
     /// Hears of the end of a slow query from now on.
     pub(super) fn wait_for_answer(&self, id: BatchId) -> Waiting {
-        Waiting { id, events: self.shared.store.events(), progress: self.shared.status.watch(id), watched: true }
+        Waiting { id, events: self.shared.store.events(), progress: self.shared.status.watch(id), watched: true, runs_here: false }
     }
 }
 
@@ -65,16 +67,21 @@ pub(super) struct Waiting {
     progress: watch::Receiver<Progress>,
     /// Until the status board has told of the end.
     watched: bool,
+    /// It was begun in this process.
+    pub runs_here: bool,
 }
 
 impl Waiting {
     /// Waits for an end that was not there before. The store is asked only where nobody tells of it.
     pub async fn end(&mut self, jobs: &JobManager) -> Result<QueryResult, JobError> {
         loop {
-            let (ended, told) = tokio::select! {
+            let (ended, mut told) = tokio::select! {
                 ended = end_of(self.id, &mut self.events) => (ended, false),
                 () = told_of_end(&mut self.progress), if self.watched => (false, true),
             };
+            if ended && self.runs_here && self.watched {
+                told = tokio::time::timeout(ANSWER_TIME, told_of_end(&mut self.progress)).await.is_ok();
+            }
             if told {
                 self.watched = false;
                 if let Some(result) = jobs.find_answer(self.id).await {

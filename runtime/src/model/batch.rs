@@ -4,7 +4,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{After, JsonText, PrunedParts, Terms, Timestamp};
+use super::{After, JsonText, OpStamp, PrunedParts, Terms, Timestamp};
 
 /// A batch's name outside the store: a UUIDv7, so that names sort by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -138,6 +138,38 @@ pub struct NewBatch {
     pub group: Option<String>,
     /// What was asked for, where the same may be asked for again: a batch whose id is there with the same digest is not submitted twice.
     pub request_digest: Option<String>,
+    /// It is submitted only if its operation is still as it was found, and served by its version.
+    pub as_found: Option<OpStamp>,
+}
+
+impl NewBatch {
+    /// The batch as it is when its first rows are leased.
+    pub fn begin(self, rows: u64, at: Timestamp) -> Batch {
+        Batch {
+            id: self.id,
+            app: self.app,
+            op: self.op.to_lowercase(),
+            kind: self.kind,
+            processor_version: self.processor_version,
+            processor_digest: self.processor_digest,
+            context: self.context,
+            terms: self.terms,
+            after: self.after,
+            group: self.group,
+            status: BatchStatus::Inprog,
+            step: BatchStep::Rows,
+            round: 1,
+            counts: BatchCounts { rows, ..BatchCounts::default() },
+            fuel: 0,
+            abort_reason: None,
+            mark_error: None,
+            submitted_at: at,
+            started_at: Some(at),
+            finished_at: None,
+            files: Vec::new(),
+            pruned: PrunedParts::default(),
+        }
+    }
 }
 
 /// Bytes of one input, or of a context, at most.

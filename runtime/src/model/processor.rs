@@ -1,6 +1,6 @@
 use serde::Serialize;
 
-use super::{ProcessorKind, Timestamp};
+use super::{PartialTerms, ProcessorKind, Timestamp};
 
 /// Bytes of a note about a version, at most.
 pub const NOTE_BYTES_MAX: usize = 1_000;
@@ -17,6 +17,23 @@ pub struct ProcessorVersion {
     /// SHA-256 of the component, in hexadecimal.
     pub digest: String,
     pub created_at: Timestamp,
+}
+
+/// What serves an operation at some moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FoundOp {
+    /// The active one.
+    pub version: ProcessorVersion,
+    /// What the policies of the operation and of its app say of what is submitted.
+    pub terms: PartialTerms,
+    pub stamp: OpStamp,
+}
+
+/// With the version, what tells whether an operation is still as it was found: the terms of its policy and of its app's, as they are stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OpStamp {
+    pub(crate) of_op: Option<String>,
+    pub(crate) of_app: Option<String>,
 }
 
 /// Code that is to become a version.

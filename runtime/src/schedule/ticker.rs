@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::plan::{MISSED_MAX, Plan, batch_id, plan};
 use super::{CronLine, ScheduleError};
-use crate::model::{Schedule, TickAction, TickEnd, Timestamp};
+use crate::model::{FoundOp, Schedule, TickAction, TickEnd, Timestamp};
 use crate::store::{Store, StoreError, VersionError};
 
 /// Schedules that are looked at at once.
@@ -118,13 +118,13 @@ impl Ticker {
         let Some(at) = at else { return Ok(Ok((TickAction::Drop { next_at }, dropped))) };
         let Schedule { app, op, kind, .. } = schedule;
         let error = match self.store.find_op(app, op).await? {
-            Some((version, policy)) if version.kind == *kind => {
+            Some(FoundOp { version, terms: policy, .. }) if version.kind == *kind => {
                 let (processor_version, processor_digest) = (version.version, version.digest);
                 let terms = schedule.terms.clone().or(policy).complete(None, None);
                 let batch = batch_id(schedule.id, at);
                 return Ok(Ok((TickAction::Submit { at, batch, processor_version, processor_digest, terms, next_at }, dropped)));
             }
-            Some((version, _)) => {
+            Some(FoundOp { version, .. }) => {
                 format!(
                     "the processor of app {app:?} for the operation {op:?} is of the kind {}, and this needs {}",
                     version.kind.as_str(),

@@ -1,9 +1,9 @@
 //! How values stand in columns, the same in every database.
 
 use crate::model::{
-    After, AfterCondition, App, AppQuota, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, Grants, Group, GroupCounts,
-    Isolation, Message, OutputFile, PartialKeep, PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, PrunedParts, Rate,
-    RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
+    After, AfterCondition, App, AppQuota, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, FoundOp, Grants, Group, GroupCounts,
+    Isolation, Message, OpStamp, OutputFile, PartialKeep, PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, PrunedParts,
+    Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
 };
 use crate::store::StoreError;
 
@@ -142,13 +142,10 @@ pub(super) fn after_of(batch: Option<BatchId>, condition: Option<&str>) -> Optio
 /// terms, terms.
 pub(super) type OpRow = (i64, String, String, i64, Option<String>, Option<String>);
 
-pub(super) fn op_of(
-    app: &str,
-    op: &str,
-    (version, kind, digest, created_at, of_op, of_app): OpRow,
-) -> Result<(ProcessorVersion, PartialTerms), StoreError> {
+pub(super) fn op_of(app: &str, op: &str, (version, kind, digest, created_at, of_op, of_app): OpRow) -> Result<FoundOp, StoreError> {
     let version = processor_of((app.to_owned(), op.to_lowercase(), version, kind, digest, created_at));
-    Ok((version, partial_terms_of(of_op)?.or(partial_terms_of(of_app)?)))
+    let terms = partial_terms_of(of_op.as_deref())?.or(partial_terms_of(of_app.as_deref())?);
+    Ok(FoundOp { version, terms, stamp: OpStamp { of_op, of_app } })
 }
 
 /// A policy as a query returns it: app, op, paused, rate_micros, burst, terms, keep, isolation.
@@ -161,7 +158,7 @@ pub(super) fn policy_of((app, op, paused, rate_micros, burst, terms, keep, isola
         op: (!op.is_empty()).then_some(op),
         paused,
         rate,
-        terms: partial_terms_of(terms)?,
+        terms: partial_terms_of(terms.as_deref())?,
         keep: partial_keep_of(keep)?,
         isolation: isolation.as_deref().map(isolation_of),
     })
@@ -176,8 +173,8 @@ fn isolation_of(text: &str) -> Isolation {
     }
 }
 
-pub(super) fn partial_terms_of(json: Option<String>) -> Result<PartialTerms, StoreError> {
-    Ok(json.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read the terms of a policy"))?.unwrap_or_default())
+pub(super) fn partial_terms_of(json: Option<&str>) -> Result<PartialTerms, StoreError> {
+    Ok(json.map(serde_json::from_str).transpose().map_err(failed("read the terms of a policy"))?.unwrap_or_default())
 }
 
 /// Terms as they are stored: none where nothing is said.

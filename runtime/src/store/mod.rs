@@ -24,10 +24,10 @@ use tokio::sync::broadcast;
 
 use crate::model::{
     App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition,
-    EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch,
-    NewRow, NewSchedule, NewVersion, OpKey, OutputFile, Part, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind,
-    ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd,
-    TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
+    EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow,
+    NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, Part, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion,
+    Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp,
+    UsageRecord, WorkerInfo, WorkerRecord,
 };
 
 pub use events::StoreEvent;
@@ -100,9 +100,9 @@ pub struct Recorded {
     pub finish: Option<FinishLease>,
 }
 
-/// Who finishes a batch when a record was its last.
+/// Who gets a lease without a claim: to finish a batch with the record of its last outcome, or to run a slow query with its submission.
 #[derive(Clone, Copy, Debug)]
-pub struct Finisher<'a> {
+pub struct LeaseOwner<'a> {
     /// The worker's name, for people who look at leases.
     pub worker: &'a str,
     /// The lease ends this long from then unless it is renewed.
@@ -187,6 +187,16 @@ pub trait Store: Send + Sync + 'static {
     /// `Invalid`: no rows without `hold`, unless it comes after another batch; rows or `hold` where it does, or a batch that it cannot come after; a group that is sealed, or whose name is empty or too long; a line that is 0 in a batch or comes twice, or a slow query that is not one row with line 0, or is held; no
     /// attempts. `Exists`; `OverQuota`.
     async fn submit_batch(&self, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError>;
+
+    /// Submits a batch of one row, for a worker that has a free slot for it. Where it is a slow query, and no claim would have to look at others first or count for its app, the
+    /// worker gets the lease with the submission; else none, and it waits for a claim.
+    ///
+    /// # Errors
+    /// As [`Store::submit_batch`].
+    async fn submit_to_run(&self, batch: NewBatch, row: NewRow, owner: LeaseOwner<'_>) -> Result<Option<ClaimedWork>, StoreError> {
+        let _ = owner;
+        self.submit_batch(batch, vec![row]).await.map(|()| None)
+    }
 
     /// Appends rows to a held batch. Returns how many it has now.
     ///
@@ -317,7 +327,7 @@ pub trait Store: Send + Sync + 'static {
         lease: LeaseKey,
         results: &[RowResult],
         took: Duration,
-        finisher: Option<Finisher<'_>>,
+        finisher: Option<LeaseOwner<'_>>,
     ) -> Result<Recorded, StoreError>;
 
     /// Gives the rows of a lease that are not recorded back, to be claimed at once. It does not count as a crash. A lost lease is left alone.
@@ -423,7 +433,7 @@ pub trait Store: Send + Sync + 'static {
 
     /// The active version for an app and an operation, whatever its letters' case, with the terms that the policies of the operation and of its app give to what is
     /// submitted.
-    async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError>;
+    async fn find_op(&self, app: &str, op: &str) -> Result<Option<FoundOp>, StoreError>;
 
     /// Sets what holds for an app or one of its operations, instead of what was said before. A rate that it had not before begins with its burst.
     ///

@@ -39,6 +39,7 @@ impl Request {
             after: None,
             group: None,
             request_digest: Some(REQUEST.to_owned()),
+            as_found: None,
         }
     }
 }
@@ -74,6 +75,7 @@ pub(super) fn check_schedule(new: &NewSchedule, rows: &[NewRow]) -> Result<NewBa
             after: None,
             group: None,
             request_digest: None,
+            as_found: None,
         };
         return check_submit(&batch, rows).map(|()| batch);
     };
@@ -128,7 +130,7 @@ pub(super) fn schedule_of(row: ScheduleRow) -> Result<Schedule, StoreError> {
         kind: kind_of(&row.kind),
         cron: row.cron,
         zone: row.zone,
-        terms: partial_terms_of(row.terms)?,
+        terms: partial_terms_of(row.terms.as_deref())?,
         rows: small(row.row_count),
         missed: missed_of(&row.missed),
         overlap: if row.overlap == Overlap::Skip.as_str() { Overlap::Skip } else { Overlap::Allow },

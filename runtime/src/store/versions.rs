@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::StoreError;
 use super::columns::{ProcessorRow, count, processor_of};
 use super::rules::check_name;
-use crate::model::{CodeQuota, NOTE_BYTES_MAX, NewVersion, ProcessorKind, RegisteredVersion};
+use crate::model::{CodeQuota, NOTE_BYTES_MAX, NewBatch, NewVersion, ProcessorKind, RegisteredVersion};
 
 /// Activations of an operation that are kept: so often a rollback can go back.
 pub(super) const ACTIVATIONS_MAX: i64 = 100;
@@ -28,6 +28,9 @@ pub enum VersionError {
     /// It was removed between the look at what serves and the submission.
     #[error("version {version} was removed while this was submitted: submit it again")]
     Removed { version: u32 },
+    /// The operation is not as it was found any more: it has another version, or its policies say something else.
+    #[error("what serves this operation was changed while this was submitted: submit it again")]
+    Changed,
     #[error("this code is being removed from the object store just now: try again")]
     CodeBeingRemoved,
     #[error(
@@ -44,6 +47,11 @@ pub enum VersionError {
         wanted.as_str(), kind.as_str()
     )]
     OtherKindScheduled { op: String, schedule: String, wanted: ProcessorKind, version: u32, kind: ProcessorKind },
+}
+
+/// Why a batch did not come in that is not there.
+pub(super) fn out_of_date(batch: &NewBatch) -> VersionError {
+    if batch.as_found.is_some() { VersionError::Changed } else { VersionError::Removed { version: batch.processor_version } }
 }
 
 pub(super) fn check_version(new: &NewVersion) -> Result<(), StoreError> {

@@ -4,6 +4,7 @@
 //! it and gives the rest back; a worker that dies loses nothing but the work of the leases it held.
 
 mod assignment;
+mod at_once;
 mod budget;
 mod chains;
 mod claim;
@@ -24,6 +25,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit};
 use tokio_util::sync::CancellationToken;
 
+pub use self::at_once::QueryPlace;
 pub use self::settings::WorkerSettings;
 
 use self::assignment::Assignments;
@@ -42,7 +44,7 @@ use crate::store::{Store, StoreError};
 /// Results of less weight do not wait for large ones before them.
 const SMALL_RECORD_BYTES: usize = 64 << 10;
 /// What ran of a lease that yielded is recorded after this time.
-const RECORD_YIELDED_AFTER: Duration = Duration::from_millis(250);
+const RECORD_YIELDED_AFTER: Duration = Duration::from_millis(100);
 
 /// Why a worker gave up. What it had recorded stays, and what it held is run again by the next.
 #[derive(Debug, thiserror::Error)]

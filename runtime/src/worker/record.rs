@@ -10,7 +10,7 @@ use crate::model::{
     Terms, Verdict, without_controls,
 };
 use crate::status::{QueryAnswer, Snapshot};
-use crate::store::{Finisher, Recorded, StoreError};
+use crate::store::{LeaseOwner, Recorded, StoreError};
 
 /// Results of this weight are recorded at once, so that large ones do not pile up in memory.
 pub(super) const WEIGHT_MAX_BYTES: usize = 4 << 20;
@@ -88,7 +88,7 @@ impl Worker {
         if results.is_empty() {
             return Ok(None);
         }
-        let finisher = finishes.then(|| Finisher { worker: &self.settings.name, ttl: self.settings.lease_ttl() });
+        let finisher = finishes.then(|| LeaseOwner { worker: &self.settings.name, ttl: self.settings.lease_ttl() });
         let mut tries = 0..FILE_TRIES;
         let recorded = loop {
             // Names and bytes that were left may be used by other records meanwhile; in the end no row of this one has a file.
@@ -152,7 +152,7 @@ impl Worker {
         held: &HeldLease,
         results: &[RowResult],
         took: Duration,
-        finisher: Option<Finisher<'_>>,
+        finisher: Option<LeaseOwner<'_>>,
     ) -> Result<Recorded, StoreError> {
         self.insist(&held.cancel, "cannot record results", || self.store.record_to_finish(lease.key, results, took, finisher)).await
     }

@@ -50,6 +50,7 @@ impl World {
             group: None,
             // Half of them as with a key.
             request_digest: plan.requests[0].is_multiple_of(2).then(|| plan.op().to_owned()),
+            as_found: None,
         }
     }
 

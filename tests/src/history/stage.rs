@@ -102,7 +102,7 @@ impl Stage {
         }
         // So that much of its work is held up now and then.
         store.put_policy(&Policy { rate: Some(Rate { micros: 1_500_000_000, burst: 300 }), ..Policy::of(APPS[1].0, Some(BATCH_OP)) }).await?;
-        let digest = async |op| -> anyhow::Result<String> { Ok(store.find_op(APPS[0].0, op).await?.context("it was deployed")?.0.digest) };
+        let digest = async |op| -> anyhow::Result<String> { Ok(store.find_op(APPS[0].0, op).await?.context("it was deployed")?.version.digest) };
         Ok([(ProcessorKind::Batch, digest(BATCH_OP).await?), (ProcessorKind::SlowQuery, digest(QUERY_OP).await?)])
     }
 

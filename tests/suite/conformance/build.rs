@@ -27,6 +27,7 @@ pub fn batch() -> NewBatch {
         after: None,
         group: None,
         request_digest: None,
+        as_found: None,
     }
 }
 

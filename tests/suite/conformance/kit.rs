@@ -10,7 +10,7 @@ use rowmill::model::{
     Batch, BatchCounts, BatchId, BatchStatus, ClaimRequest, ClaimedWork, Clock, FinishLease, Lease, LeasedRow, ManualClock, OutputFile,
     RecordedOutcome, RowResult, RowStatus, Timestamp,
 };
-use rowmill::store::{Finisher, Recorded, ResultCursor, RowPieces, Store, StoreError};
+use rowmill::store::{LeaseOwner, Recorded, ResultCursor, RowPieces, Store, StoreError};
 
 use super::build::{TTL, batch, held, request, rows, rows_with_lines, success};
 
@@ -221,7 +221,7 @@ impl Kit {
 
     /// The same, to finish the batch if these were its last.
     pub async fn record_to_finish(&self, lease: &Lease, results: &[RowResult]) -> Recorded {
-        let finisher = Finisher { worker: "finisher", ttl: TTL };
+        let finisher = LeaseOwner { worker: "finisher", ttl: TTL };
         self.store.record_to_finish(lease.key, results, Duration::from_micros(results.len() as u64), Some(finisher)).await.unwrap()
     }
 

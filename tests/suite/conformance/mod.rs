@@ -10,6 +10,7 @@ mod stages;
 
 mod abort;
 mod apps;
+mod at_once;
 mod batch_files;
 mod chains;
 mod claim;
@@ -68,6 +69,7 @@ macro_rules! conformance {
                 a_version_that_was_removed_is_gone_and_its_number_with_it
                 a_version_in_use_is_not_removed
                 nothing_is_submitted_with_a_version_that_was_removed
+                what_was_found_out_of_date_is_not_submitted
                 code_goes_with_the_last_version_that_has_it
                 a_removal_that_died_is_taken_over_by_the_next
                 an_app_keeps_no_more_versions_and_code_than_it_may
@@ -125,6 +127,13 @@ macro_rules! conformance {
             usage {
                 usage_is_the_sum_of_the_outcomes_also_after_retries_and_takeovers
                 usage_is_told_apart_by_hour_operation_and_version
+            }
+            at_once {
+                a_query_that_comes_with_a_lease_is_as_if_it_had_been_claimed
+                a_query_whose_worker_dies_is_taken_over_however_it_was_leased
+                a_query_does_not_come_before_one_that_waits
+                what_claims_count_for_is_left_to_them
+                a_query_that_is_asked_for_again_is_leased_once
             }
             claim {
                 a_claim_takes_the_next_rows_in_order

@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rowmill::model::{App, AppQuota, BatchId, Clock, JsonText, NewBatch, NewSchedule, Pooler, ScheduleKey};
-use rowmill::store::{OverQuota, PgConnection, PgSettings, PgStore, SchemaState, Store, StoreError, StoreEvent};
+use rowmill::store::{LeaseOwner, OverQuota, PgConnection, PgSettings, PgStore, SchemaState, Store, StoreError, StoreEvent};
 use rowmill_tests::servers::{Database, PgBouncer, shared_postgres};
 use sqlx::Connection;
 
-use super::build::{batch, json_of, retry, row_with, rows, success};
+use super::build::{TTL, batch, json_of, query, retry, row, row_with, rows, success};
 use super::conformance;
 use super::kit::Harness;
 use super::quotas;
@@ -258,6 +258,20 @@ async fn a_claim_brings_along_what_is_small() {
         store.submit_batch(new, rows).await.unwrap();
         let [claimed] = &store.claim_work(&super::build::request()).await.unwrap()[..] else { panic!() };
         assert_eq!((claimed.batch.is_some(), claimed.rows.is_some()), brings);
+    }
+}
+
+/// A slow query that finds nothing before it is leased by the statement that submits it.
+#[tokio::test]
+async fn a_query_is_leased_with_its_submission() {
+    let database = migrated();
+    let store = PgStore::connect(&settings(&database.url(), Pooler::None)).await.unwrap();
+    let owner = LeaseOwner { worker: "worker", ttl: TTL };
+    for app in ["bank", "bank", "shop"] {
+        // Those of batches do not wait for the same slots.
+        store.submit_batch(batch(), rows(1)).await.unwrap();
+        let work = store.submit_to_run(NewBatch { app: app.to_owned(), ..query() }, row(0), owner).await.unwrap().expect("it need not be claimed");
+        assert!(work.batch.is_some() && work.rows.is_some());
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use rowmill::model::{CodeQuota, NewBatch, NewVersion, ProcessorKind, ScheduleKey};
+use rowmill::model::{CodeQuota, FoundOp, NewBatch, NewVersion, PartialTerms, Policy, ProcessorKind, ScheduleKey};
 use rowmill::store::{StoreError, VersionError};
 
 use super::build::{batch, held, query, row, rows, version};
-use super::kit::{Kit, is_invalid};
+use super::kit::{Kit, is_invalid, is_missing};
 use super::scheduled::schedule;
 
 /// Whoever removes code from the object store has died after this time.
@@ -37,7 +37,7 @@ impl Kit {
 
     /// The version that serves.
     async fn serving(&self) -> Option<u32> {
-        self.store.find_op("bank", "POST").await.unwrap().map(|(version, _)| version.version)
+        self.store.find_op("bank", "POST").await.unwrap().map(|found| found.version.version)
     }
 
     async fn activate(&self, version: u32) {
@@ -65,7 +65,7 @@ pub async fn a_new_code_is_a_new_version(kit: Kit) {
     assert_eq!(kit.store.find_op("a", "op").await.unwrap(), None);
     assert_eq!([put("one").await, put("one").await, put("two").await, put("one").await], [1, 1, 2, 3]);
     kit.register(version("b", "op", ProcessorKind::SlowQuery, "one")).await;
-    let (newest, _) = kit.store.find_op("a", "OP").await.unwrap().unwrap();
+    let newest = kit.store.find_op("a", "OP").await.unwrap().unwrap().version;
     assert_eq!((newest.op.as_str(), newest.version, newest.digest.as_str(), newest.kind), ("op", 3, "one", ProcessorKind::Batch));
     let listed =
         |versions: Vec<rowmill::model::RegisteredVersion>| versions.into_iter().map(|v| (v.version.app, v.version.version)).collect::<Vec<_>>();
@@ -289,5 +289,42 @@ pub async fn a_note_may_be_any_text(kit: Kit) {
         kit.register(NewVersion { note: Some(note.to_owned()), ..not_active(&number.to_string()) }).await;
         let listed = kit.store.list_processors(Some("bank")).await.unwrap();
         assert_eq!(listed.last().unwrap().note.as_deref(), Some(note));
+    }
+}
+
+pub async fn what_was_found_out_of_date_is_not_submitted(kit: Kit) {
+    kit.register(of_bank("one")).await;
+    kit.register(of_bank("two")).await;
+    let found = async || kit.store.find_op("bank", "post").await.unwrap().unwrap();
+    let submit = async |found: &FoundOp| {
+        let new = NewBatch { processor_version: found.version.version, as_found: Some(found.stamp.clone()), ..batch() };
+        let id = new.id;
+        match kit.store.submit_batch(new, rows(1)).await {
+            Ok(()) => true,
+            Err(StoreError::Version(VersionError::Changed)) => {
+                is_missing(kit.store.read_batch(id).await, id);
+                false
+            }
+            Err(error) => panic!("{error}"),
+        }
+    };
+    let terms = |attempts| PartialTerms { attempts_max: Some(attempts), ..PartialTerms::default() };
+    let mut before = found().await;
+    assert!(submit(&before).await);
+    kit.store.set_paused("bank", Some("post"), true).await.unwrap();
+    assert!(submit(&before).await, "a pause changes nothing of what is submitted");
+    kit.store.activate_processor("bank", "post", 1).await.unwrap();
+    for step in 0..4 {
+        assert!(!submit(&before).await, "step {step}");
+        before = found().await;
+        assert!(submit(&before).await, "step {step}");
+        match step {
+            0 => kit.store.put_policy(&Policy { terms: terms(2), ..Policy::of("bank", None) }).await.unwrap(),
+            1 => kit.store.put_policy(&Policy { terms: terms(3), ..Policy::of("bank", Some("post")) }).await.unwrap(),
+            _ => assert!(kit.store.remove_policy("bank", None).await.unwrap() == (step == 2)),
+        }
+        if step == 2 {
+            kit.store.rollback_processor("bank", "post").await.unwrap();
+        }
     }
 }

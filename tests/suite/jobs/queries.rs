@@ -1,7 +1,7 @@
 //! Slow queries.
 
 use rowmill::jobs::{JobError, QueryRequest, QueryState};
-use rowmill::model::{BatchId, BatchStatus, JsonText};
+use rowmill::model::{BatchId, BatchStatus, CodeQuota, JsonText, NewVersion, PartialTerms, Policy, ProcessorKind};
 
 use super::{SOON, Site, on_each_store, refused, transaction};
 
@@ -12,6 +12,7 @@ on_each_store! {
     a_batch_is_no_query
     a_query_with_a_key_is_asked_once
     a_query_is_answered_by_who_asks_it
+    a_query_is_served_as_its_operation_is_now
 }
 
 const QUESTION: &str = r#"{"account":"DE0123456789","from":"2026-01-01","to":"2026-01-31","opening_cents":500,"transactions":[]}"#;
@@ -68,6 +69,29 @@ async fn a_query_is_answered_by_who_asks_it(mut site: Site) {
     let (one, again) = (ask(Some("mine")).await.unwrap(), ask(Some("mine")).await.unwrap());
     assert_eq!(one, again);
     site.end_work().await;
+}
+
+async fn a_query_is_served_as_its_operation_is_now(site: Site) {
+    let served = async || {
+        let batch = site.store.read_batch(submit(&site, QUESTION).await).await.unwrap();
+        (batch.processor_version, batch.terms.attempts_max)
+    };
+    let before = served().await;
+    assert_eq!(served().await, before);
+    // As another process does it.
+    let terms = PartialTerms { attempts_max: Some(7), ..PartialTerms::default() };
+    site.store.put_policy(&Policy { terms, ..Policy::of("bank", Some("statement")) }).await.unwrap();
+    assert_eq!(served().await, (before.0, 7));
+    let put = async |kind, digest: &str| {
+        let (app, op, digest) = ("bank".to_owned(), "statement".to_owned(), digest.repeat(64));
+        let new = NewVersion { app, op, kind, digest, size_bytes: 1, note: None, activate: true, quota: CodeQuota::default() };
+        site.store.put_processor(&new).await.unwrap().version
+    };
+    assert_eq!(put(ProcessorKind::SlowQuery, "0").await, 2);
+    assert_eq!(served().await, (2, 7));
+    put(ProcessorKind::Batch, "1").await;
+    let request = QueryRequest::new("bank", "statement", JsonText::default());
+    refused!(site.jobs.slow_query_submit(request).await, JobError::OtherKind { .. });
 }
 
 async fn a_query_that_runs_can_be_aborted_and_one_that_ended_cannot(mut site: Site) {

@@ -77,6 +77,7 @@ async fn submit_rows(
         after: None,
         group: None,
         request_digest: None,
+        as_found: None,
     };
     match rows {
         Rows::Query(row) => store.submit_batch(batch, vec![row]).await?,

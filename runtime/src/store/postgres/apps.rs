@@ -1,5 +1,7 @@
 //! Apps.
 
+use sqlx::PgConnection;
+
 use super::connect::PgStore;
 use super::text::{decode, encode};
 use crate::model::{App, Grants};
@@ -13,7 +15,8 @@ pub(super) fn decoded(app: App) -> App {
 
 pub(super) async fn put_app(store: &PgStore, app: &App) -> Result<(), StoreError> {
     check_app(app, &store.bounds)?;
-    let mut db = store.unit().await?;
+    let mut db = store.begin().await?;
+    lock_app(&mut db, store.named(), &app.name).await?;
     sqlx::query(
         "INSERT INTO rowmill.apps (app, weight, running_max, limits, quota) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (app) DO UPDATE SET weight = excluded.weight, running_max = excluded.running_max, limits = excluded.limits,
@@ -28,7 +31,13 @@ pub(super) async fn put_app(store: &PgStore, app: &App) -> Result<(), StoreError
     .execute(&mut *db)
     .await
     .map_err(failed("register an app"))?;
-    db.done().await
+    db.commit().await.map_err(failed("commit an app"))
+}
+
+/// Waits until no query of an app comes in that is leased at once, and lets none come in before this transaction's end: from then on it counts what is set here.
+pub(super) async fn lock_app(db: &mut PgConnection, named: bool, app: &str) -> Result<(), StoreError> {
+    sqlx::query("SELECT rowmill.lock_app($1)").persistent(named).bind(encode(app)).execute(db).await.map_err(failed("lock an app"))?;
+    Ok(())
 }
 
 pub(super) async fn set_grants(store: &PgStore, app: &str, from: &Grants, to: &Grants) -> Result<bool, StoreError> {

@@ -1,7 +1,7 @@
 //! The files that rows of batches came from.
 
 use super::connect::{PgStore, refuse};
-use super::submit::lock_place;
+use super::held::lock_place;
 use super::text::{decode, encode};
 use crate::model::{BatchFile, BatchId, BatchStatus, JsonText};
 use crate::store::StoreError;

@@ -1,8 +1,8 @@
 //! Leases are given. How is said in migrations/postgres/0004_claims.sql.
 
-use sqlx::Postgres;
-use sqlx::postgres::PgArguments;
-use sqlx::query::QueryAs;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{FromRow, Postgres, Row};
 use uuid::Uuid;
 
 use super::apps::decoded;
@@ -20,27 +20,42 @@ use crate::store::rules::CREDIT;
 const BYTES_WITH_CLAIM: i64 = 64 << 10;
 
 pub(super) async fn claim_leases(store: &PgStore, request: &ClaimRequest) -> Result<Vec<Lease>, StoreError> {
-    let claim = "SELECT lease_id, token, batch_id, row_count AS leased, crashes FROM rowmill.claim_leases($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
-    let mut db = store.unit().await?;
-    let claimed: Vec<LeaseRow> = bind(sqlx::query_as(claim), store, request).fetch_all(&mut *db).await.map_err(failed("lease rows"))?;
-    db.done().await?;
+    let sql = "SELECT lease_id, token, batch_id, row_count AS leased, crashes FROM rowmill.claim_leases($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+    let claimed: Vec<LeaseRow> = claim(store, request, || bind(sqlx::query(sql), store, request)).await?;
     Ok(claimed.into_iter().map(LeaseRow::lease).collect())
 }
 
 pub(super) async fn claim_work(store: &PgStore, request: &ClaimRequest) -> Result<Vec<ClaimedWork>, StoreError> {
     // What is known of a batch whose rows run.
-    let claim = "SELECT c.*, NULL AS abort_reason, NULL AS mark_error, NULL::bigint AS finished_at,
+    let sql = "SELECT c.*, NULL AS abort_reason, NULL AS mark_error, NULL::bigint AS finished_at,
             '{}'::text[] AS file_names, '{}'::text[] AS file_objects, '{}'::bigint[] AS file_sizes,
             NULL::bigint AS files_pruned_at, NULL::bigint AS inputs_pruned_at, NULL::bigint AS outcomes_pruned_at
          FROM rowmill.claim_work($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, $10) c";
-    let mut db = store.unit().await?;
-    let claimed: Vec<WorkRow> =
-        bind(sqlx::query_as(claim), store, request).bind(BYTES_WITH_CLAIM).fetch_all(&mut *db).await.map_err(failed("lease rows"))?;
-    db.done().await?;
+    let claimed: Vec<WorkRow> = claim(store, request, || bind(sqlx::query(sql), store, request).bind(BYTES_WITH_CLAIM)).await?;
     claimed.into_iter().map(WorkRow::work).collect()
 }
 
-fn bind<'q, O>(claim: QueryAs<'q, Postgres, O, PgArguments>, store: &PgStore, request: &'q ClaimRequest) -> QueryAs<'q, Postgres, O, PgArguments> {
+/// Claims until there is nothing, or something was leased.
+async fn claim<'q, R: for<'r> FromRow<'r, PgRow>>(
+    store: &PgStore,
+    request: &ClaimRequest,
+    statement: impl Fn() -> Query<'q, Postgres, PgArguments>,
+) -> Result<Vec<R>, StoreError> {
+    let leasing = failed("lease rows");
+    loop {
+        let mut db = store.unit().await?;
+        let rows = statement().fetch_all(&mut *db).await.map_err(leasing)?;
+        db.done().await?;
+        // All that this claim could take was being recorded. Others who claim come in between.
+        let held_up = matches!(&rows[..], [only] if only.try_get::<Option<i64>, _>("lease_id").map_err(leasing)?.is_none());
+        if !held_up {
+            return rows.iter().map(R::from_row).collect::<Result<_, _>>().map_err(leasing);
+        }
+        tracing::trace!(worker = request.worker, "claims again: all batches are being recorded");
+    }
+}
+
+fn bind<'q>(claim: Query<'q, Postgres, PgArguments>, store: &PgStore, request: &'q ClaimRequest) -> Query<'q, Postgres, PgArguments> {
     claim
         .persistent(store.named())
         .bind(&request.worker)

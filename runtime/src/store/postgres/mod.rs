@@ -11,6 +11,7 @@ mod connect;
 mod failed_rows;
 mod finish;
 mod groups;
+mod held;
 mod history;
 mod leases;
 mod listen;
@@ -22,6 +23,7 @@ mod read;
 mod record;
 mod removals;
 mod rounds;
+mod rows;
 mod schedules;
 mod schema;
 mod submit;
@@ -43,11 +45,11 @@ pub use self::log::LogPosition;
 pub use self::schema::SchemaState;
 pub use sqlx::PgConnection;
 
-use super::{Aborted, ChainStep, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use super::{Aborted, ChainStep, LeaseOwner, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
     App, AppBounds, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf,
-    FailedPage, FailedPosition, FailedRows, FinishLease, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
-    NewSchedule, NewVersion, OpKey, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
+    FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
+    NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
     RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord,
     WorkerInfo, WorkerRecord,
 };
@@ -110,12 +112,16 @@ impl Store for PgStore {
         submit::submit_batch(self, batch, rows).await
     }
 
+    async fn submit_to_run(&self, batch: NewBatch, row: NewRow, owner: LeaseOwner<'_>) -> Result<Option<ClaimedWork>, StoreError> {
+        submit::submit_to_run(self, batch, row, owner).await
+    }
+
     async fn append_rows(&self, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
-        submit::append_rows(self, id, rows).await
+        held::append_rows(self, id, rows).await
     }
 
     async fn release_batch(&self, id: BatchId) -> Result<u64, StoreError> {
-        submit::release_batch(self, id).await
+        held::release_batch(self, id).await
     }
 
     async fn abort_batch(&self, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
@@ -147,7 +153,7 @@ impl Store for PgStore {
     }
 
     async fn set_priority(&self, id: BatchId, priority: i32) -> Result<(), StoreError> {
-        submit::set_priority(self, id, priority).await
+        held::set_priority(self, id, priority).await
     }
 
     async fn abort_overdue(&self) -> Result<Overdue, StoreError> {
@@ -155,7 +161,7 @@ impl Store for PgStore {
     }
 
     async fn discard_batch(&self, id: BatchId) -> Result<(), StoreError> {
-        submit::discard_batch(self, id).await
+        held::discard_batch(self, id).await
     }
 
     async fn record_batch_file(&self, id: BatchId, file: &BatchFile, context: Option<&JsonText>) -> Result<(), StoreError> {
@@ -191,7 +197,7 @@ impl Store for PgStore {
         lease: LeaseKey,
         results: &[RowResult],
         took: Duration,
-        finisher: Option<Finisher<'_>>,
+        finisher: Option<LeaseOwner<'_>>,
     ) -> Result<Recorded, StoreError> {
         record::record_results(self, lease, results, took, finisher).await
     }
@@ -276,7 +282,7 @@ impl Store for PgStore {
         removals::forget_code(self, digest).await
     }
 
-    async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
+    async fn find_op(&self, app: &str, op: &str) -> Result<Option<FoundOp>, StoreError> {
         versions::find_op(self, app, op).await
     }
 

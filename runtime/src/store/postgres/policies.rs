@@ -1,5 +1,6 @@
 //! What operators say about the work of apps and their operations.
 
+use super::apps::lock_app;
 use super::connect::PgStore;
 use super::text::{decode, encode};
 use crate::model::{Isolation, Policy, ProcessorKind};
@@ -13,6 +14,7 @@ const TELL: &str = "SELECT pg_notify('rowmill', 'work ' || kind) FROM unnest($1:
 pub(super) async fn put_policy(store: &PgStore, policy: &Policy) -> Result<(), StoreError> {
     check_policy(policy)?;
     let mut db = store.begin().await?;
+    lock_app(&mut db, store.named(), &policy.app).await?;
     sqlx::query(
         "INSERT INTO rowmill.policies AS p (app, op, paused, rate_micros, burst, terms, tokens, refilled_at, keep, isolation)
          VALUES ($1, $2, $3, $4, $5, $6, $5 * 1000000000, CASE WHEN $4 IS NOT NULL THEN coalesce($7, rowmill.now_ms()) END, $8, $9)
@@ -40,6 +42,7 @@ pub(super) async fn put_policy(store: &PgStore, policy: &Policy) -> Result<(), S
 pub(super) async fn set_paused(store: &PgStore, app: &str, op: Option<&str>, paused: bool) -> Result<(), StoreError> {
     check_policy_names(app, op)?;
     let mut db = store.begin().await?;
+    lock_app(&mut db, store.named(), app).await?;
     sqlx::query("INSERT INTO rowmill.policies (app, op, paused) VALUES ($1, $2, $3) ON CONFLICT (app, op) DO UPDATE SET paused = excluded.paused")
         .persistent(store.named())
         .bind(encode(app))

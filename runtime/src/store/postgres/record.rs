@@ -13,7 +13,7 @@ use crate::model::{BatchStatus, FinishLease, LeaseKey, Meter, Piece, RowResult, 
 use crate::store::columns::{counts, failed, signed, small, step_of};
 use crate::store::quota::fit_logs;
 use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
-use crate::store::{FILES_PER_BATCH_MAX, Finisher, Recorded, StoreError};
+use crate::store::{FILES_PER_BATCH_MAX, LeaseOwner, Recorded, StoreError};
 
 /// What the function returns: rows, success, failed, whether these were the last, the batch and its step then, the token to finish it, and whether it
 /// was aborted for its failures.
@@ -134,7 +134,7 @@ pub(super) async fn record_results(
     lease: LeaseKey,
     results: &[RowResult],
     took: Duration,
-    finisher: Option<Finisher<'_>>,
+    finisher: Option<LeaseOwner<'_>>,
 ) -> Result<Recorded, StoreError> {
     check_verdicts(results)?;
     let mut left = u64::MAX;
@@ -162,7 +162,7 @@ async fn record_with_logs(
     lease: LeaseKey,
     results: &[RowResult],
     took: Duration,
-    finisher: Option<Finisher<'_>>,
+    finisher: Option<LeaseOwner<'_>>,
     log_bytes_left: u64,
 ) -> Result<Tried, StoreError> {
     let names = file_names(results);

@@ -1,47 +1,65 @@
 //! Batches and rows come in.
 
-use std::borrow::Cow;
-
 use sqlx::PgConnection;
 
-use super::bytes;
+use super::apps::decoded;
 use super::chains::{chain, find_first};
 use super::connect::{PgStore, refuse};
 use super::groups::enter_group;
 use super::listen::{CHANNEL, write};
+use super::millis;
 use super::quota::{not_admitted, quota_columns};
-use super::text::{INPUT_END, decode, encode};
-use crate::model::{AppBounds, BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind};
-use crate::store::columns::{count, failed, failure_limit, retry_json, signed, status_of};
+use super::rows::{Columns, check_inputs, chunk_rows, input_bytes_max, insert_all, sort_lines};
+use super::text::encode;
+use crate::model::{AppBounds, BatchStatus, ClaimedWork, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, ProcessorKind, Timestamp};
+use crate::store::columns::{AppRow, app_of, failed, failure_limit, retry_json, signed};
 use crate::store::quota::longest_input;
-use crate::store::rules::{CHAINED, NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
-use crate::store::{StoreError, VersionError};
-
-/// Rows of one statement, at most, and their bytes. Arrays need no protocol of their own, as COPY does.
-const ROWS_PER_INSERT: usize = 10_000;
-const BYTES_PER_INSERT: usize = 8 << 20;
+use crate::store::rules::{check_submit, count_rows, submission, was_submitted};
+use crate::store::versions::out_of_date;
+use crate::store::{LeaseOwner, StoreError};
 
 pub(super) async fn submit_batch(store: &PgStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
-    let new = New::check(&batch, &rows)?;
+    submit(store, &batch, &rows, None).await.map(drop)
+}
+
+/// A slow query, leased at once to its owner where that may be.
+pub(super) async fn submit_to_run(store: &PgStore, batch: NewBatch, row: NewRow, owner: LeaseOwner<'_>) -> Result<Option<ClaimedWork>, StoreError> {
+    let waits = batch.kind != ProcessorKind::SlowQuery || batch.terms.start_at.is_some();
+    let rows = [row];
+    let leased = submit(store, &batch, &rows, (!waits).then_some(owner)).await?;
+    let [row] = rows;
+    leased.map(|leased| leased.work(batch, row)).transpose()
+}
+
+async fn submit(store: &PgStore, batch: &NewBatch, rows: &[NewRow], owner: Option<LeaseOwner<'_>>) -> Result<Option<Leased>, StoreError> {
+    let new = New::check(batch, rows)?;
     // Nearly always it is one statement, and so a transaction of its own.
-    if new.rest.is_empty() && new.lines_ascend && new.batch.after.is_none() && new.batch.group.is_none() {
+    if new.rest.is_empty() && new.lines_ascend && batch.after.is_none() && batch.group.is_none() {
+        let mut leased = None;
         let submit = async {
             let mut db = store.unit().await?;
-            match new.insert(&mut db, store.named(), store.now(), &store.bounds).await {
-                Ok(key) => db.done().await.map(|()| key.is_some()),
+            match new.insert(&mut db, store.named(), store.now(), &store.bounds, owner).await {
+                Ok(written) => {
+                    db.done().await?;
+                    let was_written = written.is_some();
+                    leased = written.and_then(Written::leased);
+                    Ok(was_written && leased.is_none())
+                }
                 Err(error) => {
                     db.undone().await;
                     Err(error)
                 }
             }
         };
-        return store.tell_own(submission(&batch), submit).await;
+        store.tell_own(submission(batch), submit).await?;
+        return Ok(leased);
     }
     let mut db = store.begin().await?;
     if let Err(error) = new.write(&mut db, store.named(), store.now(), &store.bounds).await {
         return refuse(db, error).await;
     }
-    db.commit().await.map_err(failed("commit a submitted batch"))
+    db.commit().await.map_err(failed("commit a submitted batch"))?;
+    Ok(None)
 }
 
 /// In a transaction that is there already. Statements have names only where the connection is known to keep them: a caller's own may be a pooler's.
@@ -89,7 +107,7 @@ impl<'a> New<'a> {
         }
         enter_group(db, named, now, self.batch).await?;
         let first = find_first(db, named, self.batch).await?;
-        let Some(key) = self.insert(db, named, now, bounds).await? else { return Ok(()) };
+        let Some(Written { batch_key: key, .. }) = self.insert(db, named, now, bounds, None).await? else { return Ok(()) };
         if let Some(first) = first {
             chain(db, named, key, &first).await?;
         }
@@ -115,28 +133,53 @@ impl<'a> New<'a> {
         }
     }
 
-    /// The batch and its first rows, and tells everybody when that commits. Its key; none when it was submitted before.
-    async fn insert(&self, db: &mut PgConnection, named: bool, now: Option<i64>, bounds: &AppBounds) -> Result<Option<i64>, StoreError> {
-        let NewBatch { id, app, op, kind, terms, processor_version, processor_digest, context, hold, after, group, request_digest } = self.batch;
+    /// The batch and its first rows, and tells everybody when that commits, unless its owner gets the lease at once. None when it was submitted before.
+    async fn insert(
+        &self,
+        db: &mut PgConnection,
+        named: bool,
+        now: Option<i64>,
+        bounds: &AppBounds,
+        owner: Option<LeaseOwner<'_>>,
+    ) -> Result<Option<Written>, StoreError> {
+        let NewBatch { id, app, op, kind, terms, processor_version, processor_digest, context, hold, after, group, request_digest, as_found } =
+            self.batch;
         let (failures_max, failures_percent) = failure_limit(terms);
         let columns = Columns::of(self.first);
         let event = submission(self.batch).as_ref().map(write);
-        let written: Vec<(i64,)> = sqlx::query_as(
-            "WITH batch AS (
+        let written: Vec<Written> = sqlx::query_as(
+            "WITH moment AS MATERIALIZED (
+                SELECT coalesce($16, rowmill.now_ms()) AS at,
+                    CASE WHEN $34::text IS NULL THEN false ELSE rowmill.may_lease_at_once($2, $3, coalesce($16, rowmill.now_ms())) END AS leases),
+             batch AS (
                 INSERT INTO rowmill.batches (batch_id, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, status, fresh,
                     row_count, line_last, lines_ascend, input_bytes_max, submitted_at, request_digest, retry_rule, start_at, deferred, deadline_at,
-                    failures_max, failures_percent, after_batch, after_condition, group_name, row_micros)
-                SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, coalesce($16, rowmill.now_ms()), $22, $23, $24, $24 IS NOT NULL, $25,
-                    $26, $27, $28, $29, $33,
-                    (SELECT p.row_micros FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6)
+                    failures_max, failures_percent, after_batch, after_condition, group_name, row_micros, next_row, started_at, progress_at, event_seq)
+                SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9, CASE WHEN m.leases THEN 'inprog' ELSE $10 END, $11 AND NOT m.leases, $12, $13, $14, $15, m.at, $22,
+                    $23, $24, $24 IS NOT NULL, $25, $26, $27, $28, $29, $33,
+                    (SELECT p.row_micros FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6),
+                    CASE WHEN m.leases THEN 2 ELSE 1 END, CASE WHEN m.leases THEN m.at END, CASE WHEN m.leases THEN m.at END, CASE WHEN m.leases THEN 2 ELSE 1 END
+                FROM moment m
                 WHERE NOT EXISTS (SELECT FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6 AND p.removed_at IS NOT NULL)
+                    AND ($36::bool IS NULL OR (
+                        $6 IS NOT DISTINCT FROM (SELECT s.version::bigint FROM rowmill.activations s WHERE s.app = $2 AND s.op = $3 AND s.undone_at IS NULL
+                            ORDER BY s.activation_no DESC LIMIT 1)
+                        AND $37 IS NOT DISTINCT FROM (SELECT o.terms FROM rowmill.policies o WHERE o.app = $2 AND o.op = $3)
+                        AND $38 IS NOT DISTINCT FROM (SELECT o.terms FROM rowmill.policies o WHERE o.app = $2 AND o.op = '')))
                 ON CONFLICT (batch_id) DO NOTHING RETURNING batch_key),
              written AS (
                 INSERT INTO rowmill.rows (batch_key, line, row_no, input, rejected)
                 SELECT batch.batch_key, u.line, u.at, u.input, u.rejected FROM batch, ROWS FROM (unnest($17::bigint[]), unnest($18::text[]), unnest($19::text[]))
-                WITH ORDINALITY u (line, input, rejected, at))
-             SELECT batch.batch_key, CASE WHEN $20::text IS NOT NULL THEN pg_notify($21, $20) END,
-                rowmill.admit_rows($2, batch.batch_key, $12, $12, $30, $31, $32) FROM batch",
+                WITH ORDINALITY u (line, input, rejected, at)),
+             leased AS (
+                -- What it takes is charged when it is recorded: it took nothing from anybody who waited.
+                INSERT INTO rowmill.leases (batch_key, app, kind, token, worker, retries, next_row, last_row, crashes, charged_micros, expires_at)
+                SELECT batch.batch_key, $2, $4, rowmill.new_token(), $34, false, 1, 1, 0, 0, rowmill.later(m.at, $35) FROM batch, moment m WHERE m.leases
+                RETURNING lease_id, token)
+             SELECT batch.batch_key, m.at, l.lease_id, l.token, $2 AS app, coalesce(a.weight, 1)::bigint AS weight, a.running_max::bigint AS running_max, a.limits,
+                a.quota, a.grants, a.app IS NOT NULL AS is_registered, CASE WHEN $20::text IS NOT NULL AND l.lease_id IS NULL THEN pg_notify($21, $20) END,
+                rowmill.admit_rows($2, batch.batch_key, $12, $12, $30, $31, $32)
+             FROM batch CROSS JOIN moment m LEFT JOIN leased l ON true LEFT JOIN rowmill.apps a ON m.leases AND a.app = $2",
         )
         .persistent(named)
         .bind(id.uuid())
@@ -172,264 +215,60 @@ impl<'a> New<'a> {
         .bind(quota_columns(&bounds.quota))
         .bind(quota_columns(&bounds.quota_max))
         .bind(group.as_deref().map(encode))
+        .bind(owner.map(|owner| owner.worker))
+        .bind(owner.map(|owner| millis(owner.ttl)))
+        .bind(as_found.is_some().then_some(true))
+        .bind(as_found.as_ref().and_then(|stamp| stamp.of_op.as_deref()))
+        .bind(as_found.as_ref().and_then(|stamp| stamp.of_app.as_deref()))
         .fetch_all(&mut *db)
         .await
         .map_err(|error| not_admitted("submit a batch", app, self.longest_input, error))?;
-        if let [(key,)] = written[..] {
-            return Ok(Some(key));
+        if let Some(written) = written.into_iter().next() {
+            return Ok(Some(written));
         }
-        // It is there, and whoever wrote it has committed: the insert waited for that. Or its version was removed.
+        // It is there, and whoever wrote it has committed: the insert waited for that. Or its operation was changed.
         let known: Vec<Option<String>> = sqlx::query_scalar("SELECT request_digest FROM rowmill.batches WHERE batch_id = $1")
             .persistent(named)
             .bind(id.uuid())
             .fetch_all(db)
             .await
             .map_err(failed("look up a batch"))?;
-        let known = known.into_iter().next().ok_or(VersionError::Removed { version: *processor_version })?;
+        let known = known.into_iter().next().ok_or_else(|| out_of_date(self.batch))?;
         was_submitted(*id, known.as_deref(), request_digest.as_deref()).map(|()| None)
     }
 }
 
-pub(super) async fn append_rows(store: &PgStore, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
-    check_rows(ProcessorKind::Batch, &rows)?;
-    let mut db = store.begin().await?;
-    let (place, status) = lock_place(&mut db, store.named(), id).await?;
-    if status != BatchStatus::Wait {
-        return refuse(db, StoreError::WrongStatus { id, status, wanted: "rows can be appended only while it is held" }).await;
-    }
-    if place.chained {
-        return refuse(db, StoreError::WrongStatus { id, status, wanted: CHAINED }).await;
-    }
-    let total = match place.append(&mut db, store.named(), &store.bounds, &rows).await {
-        Ok(total) => total,
-        Err(error) => return refuse(db, error).await,
-    };
-    db.commit().await.map_err(failed("commit appended rows"))?;
-    Ok(total)
+/// A batch that was written.
+#[derive(sqlx::FromRow)]
+struct Written {
+    batch_key: i64,
+    at: i64,
+    lease_id: Option<i64>,
+    token: Option<i64>,
+    #[sqlx(flatten)]
+    app: AppRow,
+    is_registered: bool,
 }
 
-pub(super) async fn release_batch(store: &PgStore, id: BatchId) -> Result<u64, StoreError> {
-    let mut db = store.unit().await?;
-    let found: Vec<(String, i32)> = sqlx::query_as("SELECT status, row_count FROM rowmill.release_batch($1)")
-        .persistent(store.named())
-        .bind(id.uuid())
-        .fetch_all(&mut *db)
-        .await
-        .map_err(failed("release a batch"))?;
-    db.done().await?;
-    let (status, row_count) = found.into_iter().next().ok_or(StoreError::NotFound(id))?;
-    match status_of(&status) {
-        BatchStatus::Queued => Ok(count(row_count.into())),
-        status @ BatchStatus::Wait if row_count > 0 || is_chained(store, id).await? => Err(StoreError::WrongStatus { id, status, wanted: CHAINED }),
-        BatchStatus::Wait => Err(StoreError::Invalid(format!("batch {id} has no rows: append some before it is released, or abort it"))),
-        status => Err(StoreError::WrongStatus { id, status, wanted: "only a held batch can be released" }),
+impl Written {
+    fn leased(self) -> Option<Leased> {
+        let key = LeaseKey { id: self.lease_id?, token: self.token? };
+        Some(Leased { key, at: Timestamp(self.at), app: self.is_registered.then_some(self.app) })
     }
 }
 
-async fn is_chained(store: &PgStore, id: BatchId) -> Result<bool, StoreError> {
-    Ok(super::read::read_batch(store, id).await?.after.is_some())
+/// A slow query that was leased with its submission.
+struct Leased {
+    key: LeaseKey,
+    at: Timestamp,
+    app: Option<AppRow>,
 }
 
-pub(super) async fn set_priority(store: &PgStore, id: BatchId, priority: i32) -> Result<(), StoreError> {
-    let mut db = store.unit().await?;
-    let found: Vec<(String, bool)> = sqlx::query_as(
-        "WITH moved AS (UPDATE rowmill.batches SET priority = $2 WHERE batch_id = $1 AND step = 'rows' RETURNING 1)
-         SELECT status, EXISTS (SELECT FROM moved) FROM rowmill.batches WHERE batch_id = $1",
-    )
-    .persistent(store.named())
-    .bind(id.uuid())
-    .bind(priority)
-    .fetch_all(&mut *db)
-    .await
-    .map_err(failed("change the priority of a batch"))?;
-    db.done().await?;
-    match found.into_iter().next() {
-        None => Err(StoreError::NotFound(id)),
-        Some((_, true)) => Ok(()),
-        Some((status, false)) => Err(StoreError::WrongStatus { id, status: status_of(&status), wanted: NO_ROWS_WAIT }),
+impl Leased {
+    fn work(self, batch: NewBatch, NewRow { line, input, rejected }: NewRow) -> Result<ClaimedWork, StoreError> {
+        let lease = Lease { key: self.key, batch: batch.id, rows: 1, crashes: 0 };
+        let app = self.app.map(app_of).transpose()?.map(decoded);
+        let row = LeasedRow { row_no: 1, line, input: input.into_string(), attempt: 1, rejected };
+        Ok(ClaimedWork { lease, batch: Some((batch.begin(1, self.at), app)), rows: Some(vec![row]) })
     }
-}
-
-pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), StoreError> {
-    let mut db = store.begin().await?;
-    // Before the batch: whoever makes its rows holds this when he waits for the batch.
-    sqlx::query("SELECT FROM rowmill.chains c JOIN rowmill.batches b USING (batch_key) WHERE b.batch_id = $1 FOR UPDATE OF c")
-        .persistent(store.named())
-        .bind(id.uuid())
-        .execute(&mut *db)
-        .await
-        .map_err(failed("discard a batch"))?;
-    let (place, status) = lock_place(&mut db, store.named(), id).await?;
-    if status != BatchStatus::Wait {
-        return refuse(db, StoreError::WrongStatus { id, status, wanted: "only a held batch can be discarded" }).await;
-    }
-    for delete in [
-        "DELETE FROM rowmill.rows WHERE batch_key = $1",
-        "DELETE FROM rowmill.line_order WHERE batch_key = $1",
-        "DELETE FROM rowmill.batch_files WHERE batch_key = $1",
-        "DELETE FROM rowmill.batch_events WHERE batch_key = $1",
-        "DELETE FROM rowmill.chains WHERE batch_key = $1",
-        // What comes after it does not wait any longer.
-        "SELECT rowmill.lock_chains($1, false)",
-        "UPDATE rowmill.chains SET ready = true WHERE first_key = $1",
-        "DELETE FROM rowmill.batches WHERE batch_key = $1",
-    ] {
-        sqlx::query(delete).persistent(store.named()).bind(place.key).execute(&mut *db).await.map_err(failed("discard a batch"))?;
-    }
-    db.commit().await.map_err(failed("commit a discard"))
-}
-
-/// Where further rows of a batch go.
-pub(super) struct Place {
-    pub(super) key: i64,
-    app: String,
-    row_count: i64,
-    line_last: i64,
-    lines_ascend: bool,
-    chained: bool,
-}
-
-/// Locks a batch, so that others who change it wait.
-pub(super) async fn lock_place(db: &mut PgConnection, named: bool, id: BatchId) -> Result<(Place, BatchStatus), StoreError> {
-    let found: Option<(i64, String, String, i32, i64, bool, bool)> = sqlx::query_as(
-        "SELECT batch_key, app, status, row_count, line_last, lines_ascend, after_batch IS NOT NULL FROM rowmill.batches WHERE batch_id = $1 FOR NO KEY UPDATE",
-    )
-    .persistent(named)
-    .bind(id.uuid())
-    .fetch_optional(db)
-    .await
-    .map_err(failed("lock a batch"))?;
-    let (key, app, status, row_count, line_last, lines_ascend, chained) = found.ok_or(StoreError::NotFound(id))?;
-    Ok((Place { key, app: decode(app), row_count: row_count.into(), line_last, lines_ascend, chained }, status_of(&status)))
-}
-
-impl Place {
-    /// Appends rows behind those that the batch has, and returns how many it has now.
-    async fn append(&self, db: &mut PgConnection, named: bool, bounds: &AppBounds, rows: &[NewRow]) -> Result<u64, StoreError> {
-        check_inputs(rows)?;
-        let (total, last, in_order) = count_rows(self.row_count, self.line_last, rows, i64::from(i32::MAX))?;
-        let longest = longest_input(rows);
-        sqlx::query("SELECT rowmill.admit_rows($1, NULL, $2, $3, $4, $5, $6)")
-            .persistent(named)
-            .bind(encode(&self.app))
-            .bind(total - self.row_count)
-            .bind(total)
-            .bind(signed(longest.map_or(0, |row| row.input.as_str().len() as u64)))
-            .bind(quota_columns(&bounds.quota))
-            .bind(quota_columns(&bounds.quota_max))
-            .execute(&mut *db)
-            .await
-            .map_err(|error| not_admitted("append rows", &self.app, longest, error))?;
-        let ascend = self.lines_ascend && in_order;
-        insert_all(db, named, self.key, usize::try_from(self.row_count).unwrap_or(usize::MAX), rows).await?;
-        if !ascend {
-            // All rows when these are the first that are out of order, else the new ones.
-            sort_lines(db, named, self.key, if self.lines_ascend { 0 } else { self.row_count }, total).await?;
-        }
-        sqlx::query("UPDATE rowmill.batches SET row_count = $1, line_last = $2, lines_ascend = $3, input_bytes_max = greatest(input_bytes_max, $5) WHERE batch_key = $4")
-            .persistent(named)
-            .bind(i32::try_from(total).unwrap_or(i32::MAX))
-            .bind(last)
-            .bind(ascend)
-            .bind(self.key)
-            .bind(input_bytes_max(rows))
-            .execute(db)
-            .await
-            .map_err(failed("count rows"))?;
-        Ok(count(total))
-    }
-}
-
-fn check_inputs(rows: &[NewRow]) -> Result<(), StoreError> {
-    match rows.iter().position(|row| row.input.as_str().contains(INPUT_END)) {
-        Some(wrong) => Err(StoreError::Invalid(format!("the input of row {} of this request is no JSON: it holds a control character", wrong + 1))),
-        None => Ok(()),
-    }
-}
-
-fn input_bytes_max(rows: &[NewRow]) -> i32 {
-    rows.iter().map(|row| row.input.as_str().len()).max().map_or(0, bytes)
-}
-
-/// Keeps the order of lines, of the rows after this one.
-async fn sort_lines(db: &mut PgConnection, named: bool, key: i64, after: i64, total: i64) -> Result<(), StoreError> {
-    let sorted = sqlx::query(
-        "INSERT INTO rowmill.line_order SELECT batch_key, line, row_no FROM rowmill.rows WHERE batch_key = $1 AND row_no > $2
-         ON CONFLICT DO NOTHING",
-    )
-    .persistent(named)
-    .bind(key)
-    .bind(after)
-    .execute(&mut *db)
-    .await
-    .map_err(failed("sort lines"))?;
-    if sorted.rows_affected() == count(total - after) {
-        return Ok(());
-    }
-    let twice: Option<i64> = sqlx::query_scalar(
-        "SELECT r.line FROM rowmill.rows r LEFT JOIN rowmill.line_order l USING (batch_key, line, row_no)
-         WHERE r.batch_key = $1 AND r.row_no > $2 AND l.row_no IS NULL ORDER BY r.row_no LIMIT 1",
-    )
-    .persistent(named)
-    .bind(key)
-    .bind(after)
-    .fetch_optional(db)
-    .await
-    .map_err(failed("find a line that comes twice"))?;
-    Err(line_twice(twice.unwrap_or_default()))
-}
-
-/// Writes rows behind so many.
-async fn insert_all(db: &mut PgConnection, named: bool, key: i64, row_count: usize, mut rows: &[NewRow]) -> Result<(), StoreError> {
-    let mut row_no = i32::try_from(row_count).unwrap_or(i32::MAX);
-    while !rows.is_empty() {
-        let (chunk, rest) = rows.split_at(chunk_rows(rows));
-        let columns = Columns::of(chunk);
-        sqlx::query(
-            "INSERT INTO rowmill.rows (batch_key, line, row_no, input, rejected)
-             SELECT $1, u.line, $2 + u.at::int, u.input, u.rejected FROM ROWS FROM (unnest($3::bigint[]), unnest($4::text[]), unnest($5::text[]))
-             WITH ORDINALITY u (line, input, rejected, at)",
-        )
-        .persistent(named)
-        .bind(key)
-        .bind(row_no)
-        .bind(columns.lines)
-        .bind(columns.inputs)
-        .bind(columns.rejected)
-        .execute(&mut *db)
-        .await
-        .map_err(failed("write rows"))?;
-        row_no += i32::try_from(chunk.len()).unwrap_or(i32::MAX);
-        rows = rest;
-    }
-    Ok(())
-}
-
-/// Rows as columns.
-struct Columns<'a> {
-    lines: Vec<i64>,
-    inputs: Vec<&'a str>,
-    /// Empty when none was rejected, as nearly always.
-    rejected: Vec<Option<Cow<'a, str>>>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(rows: &'a [NewRow]) -> Columns<'a> {
-        let any_rejected = rows.iter().any(|row| row.rejected.is_some());
-        Columns {
-            lines: rows.iter().map(|row| row.line.into()).collect(),
-            inputs: rows.iter().map(|row| row.input.as_str()).collect(),
-            rejected: if any_rejected { rows.iter().map(|row| row.rejected.as_deref().map(encode)).collect() } else { Vec::new() },
-        }
-    }
-}
-
-/// Rows for the next statement: one at least, if there is one.
-fn chunk_rows(rows: &[NewRow]) -> usize {
-    let mut bytes = 0;
-    let fits = |row: &&NewRow| {
-        bytes += row.input.as_str().len();
-        bytes <= BYTES_PER_INSERT
-    };
-    rows.iter().take(ROWS_PER_INSERT).take_while(fits).count().max(1).min(rows.len())
 }

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::connect::{PgStore, refuse};
 use super::text::{decode, encode};
-use crate::model::{NewVersion, PartialTerms, ProcessorKind, ProcessorVersion, RegisteredVersion};
+use crate::model::{FoundOp, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion};
 use crate::store::columns::{OpRow, ProcessorRow, failed, op_of, processor_of};
 use crate::store::versions::{ACTIVATIONS_MAX, RegisteredRow, check_quota, check_version};
 use crate::store::{StoreError, VersionError};
@@ -240,7 +240,7 @@ async fn rollback_in(db: &mut PgConnection, store: &PgStore, app: &str, op: &str
     Ok(found)
 }
 
-pub(super) async fn find_op(store: &PgStore, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
+pub(super) async fn find_op(store: &PgStore, app: &str, op: &str) -> Result<Option<FoundOp>, StoreError> {
     let mut db = store.unit().await?;
     let found: Vec<OpRow> = sqlx::query_as(
         "SELECT p.version::bigint, p.kind, p.digest, p.created_at,
@@ -256,7 +256,7 @@ pub(super) async fn find_op(store: &PgStore, app: &str, op: &str) -> Result<Opti
     .map_err(failed("look up a processor"))?;
     db.done().await?;
     let found = found.into_iter().next().map(|row| op_of(app, op, row)).transpose()?;
-    Ok(found.map(|(version, terms)| (ProcessorVersion { digest: decode(version.digest), ..version }, terms)))
+    Ok(found.map(|found| FoundOp { version: ProcessorVersion { digest: decode(found.version.digest), ..found.version }, ..found }))
 }
 
 pub(super) async fn list_processors(store: &PgStore, app: Option<&str>) -> Result<Vec<RegisteredVersion>, StoreError> {

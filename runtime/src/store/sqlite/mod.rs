@@ -39,11 +39,11 @@ use uuid::Uuid;
 
 use super::columns::{failed, status_of};
 use super::events::Events;
-use super::{Aborted, ChainStep, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use super::{Aborted, ChainStep, LeaseOwner, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
     App, AppBounds, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf,
-    FailedPage, FailedPosition, FailedRows, FinishLease, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
-    NewSchedule, NewVersion, OpKey, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
+    FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
+    NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
     RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord,
     WorkerInfo, WorkerRecord,
 };
@@ -258,7 +258,7 @@ impl Store for SqliteStore {
         lease: LeaseKey,
         results: &[RowResult],
         took: Duration,
-        finisher: Option<Finisher<'_>>,
+        finisher: Option<LeaseOwner<'_>>,
     ) -> Result<Recorded, StoreError> {
         record::record_results(self, lease, results, took, finisher).await
     }
@@ -343,7 +343,7 @@ impl Store for SqliteStore {
         removals::forget_code(self, digest).await
     }
 
-    async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
+    async fn find_op(&self, app: &str, op: &str) -> Result<Option<FoundOp>, StoreError> {
         versions::find_op(self, app, op).await
     }
 

@@ -11,7 +11,7 @@ use super::{ROWS_PER_INSERT, SqliteStore, new_token};
 use crate::model::{BatchId, BatchStatus, FinishLease, LeaseKey, Piece, ProcessorKind, RowResult, RowStatus, Timestamp, Verdict};
 use crate::store::columns::{counts, failed, kind_of, quota_of, signed, small, step_of};
 use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
-use crate::store::{FILES_PER_BATCH_MAX, Finisher, Recorded, StoreError, StoreEvent};
+use crate::store::{FILES_PER_BATCH_MAX, LeaseOwner, Recorded, StoreError, StoreEvent};
 
 /// A lease that is held: its batch, whether it is of retries, its next and last row; what its batch has logged and written, and what the app was given.
 type HeldRow = (i64, bool, i64, i64, i64, i64, Option<String>);
@@ -21,7 +21,7 @@ pub(super) async fn record_results(
     lease: LeaseKey,
     results: &[RowResult],
     took: Duration,
-    finisher: Option<Finisher<'_>>,
+    finisher: Option<LeaseOwner<'_>>,
 ) -> Result<Recorded, StoreError> {
     check_verdicts(results)?;
     let now = store.now();
@@ -191,7 +191,7 @@ async fn count_outcomes(
     fitted: &Fitted,
     took: Duration,
     now: Timestamp,
-    finisher: Option<Finisher<'_>>,
+    finisher: Option<LeaseOwner<'_>>,
 ) -> Result<(Recorded, Vec<StoreEvent>), StoreError> {
     let ended = |wanted: RowStatus| {
         let hits = results.iter().filter(|result| matches!(result.verdict, Verdict::Final { status, .. } if status == wanted)).count();

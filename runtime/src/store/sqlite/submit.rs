@@ -11,7 +11,8 @@ use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
 use crate::model::{AppBounds, BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp};
 use crate::store::columns::{count, failed, failure_limit, retry_json, signed};
 use crate::store::rules::{CHAINED, NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
-use crate::store::{StoreError, StoreEvent, VersionError};
+use crate::store::versions::out_of_date;
+use crate::store::{StoreError, StoreEvent};
 
 pub(super) async fn submit_batch(store: &SqliteStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
     check_submit(&batch, &rows)?;
@@ -42,6 +43,9 @@ pub(super) async fn insert_batch(
          SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14 IS NOT NULL, ?15, ?16, ?17, ?18, ?19, ?20,
             (SELECT row_micros FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6)
          WHERE NOT EXISTS (SELECT 1 FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6 AND removed_at IS NOT NULL)
+            AND (NOT ?21 OR (
+                ?6 IS (SELECT version FROM activations WHERE app = ?2 AND op = ?3 AND undone_at IS NULL ORDER BY activation_no DESC LIMIT 1)
+                AND ?22 IS (SELECT terms FROM policies WHERE app = ?2 AND op = ?3) AND ?23 IS (SELECT terms FROM policies WHERE app = ?2 AND op = '')))
          ON CONFLICT (batch_id) DO NOTHING",
     )
     .bind(batch.id.to_string())
@@ -64,17 +68,20 @@ pub(super) async fn insert_batch(
     .bind(batch.after.map(|after| after.batch.to_string()))
     .bind(batch.after.map(|after| after.condition.as_str()))
     .bind(batch.group.as_deref())
+    .bind(batch.as_found.is_some())
+    .bind(batch.as_found.as_ref().and_then(|stamp| stamp.of_op.as_deref()))
+    .bind(batch.as_found.as_ref().and_then(|stamp| stamp.of_app.as_deref()))
     .execute(&mut *db)
     .await
     .map_err(failed("submit a batch"))?;
     if inserted.rows_affected() == 0 {
-        // It is there, or its version was removed.
+        // It is there, or its operation was changed.
         let known: Option<Option<String>> = sqlx::query_scalar("SELECT request_digest FROM batches WHERE batch_id = ?")
             .bind(batch.id.to_string())
             .fetch_optional(&mut *db)
             .await
             .map_err(failed("look up a batch"))?;
-        let known = known.ok_or(VersionError::Removed { version: batch.processor_version })?;
+        let known = known.ok_or_else(|| out_of_date(&batch))?;
         return was_submitted(batch.id, known.as_deref(), batch.request_digest.as_deref()).map(|()| false);
     }
     let key = inserted.last_insert_rowid();

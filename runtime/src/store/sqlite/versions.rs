@@ -3,7 +3,7 @@
 use sqlx::SqliteConnection;
 
 use super::SqliteStore;
-use crate::model::{NewVersion, PartialTerms, ProcessorKind, ProcessorVersion, RegisteredVersion};
+use crate::model::{FoundOp, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion};
 use crate::store::columns::{OpRow, ProcessorRow, failed, op_of, processor_of};
 use crate::store::versions::{ACTIVATIONS_MAX, RegisteredRow, check_quota, check_version};
 use crate::store::{StoreError, VersionError};
@@ -184,7 +184,7 @@ pub(super) async fn rollback_processor(store: &SqliteStore, app: &str, op: &str)
     Ok(found)
 }
 
-pub(super) async fn find_op(store: &SqliteStore, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
+pub(super) async fn find_op(store: &SqliteStore, app: &str, op: &str) -> Result<Option<FoundOp>, StoreError> {
     let found: Option<OpRow> = sqlx::query_as(
         "SELECT p.version, p.kind, p.digest, p.created_at,
             (SELECT o.terms FROM policies o WHERE o.app = ?1 AND o.op = ?2), (SELECT a.terms FROM policies a WHERE a.app = ?1 AND a.op = '')

@@ -5,12 +5,12 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rowmill::model::{App, BatchStep, ClaimRequest, Clock, LeasedRow, NewBatch, Pooler, ProcessorKind, RetryRows, SystemClock, Terms};
-use rowmill::store::{PgConnection, PgSettings, PgStore, Store, StoreError, VersionError};
+use rowmill::store::{LeaseOwner, PgConnection, PgSettings, PgStore, Store, StoreError, VersionError};
 use rowmill_tests::servers::Database;
 use sqlx::Connection;
 use tokio::sync::Barrier;
 
-use super::super::build::{SECOND, TTL, batch, failure, request, rows, success, version};
+use super::super::build::{SECOND, TTL, batch, failure, query, request, row, rows, success, version};
 use super::migrated;
 
 async fn connect(database: &Database) -> Arc<PgStore> {
@@ -315,4 +315,58 @@ async fn a_claim_that_waited_takes_nothing_before_its_start() {
     assert_eq!(claim.await.unwrap().len(), 1);
     let started_at = store.read_batch(id).await.unwrap().started_at;
     assert!(started_at >= Some(start_at), "it started at {started_at:?}, and was to start at {start_at:?}");
+}
+
+/// What is set for an app waits for a query that comes in with its lease, and one that comes then waits for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_limit_counts_from_when_it_is_set() {
+    let database = migrated();
+    let store = connect(&database).await;
+    let mut other = PgConnection::connect(&database.url()).await.unwrap();
+    let limited = App { running_max: Some(1), ..App::named("bank") };
+    let mut comes_in = other.begin().await.unwrap();
+    let leases: bool = sqlx::query_scalar("SELECT rowmill.may_lease_at_once('bank', 'post', 0)").fetch_one(&mut *comes_in).await.unwrap();
+    assert!(leases);
+    let setting = tokio::spawn({
+        let (store, limited) = (Arc::clone(&store), limited.clone());
+        async move { store.put_app(&limited).await }
+    });
+    until_locked(&mut comes_in, 1).await;
+    comes_in.commit().await.unwrap();
+    setting.await.unwrap().unwrap();
+    store.put_app(&App::named("bank")).await.unwrap();
+
+    let mut sets = other.begin().await.unwrap();
+    sqlx::query("SELECT rowmill.lock_app('bank')").execute(&mut *sets).await.unwrap();
+    sqlx::query("UPDATE rowmill.apps SET running_max = 1 WHERE app = 'bank'").execute(&mut *sets).await.unwrap();
+    let submitting = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.submit_to_run(query(), row(0), LeaseOwner { worker: "worker", ttl: TTL }).await }
+    });
+    until_locked(&mut sets, 1).await;
+    sets.commit().await.unwrap();
+    assert!(submitting.await.unwrap().unwrap().is_none());
+}
+
+/// A record that takes long to commit holds up the claims of its batch, and no others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_waits_for_a_record_lets_others_claim() {
+    let database = migrated();
+    let store = connect(&database).await;
+    let mut records = PgConnection::connect(&database.url()).await.unwrap();
+    let (recorded, other) = (batch(), NewBatch { app: "shop".to_owned(), ..batch() });
+    store.submit_batch(recorded.clone(), rows(1)).await.unwrap();
+    let mut record = records.begin().await.unwrap();
+    sqlx::query("UPDATE rowmill.batches SET fuel = fuel").execute(&mut *record).await.unwrap();
+    let waiting = tokio::spawn({
+        let store = Arc::clone(&store);
+        async move { store.claim_leases(&ClaimRequest { apps_except: vec!["shop".to_owned()], ..request() }).await }
+    });
+    until_locked(&mut record, 1).await;
+    store.submit_batch(other.clone(), rows(1)).await.unwrap();
+    let claimed = tokio::time::timeout(SECOND * 20, store.claim_leases(&request())).await.expect("it waits for the record").unwrap();
+    assert_eq!(claimed[0].batch, other.id);
+    assert!(!waiting.is_finished());
+    record.commit().await.unwrap();
+    assert_eq!(waiting.await.unwrap().unwrap()[0].batch, recorded.id);
 }

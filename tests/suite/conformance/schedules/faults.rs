@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rowmill::model::{
-    self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FailedPage,
-    FailedPosition, FailedRows, FinishLease, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule,
-    NewVersion, OpKey, OutputFile, PartialTerms, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
+    self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf,
+    FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
+    NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
     RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord,
     Verdict, WorkerInfo, WorkerRecord,
 };
-use rowmill::store::{Aborted, ChainStep, Finisher, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
+use rowmill::store::{Aborted, ChainStep, LeaseOwner, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
 
 use super::{Kit, Schedule};
@@ -132,6 +132,10 @@ impl Store for Faulty {
         self.store.submit_batch(batch, rows).await
     }
 
+    async fn submit_to_run(&self, batch: NewBatch, row: NewRow, owner: LeaseOwner<'_>) -> Result<Option<ClaimedWork>, StoreError> {
+        self.store.submit_to_run(batch, row, owner).await
+    }
+
     async fn append_rows(&self, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
         self.store.append_rows(id, rows).await
     }
@@ -222,7 +226,7 @@ impl Store for Faulty {
         lease: LeaseKey,
         results: &[RowResult],
         took: Duration,
-        finisher: Option<Finisher<'_>>,
+        finisher: Option<LeaseOwner<'_>>,
     ) -> Result<Recorded, StoreError> {
         let mut results = results.to_vec();
         if self.has(Fault::DropsAResult) && results.len() > 2 {
@@ -347,7 +351,7 @@ impl Store for Faulty {
         self.store.forget_code(digest).await
     }
 
-    async fn find_op(&self, app: &str, op: &str) -> Result<Option<(ProcessorVersion, PartialTerms)>, StoreError> {
+    async fn find_op(&self, app: &str, op: &str) -> Result<Option<FoundOp>, StoreError> {
         self.store.find_op(app, op).await
     }
 

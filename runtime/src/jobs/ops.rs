@@ -1,0 +1,50 @@
+//! What serves an operation is remembered from one slow query to the next. The store refuses what was made with something out of date, and then it is asked.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::{JobError, JobManager};
+use crate::model::{FoundOp, ProcessorKind};
+
+/// With more than these it begins anew.
+const KNOWN_MAX: usize = 1_000;
+
+#[derive(Default)]
+pub(super) struct KnownOps(Mutex<HashMap<(String, String), FoundOp>>);
+
+impl KnownOps {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(String, String), FoundOp>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl JobManager {
+    /// The version that serves what is submitted now, and the terms that the policies give it.
+    pub(super) async fn find_op(&self, app: &str, op: &str, wanted: ProcessorKind) -> Result<FoundOp, JobError> {
+        self.check_app(app)?;
+        let found = self.shared.store.find_op(app, op).await?;
+        let found = found.ok_or_else(|| JobError::NoProcessor { app: app.to_owned(), op: op.to_lowercase() })?;
+        if found.version.kind == wanted {
+            Ok(found)
+        } else {
+            Err(JobError::OtherKind { app: app.to_owned(), op: found.version.op, found: found.version.kind, wanted })
+        }
+    }
+
+    /// The same for a slow query, as it was some time before; none that is not known to have been.
+    pub(super) fn known_op(&self, app: &str, op: &str) -> Option<FoundOp> {
+        self.check_app(app).ok()?;
+        self.shared.ops.lock().get(&(app.to_owned(), op.to_lowercase())).cloned()
+    }
+
+    /// The same, as it is now, and remembered.
+    pub(super) async fn learn_op(&self, app: &str, op: &str) -> Result<FoundOp, JobError> {
+        let found = self.find_op(app, op, ProcessorKind::SlowQuery).await?;
+        let mut known = self.shared.ops.lock();
+        if known.len() >= KNOWN_MAX {
+            known.clear();
+        }
+        known.insert((app.to_owned(), found.version.op.clone()), found.clone());
+        Ok(found)
+    }
+}
