@@ -90,6 +90,11 @@ stopping: cc guests servers ## Measure how long guests take to stop: make stoppi
 	@cargo build --release --workspace --bins
 	$(target)/release/with-servers -- $(target)/release/stopping --tries $(or $(TRIES),200) --beside $(or $(BESIDE),50)
 
+.PHONY: overhead
+overhead: cc guests ## Measure what a row costs in the sandbox, against wasmtime alone
+	@cargo build --release --workspace --bins
+	$(target)/release/overhead $(ARGS)
+
 .PHONY: lint
 lint: cc rust-tools deny ## Check formatting, lints, docs, the lock file, licences and advisories
 	@$(say) "formatting"

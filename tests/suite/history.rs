@@ -33,7 +33,7 @@ fn two_minutes_of_failures_break_no_promise() {
             && report["removed"].as_u64().unwrap() >= 10,
         "{report:#}"
     );
-    assert!(report["groups_ended"].as_u64().unwrap() >= 5, "{report:#}");
+    assert!(report["groups_ended"].as_u64().unwrap() >= 5 && report["queries_leased_at_once"].as_u64().unwrap() >= 5, "{report:#}");
 }
 
 /// A batch of rows that all succeeded and wrote nothing, but to the files of others, which ran once and has no part in a chain: `b`. And one of its rows: `r`.

@@ -53,6 +53,8 @@ pub struct Counters {
     /// Batches that were removed after their end.
     pub removed: AtomicU64,
     pub rows: AtomicU64,
+    /// Queries that came in with a lease, which their client then left to others.
+    pub leased_at_once: AtomicU64,
     /// Requests of clients that failed, and were tried again.
     pub failures: AtomicU64,
 }

@@ -62,6 +62,8 @@ pub struct Report {
     pub snapshots: u64,
     /// Requests of clients that failed, and were tried again.
     pub requests_failed: u64,
+    /// Queries that came in with a lease, which their client then left to others.
+    pub queries_leased_at_once: u64,
     pub violations: usize,
     pub rules_broken: BTreeMap<Rule, usize>,
     pub found: Vec<Violation>,
@@ -147,6 +149,7 @@ impl History {
             board_went_back: 0,
             snapshots: self.snapshots,
             requests_failed: self.failures,
+            queries_leased_at_once: self.leased_at_once,
             violations: 0,
             rules_broken: BTreeMap::new(),
             found: Vec::new(),

@@ -79,6 +79,7 @@ pub struct History {
     /// Found while it ran.
     found: Vec<Violation>,
     failures: u64,
+    leased_at_once: u64,
 }
 
 /// Runs. What is found wrong in the run is no error.
@@ -149,15 +150,16 @@ pub async fn run(options: Options) -> anyhow::Result<History> {
     }
     world.store.close().await;
     let failures = world.counters.failures.load(Ordering::Relaxed);
+    let leased_at_once = world.counters.leased_at_once.load(Ordering::Relaxed);
     let sealed = world.sealed().clone();
-    Ok(History { stage, options, records, done, sealed, snapshots: compared, found, failures })
+    Ok(History { stage, options, records, done, sealed, snapshots: compared, found, failures, leased_at_once })
 }
 
 async fn tell_progress(world: Arc<World>, begin: Instant) {
     loop {
         tokio::time::sleep(PROGRESS).await;
         let count = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
-        let Counters { batches, ended, removed, rows, failures } = &world.counters;
+        let Counters { batches, ended, removed, rows, failures, .. } = &world.counters;
         let seconds = begin.elapsed().as_secs();
         eprintln!(
             "{seconds:>5} s: {} batches, {} ended, {} removed, {} rows, {} requests failed and were tried again",

@@ -1,12 +1,14 @@
 //! What a client asks for, again and again until it is answered: that an answer was lost does not say that nothing was done.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
-use rowmill::model::{BatchId, Clock, NewBatch, RetryRows, RowStatus, SystemClock};
-use rowmill::store::{Store, StoreError};
+use rowmill::model::{BatchId, Clock, NewBatch, ProcessorKind, RetryRows, RowStatus, SystemClock};
+use rowmill::store::{LeaseOwner, Store, StoreError};
 
 use super::client::{Abort, BatchRecord, World};
 use super::plan::{BATCH_OP, BatchPlan, Course};
+use super::stage::LEASE_MS;
 use super::violation::{Findings, Rule};
 use super::witness::{Sight, Source};
 
@@ -97,7 +99,7 @@ impl World {
 
     pub(super) async fn submit(&self, plan: &BatchPlan, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
         let batch = NewBatch { group: record.group.clone(), ..self.new_batch(plan, record.id) };
-        match self.persist(|| self.store.submit_batch(batch.clone(), plan.request(0))).await? {
+        match self.persist(|| self.submit_once(&batch, plan)).await? {
             (_, Ok(())) => {}
             // It had been committed, and the word of that was lost.
             (true, Err(StoreError::Exists(_))) => {}
@@ -122,6 +124,22 @@ impl World {
         record.rows = plan.requests[0];
         self.counters.rows.fetch_add(plan.requests[0] as u64, Ordering::Relaxed);
         Some(())
+    }
+
+    /// Submits a batch, or a query as a process would that has a slot for it. If it gets the lease, it gives it back, or is never heard of again.
+    async fn submit_once(&self, batch: &NewBatch, plan: &BatchPlan) -> Result<(), StoreError> {
+        let mut rows = plan.request(0);
+        if batch.kind == ProcessorKind::Batch {
+            return self.store.submit_batch(batch.clone(), rows).await;
+        }
+        let row = rows.pop().expect("a query has one");
+        let Some(work) =
+            self.store.submit_to_run(batch.clone(), row, LeaseOwner { worker: "submitter", ttl: Duration::from_millis(LEASE_MS) }).await?
+        else {
+            return Ok(());
+        };
+        self.counters.leased_at_once.fetch_add(1, Ordering::Relaxed);
+        if plan.priority % 2 == 0 { self.store.give_back_lease(work.lease.key).await } else { Ok(()) }
     }
 
     pub(super) async fn append(&self, plan: &BatchPlan, at: usize, record: &mut BatchRecord, findings: &mut Findings) -> Option<()> {
