@@ -90,6 +90,11 @@ stopping: cc guests servers ## Measure how long guests take to stop: make stoppi
 	@cargo build --release --workspace --bins
 	$(target)/release/with-servers -- $(target)/release/stopping --tries $(or $(TRIES),200) --beside $(or $(BESIDE),50)
 
+.PHONY: loading
+loading: cc guests servers ## Measure how long guests of each language take to load, and what compiling one costs others
+	@cargo build --release --workspace --bins
+	$(target)/release/with-servers -- $(target)/release/loading --tries $(or $(TRIES),5)
+
 .PHONY: lint
 lint: cc rust-tools deny ## Check formatting, lints, docs, the lock file, licences and advisories
 	@$(say) "formatting"
