@@ -93,6 +93,7 @@ fn features_that_are_off_are_refused() {
     let features = [
         ("threads", "(memory 1 1 shared)"),
         ("64-bit memory", "(memory i64 1)"),
+        ("two memories", "(memory 1) (memory 1)"),
         ("tail calls", "(func $f return_call $f)"),
         ("exceptions", "(tag $t) (func throw $t)"),
         ("garbage collection", "(type (struct (field i32)))"),

@@ -46,7 +46,7 @@ async fn an_instance_has_one_memory_that_is_not_empty() {
         refused,
         "this component has more than one memory that is not empty, and a processor has one: components cannot be put together in one"
     );
-    let empty = processor(&beside("(module (memory 0) (memory 0))"));
+    let empty = processor(&beside("(module (memory 0))"));
     assert_eq!(output(&run_one(&empty, limits(), "{}").await), "{}");
     // Only those that run find that it grows.
     let growing = processor(&beside("(module (memory 0) (func $start (drop (memory.grow (i32.const 1)))) (start $start))"));
