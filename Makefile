@@ -95,6 +95,11 @@ overhead: cc guests ## Measure what a row costs in the sandbox, against wasmtime
 	@cargo build --release --workspace --bins
 	$(target)/release/overhead $(ARGS)
 
+.PHONY: loading
+loading: cc guests servers ## Measure how long guests of each language take to load, and what compiling one costs others
+	@cargo build --release --workspace --bins
+	$(target)/release/with-servers -- $(target)/release/loading --tries $(or $(TRIES),5)
+
 .PHONY: lint
 lint: cc rust-tools deny ## Check formatting, lints, docs, the lock file, licences and advisories
 	@$(say) "formatting"

@@ -1,12 +1,16 @@
 #!/usr/bin/env bash
-# Builds the example guests to target/guests/NAME.wasm: core modules that carry their WIT, which `rowmill` lifts to components.
+# Builds the example guests to target/guests/NAME.wasm, as `rowmill` takes them.
 #
-#   examples-guests/build.sh             every guest: each directory here with a Cargo.toml, its crate named like the directory
+#   examples-guests/build.sh             every guest
 #   examples-guests/build.sh NAME…       only these
 #
-# The compiler's own wasm32-unknown-unknown library is used when it is there or rustup can add it. Without rustup, Debian's newer
-# Rust packages compile the library from source, into this project's target directory only.
-# ROWMILL_GUEST_TOOLCHAIN=debian takes that second way at once, =rustup never takes it.
+# A guest is a directory here, in the language that its manifest says:
+#
+# - Cargo.toml (its crate named like the directory): a core module that carries its WIT, which `rowmill` lifts to a component. The compiler's own
+#   wasm32-unknown-unknown library is used when it is there or rustup can add it. Without rustup, Debian's newer Rust packages compile the library from source,
+#   into this project's target directory only. ROWMILL_GUEST_TOOLCHAIN=debian takes that second way at once, =rustup never takes it.
+# - requirements.txt: Python, by componentize-py. package.json: JavaScript, by componentize-qjs. What is pinned there is installed to target/tools/NAME, and nothing
+#   is made again while its inputs are the same.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -51,29 +55,77 @@ use_debian() {
   flags=(-Zbuild-std=std,panic_abort)
 }
 
-cargo=(cargo)
-flags=()
-case $toolchain in
-  debian) use_debian ;;
-  rustup) add_target ;;
-  auto) add_target || use_debian ;;
-  *) say "ROWMILL_GUEST_TOOLCHAIN may be debian or rustup, not $toolchain"; exit 2 ;;
-esac
+build_rust() {
+  cargo=(cargo)
+  flags=()
+  case $toolchain in
+    debian) use_debian ;;
+    rustup) add_target ;;
+    auto) add_target || use_debian ;;
+    *) say "ROWMILL_GUEST_TOOLCHAIN may be debian or rustup, not $toolchain"; exit 2 ;;
+  esac
+  "${cargo[@]}" build "${flags[@]}" --profile guest --target "$target" "${@/#/--package=}"
+  local name built
+  for name in "$@"; do
+    built=${CARGO_TARGET_DIR:-target}/$target/guest/${name//-/_}.wasm
+    # An unchanged file keeps its time, so that what is made from it is not made again.
+    cmp -s "$built" "target/guests/$name.wasm" || cp "$built" "target/guests/$name.wasm"
+  done
+}
+
+# Runs `build_LANGUAGE NAME TOOLS OUT` where anything that it depends on is new.
+build_once() {
+  local language=$1 name=$2 inputs tools=target/tools/$2 made=target/guests/$2.wasm
+  inputs=$(find wit "examples-guests/$name" examples-guests/build.sh -type f -print0 | sort -z | xargs -0 sha256sum)
+  if [ -e "$made" ] && [ "$inputs" = "$(cat "$made.inputs" 2>/dev/null)" ]; then return; fi
+  say "compiling $name (half a minute)"
+  mkdir -p "$tools"
+  rm -f "$made.inputs"
+  "build_$language" "examples-guests/$name" "$tools" "$tools/made.wasm"
+  mv "$tools/made.wasm" "$made"
+  printf '%s\n' "$inputs" >"$made.inputs"
+}
+
+build_python() {
+  local source=$1 tools=$2 made=$3
+  # Debian's Python has its venv in a package of its own.
+  if ! python3 -m venv --clear "$tools" >/dev/null 2>&1; then
+    apt_install python3-venv
+    /usr/bin/python3 -m venv --clear "$tools"
+  fi
+  "$tools/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r "$source/requirements.txt"
+  # From a copy, beside which Python may leave its compiled files.
+  mkdir "$tools/source"
+  cp "$source"/*.py "$tools/source"
+  "$tools/bin/componentize-py" -d wit -w batch-processor componentize app -p "$tools/source" -o "$made" >&2
+}
+
+build_javascript() {
+  local source=$1 tools=$2 made=$3
+  command -v npm >/dev/null || apt_install nodejs npm
+  cp "$source/package.json" "$source/package-lock.json" "$tools"
+  npm ci --prefix "$tools" --silent --no-audit --no-fund >&2
+  "$tools/node_modules/.bin/componentize-qjs" --sync -w wit -n batch-processor -j "$source/app.js" -o "$made" >&2
+}
 
 names=("$@")
 if [ ${#names[@]} = 0 ]; then
   shopt -s nullglob
-  for manifest in examples-guests/*/Cargo.toml; do
+  for manifest in examples-guests/*/{Cargo.toml,requirements.txt,package.json}; do
     names+=("$(basename "$(dirname "$manifest")")")
   done
-  [ ${#names[@]} -gt 0 ] || { say "no guest in examples-guests"; exit 1; }
 fi
 
-"${cargo[@]}" build "${flags[@]}" --profile guest --target "$target" "${names[@]/#/--package=}"
 mkdir -p target/guests
+in_rust=()
 for name in "${names[@]}"; do
-  built=${CARGO_TARGET_DIR:-target}/$target/guest/${name//-/_}.wasm
-  # An unchanged file keeps its time, so that what is made from it is not made again.
-  cmp -s "$built" "target/guests/$name.wasm" || cp "$built" "target/guests/$name.wasm"
+  if [ -e "examples-guests/$name/requirements.txt" ]; then
+    build_once python "$name"
+  elif [ -e "examples-guests/$name/package.json" ]; then
+    build_once javascript "$name"
+  else
+    in_rust+=("$name")
+  fi
 done
+[ ${#in_rust[@]} = 0 ] || build_rust "${in_rust[@]}"
 say "${#names[@]} guests in target/guests"

@@ -37,7 +37,7 @@ pub const ATTACKS: &[Attack] = &[
     Attack::new("CPU-5", "a guest that sleeps for ever", "the deadline drops it"),
     Attack::new(
         "MEM-1",
-        "one memory past its limit; several memories each under it; a huge memory, table or number of globals from the start",
+        "one memory past its limit; a second memory; a huge memory, table or number of globals from the start",
         "refused, with needed and limit",
     ),
     Attack::new(

@@ -3,6 +3,7 @@
 pub mod attacks;
 pub mod built;
 pub mod history;
+pub mod loading;
 pub mod random;
 pub mod reaching;
 pub mod servers;

@@ -66,7 +66,7 @@ pub struct Times {
 
 impl Times {
     /// Of one measurement at the least.
-    fn of(mut times: Vec<Duration>) -> Times {
+    pub fn of(mut times: Vec<Duration>) -> Times {
         times.sort();
         let at = |percent: usize| {
             let nth = (times.len() * percent).div_ceil(100).max(1) - 1;

@@ -33,7 +33,7 @@ const RULES: &[Rule] = &[
     CrateOnlyIn("wasmtime_wasi_http", "sandbox"),
     CrateOnlyIn("wit_component", "sandbox"),
     CrateOnlyIn("wasmparser", "sandbox"),
-    CrateOnlyIn("hmac", "sandbox"),
+    CrateOnlyIn("blake3", "sandbox"),
     CrateOnlyIn("object_store", "blobs"),
     // The status of batches, and what apps keep by keys: each speaks to Redis in its own words.
     CrateOnlyInThese("redis", &["status", "grants"]),

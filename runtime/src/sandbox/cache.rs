@@ -3,11 +3,12 @@
 use std::fmt::Display;
 use std::fs;
 use std::hash::{Hash, Hasher};
-use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
+use std::io::{ErrorKind, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use memmap2::{Mmap, MmapOptions};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 use wasmtime::Engine;
@@ -84,24 +85,20 @@ impl CompiledCache {
             Ok(false) => return again(&path, &"it was damaged, or made with another key or by another version"),
             Err(error) => return again(&path, &error),
         }
-        match Self::map(engine, &file, &path) {
+        match Self::load_sealed(engine, &file, &path) {
             Ok(component) => Some(component),
             Err(error) => again(&path, &format!("{error:#}")),
         }
     }
 
     /// Whether a file ends with the seal of what comes before.
-    fn is_sealed(&self, digest: &str, mut file: &fs::File) -> std::io::Result<bool> {
-        let Some(code_bytes) = file.metadata()?.len().checked_sub(MAC_BYTES as u64) else { return Ok(false) };
-        let mut mac = [0; MAC_BYTES];
-        file.seek(SeekFrom::Start(code_bytes))?;
-        file.read_exact(&mut mac)?;
-        file.rewind()?;
-        self.key.verify_read(digest, &self.engine_hash, &mut file.take(code_bytes), &mac)
+    fn is_sealed(&self, digest: &str, file: &fs::File) -> std::io::Result<bool> {
+        // Nothing cannot be mapped.
+        Ok(file.metadata()?.len() > 0 && self.code_in(digest, &map(file)?).is_some())
     }
 
     /// Loads a file whose seal was found right. It is mapped, not copied: processes on a machine share it, and of large code only what is run is read.
-    fn map(engine: &Engine, file: &fs::File, path: &Path) -> wasmtime::Result<Component> {
+    fn load_sealed(engine: &Engine, file: &fs::File, path: &Path) -> wasmtime::Result<Component> {
         // The file that was looked at, and not another that has its name by now.
         let same = if cfg!(target_os = "linux") { PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd())) } else { path.to_owned() };
         #[expect(unsafe_code, reason = "compiled code can be loaded in no other way")]
@@ -190,6 +187,15 @@ impl CompiledCache {
         let file =
             locked().inspect_err(|error| tracing::warn!("what others compile may be compiled twice, {} cannot be locked: {error}", path.display()));
         CompileLock(file.ok(), path)
+    }
+}
+
+/// The whole of a file, as it is in the system's memory: copying it to hash it would take as long again.
+fn map(file: &fs::File) -> std::io::Result<Mmap> {
+    #[expect(unsafe_code, reason = "what is mapped could change")]
+    // SAFETY: nobody changes it: the directory is this user's alone, and files in it are replaced as a whole.
+    unsafe {
+        MmapOptions::new().populate().map(file)
     }
 }
 

@@ -14,7 +14,7 @@ use super::{LoadError, engine};
 pub(super) const SUBCOMMAND: &str = "compile-processor";
 /// Files that it may have open: its input, its output, and what it is loaded from.
 const FILES_MAX: u64 = 64;
-/// How much it gives way to others, of 19: a quarter of a core's time when all are busy.
+/// How much it gives way to others, of 19: a quarter of a core's time when all are busy. With more, others were answered no faster, and what takes long to compile would not be compiled in its time.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 6;
 

@@ -6,7 +6,7 @@ use wasmtime::{Error, Trap, WasmBacktrace};
 use wasmtime_wasi::I32Exit;
 
 use super::bindings::types;
-use super::limiter::OverMemory;
+use super::limiter::{OverMemory, SecondMemory};
 use super::log::RowLog;
 use super::mask::Masks;
 use crate::model::{Answer, Ending, JsonText, Limits, Message, Piece};
@@ -132,6 +132,9 @@ pub(super) fn ending_of_error(error: &Error, log: &RowLog, masks: &Masks, fuel_u
     }
     if let Some(over) = error.downcast_ref::<OverMemory>() {
         return Ending::Memory { needed_bytes: over.needed_bytes, limit_bytes: over.limit_bytes };
+    }
+    if error.is::<SecondMemory>() {
+        return Ending::Trap { text: SecondMemory.to_string(), frames: Vec::new() };
     }
     let frames = || error.downcast_ref::<WasmBacktrace>().map(frames_of).unwrap_or_default();
     if let Some(exit) = error.downcast_ref::<I32Exit>() {

@@ -42,7 +42,8 @@ pub(super) fn base_config() -> Config {
         .async_stack_size(2 << 20)
         .wasm_backtrace_details(WasmBacktraceDetails::Enable)
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
+        // What passes texts between components of a component needs it, also where nothing is ever passed. An instance has one memory nevertheless (`limiter.rs`).
+        .wasm_multi_memory(true)
         .wasm_tail_call(false)
         .wasm_relaxed_simd(false)
         .wasm_gc(false)

@@ -6,20 +6,17 @@ use std::io::{Error, ErrorKind, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use blake3::{Hash, Hasher};
 use uuid::Uuid;
 
 /// Bytes of a key that is made here.
 const KEY_BYTES: usize = 32;
 pub(super) const MAC_BYTES: usize = 32;
-/// Code is read in parts of this size, which stay in the cache of a core.
-const READ_BYTES: usize = 256 << 10;
-/// What is authenticated begins with this, so that a key that is used for something else, too, authenticates nothing here.
-const PURPOSE: &[u8] = b"rowmill compiled code, format 1\0";
+/// Keys are derived for this, so that a secret that is used for something else, too, authenticates nothing here.
+const PURPOSE: &str = "rowmill compiled code, format 2";
 
 /// Whoever has it can make code that is run as it is.
-pub(super) struct CodeKey(Vec<u8>);
+pub(super) struct CodeKey([u8; KEY_BYTES]);
 
 impl fmt::Debug for CodeKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -30,7 +27,7 @@ impl fmt::Debug for CodeKey {
 impl CodeKey {
     /// The installation's own, which all of its processes share.
     pub(super) fn shared(secret: &[u8]) -> CodeKey {
-        CodeKey(secret.to_vec())
+        CodeKey(blake3::derive_key(PURPOSE, secret))
     }
 
     /// One that is kept in a file, and made by chance when there is none.
@@ -63,41 +60,28 @@ impl CodeKey {
         }
         let mut key = Vec::new();
         Read::by_ref(&mut file).take(KEY_BYTES as u64 + 1).read_to_end(&mut key)?;
-        if key.len() == KEY_BYTES { Ok(CodeKey(key)) } else { Err(wrong("is no key")) }
+        if key.len() == KEY_BYTES { Ok(CodeKey::shared(&key)) } else { Err(wrong("is no key")) }
     }
 
     /// What proves that code was made here, from an upload of this digest, for an engine of this hash.
     pub(super) fn sign(&self, digest: &str, engine_hash: &str, code: &[u8]) -> [u8; MAC_BYTES] {
-        self.mac(digest, engine_hash, code).finalize().into_bytes().into()
+        self.mac(digest, engine_hash, code).into()
     }
 
     /// Whether it proves that. The comparison takes the same time wherever they differ.
     pub(super) fn verify(&self, digest: &str, engine_hash: &str, code: &[u8], mac: &[u8; MAC_BYTES]) -> bool {
-        self.mac(digest, engine_hash, code).verify_slice(mac).is_ok()
+        self.mac(digest, engine_hash, code) == *mac
     }
 
-    /// The same for code that is read in parts.
-    pub(super) fn verify_read(&self, digest: &str, engine_hash: &str, code: &mut impl Read, mac: &[u8; MAC_BYTES]) -> std::io::Result<bool> {
-        let mut found = self.mac(digest, engine_hash, &[]);
-        let mut part = vec![0; READ_BYTES];
-        loop {
-            match code.read(&mut part)? {
-                0 => return Ok(found.verify_slice(mac).is_ok()),
-                bytes => found.update(&part[..bytes]),
-            }
-        }
-    }
-
-    fn mac(&self, digest: &str, engine_hash: &str, code: &[u8]) -> Hmac<Sha256> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).expect("a key may have any length");
-        mac.update(PURPOSE);
+    fn mac(&self, digest: &str, engine_hash: &str, code: &[u8]) -> Hash {
+        // Each upload has a key of its own for each engine, so that code is hashed from its first byte, which stands at the beginning of a page.
+        let mut key = Hasher::new_keyed(&self.0);
         // Each with its length, so that nothing can move from one to the next.
-        for part in [digest.as_bytes(), engine_hash.as_bytes()] {
-            mac.update(&(part.len() as u64).to_le_bytes());
-            mac.update(part);
+        for part in [digest, engine_hash] {
+            key.update(&(part.len() as u64).to_le_bytes());
+            key.update(part.as_bytes());
         }
-        mac.update(code);
-        mac
+        Hasher::new_keyed(key.finalize().as_bytes()).update_rayon(code).finalize()
     }
 }
 
@@ -105,7 +89,7 @@ impl CodeKey {
 mod tests {
     use super::*;
 
-    /// RFC 4231 has no vector for our framing: what matters is that each part counts, and that no part can lend to the next.
+    /// Nobody has vectors for our framing: what matters is that each part counts, and that no part can lend to the next.
     #[test]
     fn every_part_counts() {
         let key = CodeKey::shared(b"key");
@@ -117,7 +101,6 @@ mod tests {
             assert!(!key.verify(digest, engine, code.as_bytes(), &mac), "{digest} {engine} {code}");
         }
         assert!(!CodeKey::shared(b"kez").verify("ab", "cd", b"ef", &mac));
-        assert!(key.verify_read("ab", "cd", &mut &b"ef"[..], &mac).unwrap() && !key.verify_read("ab", "cd", &mut &b"e"[..], &mac).unwrap());
         assert_eq!(format!("{key:?}"), "***");
     }
 
@@ -125,11 +108,11 @@ mod tests {
     fn a_key_is_made_once_and_is_refused_when_others_can_read_it() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("key");
-        let keys: Vec<Vec<u8>> = std::thread::scope(|scope| {
+        let keys: Vec<[u8; KEY_BYTES]> = std::thread::scope(|scope| {
             let makers: Vec<_> = (0..8).map(|_| scope.spawn(|| CodeKey::kept_in(&path).unwrap().0)).collect();
             makers.into_iter().map(|maker| maker.join().unwrap()).collect()
         });
-        assert!(keys.iter().all(|key| key == &keys[0] && key.len() == KEY_BYTES));
+        assert!(keys.iter().all(|key| key == &keys[0]));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "nothing else is left");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();

@@ -4,11 +4,12 @@ use std::fmt;
 
 use wasmtime::ResourceLimiter;
 
-/// Adds up all memories and tables of a store; wasmtime's own limiter counts each memory for itself, so that four of them pass four times the limit.
+/// Adds up the memory and all tables of a store; wasmtime's own limiter counts each for itself, so that four of them pass four times the limit.
 #[derive(Debug)]
 pub(super) struct MemoryLimiter {
     used_bytes: u64,
     limit_bytes: u64,
+    has_memory: bool,
 }
 
 /// The guest needed more memory than it may use. Raised as an error, and not as a failed `memory.grow`, so that the row ends with these numbers and not
@@ -27,9 +28,15 @@ impl fmt::Display for OverMemory {
 
 impl std::error::Error for OverMemory {}
 
+/// The guest has a memory already, and needed another one. Where components of a component pass each other texts, wasmtime converts and copies them from one memory to the other:
+/// that costs no fuel, whatever their length, and no call of the host returns behind it, so nobody would look at the deadline. With one memory that has anything in it there is nothing to pass.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("it needs a second memory, and an instance may have one: components cannot be put together in one")]
+pub(super) struct SecondMemory;
+
 impl MemoryLimiter {
     pub(super) fn new(limit_bytes: u64) -> MemoryLimiter {
-        MemoryLimiter { used_bytes: 0, limit_bytes }
+        MemoryLimiter { used_bytes: 0, limit_bytes, has_memory: false }
     }
 
     fn grow(&mut self, by_bytes: usize) -> wasmtime::Result<bool> {
@@ -44,6 +51,10 @@ impl MemoryLimiter {
 
 impl ResourceLimiter for MemoryLimiter {
     fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+        // An empty one holds nothing, and never gets smaller again.
+        if current == 0 && desired > 0 && std::mem::replace(&mut self.has_memory, true) {
+            return Err(wasmtime::Error::new(SecondMemory));
+        }
         self.grow(desired.saturating_sub(current))
     }
 
@@ -57,12 +68,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn memories_and_tables_are_added_up() {
+    fn the_memory_and_tables_are_added_up() {
         let mut limiter = MemoryLimiter::new(100 << 10);
         assert!(limiter.memory_growing(0, 64 << 10, None).is_ok());
         assert!(limiter.table_growing(0, 1 << 10, None).is_ok());
-        let over = limiter.memory_growing(0, 64 << 10, None).unwrap_err();
+        let over = limiter.memory_growing(64 << 10, 128 << 10, None).unwrap_err();
         let over = over.downcast_ref::<OverMemory>().unwrap();
         assert_eq!((over.needed_bytes, over.limit_bytes), ((64 + 8 + 64) << 10, 100 << 10));
+    }
+    #[test]
+    fn a_second_memory_is_refused_when_something_is_in_it() {
+        let mut limiter = MemoryLimiter::new(1 << 20);
+        for (current, desired) in [(0, 0), (0, 64 << 10), (64 << 10, 128 << 10), (0, 0)] {
+            assert!(limiter.memory_growing(current, desired, None).is_ok());
+        }
+        assert!(limiter.memory_growing(0, 64 << 10, None).unwrap_err().is::<SecondMemory>());
     }
 }

@@ -12,6 +12,7 @@ use super::bindings::{batch, config, key_value, objects, slow_query, sql};
 use super::compile::compile;
 use super::guest::{GuestState, make_store};
 use super::inspect::inspect;
+use super::limiter::SecondMemory;
 use super::{Inner, LoadError, http};
 use crate::model::{Capability, Grants, Limits, ProcessorKind, hex};
 
@@ -162,7 +163,7 @@ fn prepare(engine: &Engine, linker: &Linker<GuestState>, component: &Component, 
     let needs = check_imports(engine, component)?;
     let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
     let pre: InstancePre<GuestState> = linker.instantiate_pre(component).map_err(mismatch)?;
-    check_exports(engine, &pre, kind).map_err(mismatch)?;
+    check_exports(engine, &pre, kind).map_err(|error| if error.is::<SecondMemory>() { LoadError::SecondMemory } else { mismatch(error) })?;
     let world = match kind {
         ProcessorKind::Batch => World::Batch(batch::BatchProcessorPre::new(pre).map_err(mismatch)?),
         ProcessorKind::SlowQuery => World::SlowQuery(slow_query::SlowQueryProcessorPre::new(pre).map_err(mismatch)?),
@@ -204,12 +205,16 @@ pub(super) fn check_imports(engine: &Engine, component: &Component) -> Result<Ve
     if refused.is_empty() { Ok(needs) } else { Err(LoadError::UnknownImport { imports: refused.join(", ") }) }
 }
 
-/// Whether the functions have the types that they should have, as far as that can be seen now: wasmtime compares them when it has an instance. It gets no
+/// Whether there is one memory, and the functions have the types that they should have, as far as that can be seen now: wasmtime compares them when it has an instance. It gets no
 /// fuel, so that none of the guest's code is run; when it needs some to start, a mismatch shows when its first row is run.
 fn check_exports(engine: &Engine, pre: &InstancePre<GuestState>, kind: ProcessorKind) -> wasmtime::Result<()> {
     let limits = Limits { memory_bytes: u64::MAX, ..Limits::default() };
     let mut store = make_store(engine, &limits, CancellationToken::new(), None, &Arc::default())?;
-    let Some(Ok(instance)) = pre.instantiate_async(&mut store).now_or_never() else { return Ok(()) };
+    let instance = match pre.instantiate_async(&mut store).now_or_never() {
+        Some(Ok(instance)) => instance,
+        Some(Err(error)) if error.is::<SecondMemory>() => return Err(error),
+        _ => return Ok(()),
+    };
     match kind {
         ProcessorKind::Batch => batch::BatchProcessor::new(&mut store, &instance).map(drop),
         ProcessorKind::SlowQuery => slow_query::SlowQueryProcessor::new(&mut store, &instance).map(drop),

@@ -119,6 +119,8 @@ pub enum LoadError {
     UnknownImport { imports: String },
     #[error("this component imports what app {app:?} was not granted: {missing}")]
     NotGranted { app: String, missing: String },
+    #[error("this component has more than one memory that is not empty, and a processor has one: components cannot be put together in one")]
+    SecondMemory,
     #[error("this component does not fit the interfaces of rowmill:jobs@0.1.0: {0}")]
     Mismatch(String),
     #[error("this file cannot be compiled: the compiler needed more memory than it may have ({} MiB)", limit >> 20)]

@@ -62,10 +62,10 @@ async fn what_the_process_compiles_runs_and_is_kept() {
 fn what_is_wrong_with_an_upload_is_told_as_without_the_process() {
     let (cache, other) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let (apart, here) = (sandbox_with(cache.path(), compiler()), sandbox_with(other.path(), CompilerSettings::default()));
-    let memories = wat::parse_str("(component (core module (memory 1) (memory 1)))").unwrap();
+    let memory = wat::parse_str("(component (core module (memory i64 1)))").unwrap();
     let no_wit = wat::parse_str("(module (func (export \"process-row\")))").unwrap();
     let cut_off = Wat::batch().module()[..600].to_vec();
-    for file in [memories, no_wit, cut_off, wat::parse_str("(component)").unwrap(), b"<html>".to_vec(), Wat::both().module()] {
+    for file in [memory, no_wit, cut_off, wat::parse_str("(component)").unwrap(), b"<html>".to_vec(), Wat::both().module()] {
         assert_eq!(apart.load(&file).err().unwrap().to_string(), here.load(&file).err().unwrap().to_string());
     }
 }

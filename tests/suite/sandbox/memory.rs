@@ -37,17 +37,22 @@ async fn memory_that_was_taken_counts_until_the_instance_ends() {
     assert_eq!(runs[2].ending, Ending::Memory { needed_bytes: 4 * PAGE, limit_bytes: 3 * PAGE });
 }
 
+/// Between two memories wasmtime would move texts that cost no fuel.
 #[tokio::test]
-async fn memories_of_all_modules_are_added_up() {
-    // 30 MiB, and twice 20 MiB beside it.
-    let one = Wat::batch().pages(480).component();
-    let two = with_another_module(one.clone(), "(module (memory 320))");
-    let three = with_another_module(two.clone(), "(module (memory 320))");
-    let start = async |wasm: &[u8]| run_one(&processor(wasm), Limits { memory_bytes: 64 * MIB, ..limits() }, "{}").await;
-    assert_eq!(output(&start(&one).await), "{}");
-    assert_eq!(output(&start(&two).await), "{}");
-    let needed = 70 * MIB;
-    assert_eq!(cannot_start(&start(&three).await), format!("the instance: ran out of memory: needed {needed} bytes, the limit is {}", 64 * MIB));
+async fn an_instance_has_one_memory_that_is_not_empty() {
+    let beside = |module: &str| with_another_module(Wat::batch().component(), module);
+    let refused = sandbox().load(&beside("(module (memory 1))")).err().unwrap().to_string();
+    assert_eq!(
+        refused,
+        "this component has more than one memory that is not empty, and a processor has one: components cannot be put together in one"
+    );
+    let empty = processor(&beside("(module (memory 0))"));
+    assert_eq!(output(&run_one(&empty, limits(), "{}").await), "{}");
+    // Only those that run find that it grows.
+    let growing = processor(&beside("(module (memory 0) (func $start (drop (memory.grow (i32.const 1)))) (start $start))"));
+    let told =
+        "the instance: was stopped by a trap: it needs a second memory, and an instance may have one: components cannot be put together in one";
+    assert_eq!(cannot_start(&run_one(&growing, limits(), "{}").await), told);
 }
 
 #[tokio::test]
