@@ -1,9 +1,12 @@
 //! Rows through an instance.
 
 use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use futures_util::poll;
 use tokio_util::sync::CancellationToken;
 use wasmtime::{Store, Trap};
 
@@ -335,14 +338,21 @@ pub(super) fn stopped_ending<T>(stopped: Guarded<T>, store: &Store<GuestState>, 
     }
 }
 
-/// Polls a call until it returns, its deadline passes or it is cancelled. The timers cost nothing for a call that returns without waiting.
+/// Polls a call until it returns, its deadline passes or it is cancelled. One that returns without waiting, as most do, needs no timers.
 pub(super) async fn guard<T>(call: impl Future<Output = wasmtime::Result<T>>, deadline: Instant, cancel: &CancellationToken) -> Guarded<T> {
-    tokio::select! {
-        biased;
-        returned = caught(call) => Guarded::Returned(returned.unwrap_or_else(|_| Err(wasmtime::Error::new(HostPanic)))),
-        () = tokio::time::sleep_until(deadline.into()) => Guarded::Deadline,
-        () = stopped(cancel) => Guarded::Cancelled,
-    }
+    // In its place: such a future is large, and each that takes it would move it.
+    let call = pin!(call);
+    let mut call = pin!(caught(call));
+    let returned = match poll!(call.as_mut()) {
+        Poll::Ready(returned) => returned,
+        Poll::Pending => tokio::select! {
+            biased;
+            returned = call => returned,
+            () = tokio::time::sleep_until(deadline.into()) => return Guarded::Deadline,
+            () = stopped(cancel) => return Guarded::Cancelled,
+        },
+    };
+    Guarded::Returned(returned.unwrap_or_else(|_| Err(wasmtime::Error::new(HostPanic))))
 }
 
 async fn stopped(cancel: &CancellationToken) {

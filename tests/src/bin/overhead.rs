@@ -40,7 +40,7 @@ struct Args {
 async fn main() -> Result<()> {
     let args = Args::parse();
     let built = Built::find()?;
-    let wasm = std::fs::read(built.guest(PROCESSOR))?;
+    let wasm = std::fs::read(built.guest(PROCESSOR)?)?;
     let rows: Vec<LeasedRow> = (1..=args.rows).map(row).collect();
     let mut alone = Alone::new(&wasm)?;
     let mut sandboxed = sandboxed(&built, &wasm)?;
@@ -115,7 +115,7 @@ impl Alone {
             let app = AppInfo { app: "bank", op: "validate", version: 1 };
             let refused = |text: String| wasmtime::Error::msg(text);
             guest.rowmill_jobs_lifecycle().call_init(&mut store, app)?.map_err(refused)?;
-            let begun = guest.rowmill_jobs_batch().call_begin(&mut store, BatchInfo { id: "1", context: "{}" })?;
+            let begun = guest.rowmill_jobs_batch().call_begin(&mut store, BatchInfo { id: "1", context: &"{}".to_owned() })?;
             begun.map_err(|failure| refused(format!("{failure:?}")))?;
             Ok(Alone { store, guest })
         };
