@@ -20,6 +20,12 @@ nextest = $(target)/release/with-servers -- cargo nextest run --workspace --carg
 # The server that speaks S3 in tests. This version builds with our compiler.
 s3_server := s3s-fs --version 0.14.1
 
+fuzz_targets := upload host outcome intake
+# No sanitizer: the code is safe Rust but for wasmtime, whose pool wants the address space that one would reserve; it also lets the stable compiler do. What is compiled is what
+# production has (no `--cfg fuzzing`), with assertions.
+fuzz = cargo fuzz run --fuzz-dir tests/fuzz --target-dir $(target)/fuzz --sanitizer none --no-cfg-fuzzing
+fuzz_flags := -timeout=30 -rss_limit_mb=4096 -len_control=0 -print_final_stats=1
+
 say = printf '==> %s\n'
 as_root = $(if $(filter 0,$(shell id -u)),,sudo)
 apt_install = $(as_root) sh -c 'apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$$@" >/dev/null' sh
@@ -84,6 +90,24 @@ history: cc guests servers ## Kill and stop everything for a while, and check ev
 attacks: cc nextest guests servers ## Attack the sandbox, and print what came of each attack (docs/security.md)
 	@cargo build --release --workspace --bins
 	$(target)/release/with-servers -- $(target)/release/attacks
+
+.PHONY: fuzz
+fuzz: cc guests fuzz-tools ## Feed arbitrary bytes to what takes them: make fuzz T=upload SECONDS=1800
+	@cargo build --release --workspace --bins
+	$(target)/release/fuzz-seeds $(target)/fuzz/seeds
+	mkdir -p $(target)/fuzz-logs
+	found=()
+	for name in $(or $(T),$(fuzz_targets)); do
+		corpus=$(target)/fuzz/corpus/$$name log=$(target)/fuzz-logs/$$name.log
+		mkdir -p "$$corpus"
+		$(say) "building and running $$name for $(or $(SECONDS),60) s (the first time compiles wasmtime once more: many minutes); $$log says more"
+		$(fuzz) "$$name" "$$corpus" "$(target)/fuzz/seeds/$$name" -- -max_total_time=$(or $(SECONDS),60) $(fuzz_flags) >"$$log" 2>&1 || found+=("$$name")
+		grep -E '^stat::(number_of_executed_units|average_exec_per_sec)|^#[0-9]+.DONE|panicked at|^SUMMARY|Failing input' "$$log" || tail -n 20 "$$log"
+	done
+	if [ "$${#found[@]}" -gt 0 ]; then
+		$(say) "found something: $${found[*]}; the inputs are in tests/fuzz/artifacts" >&2
+		exit 1
+	fi
 
 .PHONY: stopping
 stopping: cc guests servers ## Measure how long guests take to stop: make stopping TRIES=200 BESIDE=50
@@ -186,6 +210,17 @@ deny: cc
 	@if ! cargo deny --version >/dev/null 2>&1; then
 		$(say) "installing cargo-deny (some minutes)"
 		cargo install cargo-deny --locked
+	fi
+
+.PHONY: fuzz-tools
+fuzz-tools: cc
+	@if ! command -v c++ >/dev/null; then
+		$(say) "no C++ compiler for libFuzzer: installing g++ with apt-get"
+		$(apt_install) g++
+	fi
+	if ! cargo fuzz --version >/dev/null 2>&1; then
+		$(say) "installing cargo-fuzz (a minute)"
+		cargo install cargo-fuzz --locked
 	fi
 
 .PHONY: rust-tools

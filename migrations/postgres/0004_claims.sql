@@ -156,7 +156,9 @@ DECLARE
     chosen record;
     batch record;
     again boolean;
-    found_one boolean;
+    -- A batch with fresh rows that is being recorded.
+    held_up bigint;
+    waited boolean := false;
     taken int;
     cost bigint;
 BEGIN
@@ -190,7 +192,21 @@ BEGIN
         WHERE (p_kind IS NULL OR w.kind = p_kind) AND w.app <> ALL (full_up) AND ROW(w.kind, w.app, w.op)::text <> ALL (passed)
             AND w.allowed IS DISTINCT FROM 0
         ORDER BY start, w.source, w.priority DESC, w.batch_key LIMIT 1;
-        EXIT WHEN NOT FOUND;
+        IF NOT FOUND THEN
+            EXIT WHEN given > 0 OR waited OR held_up IS NULL;
+            -- All that is left is being recorded, which takes no longer than a commit. Where that is long, who waits behind this claim may have come for something else.
+            BEGIN
+                PERFORM set_config('lock_timeout', '5ms', true);
+                PERFORM FROM rowmill.batches b WHERE b.batch_key = held_up FOR NO KEY UPDATE;
+                PERFORM set_config('lock_timeout', '0', true);
+            EXCEPTION WHEN lock_not_available THEN
+                RETURN QUERY SELECT NULL::bigint, NULL::bigint, NULL::uuid, NULL::int, NULL::int;
+                RETURN;
+            END;
+            waited := true;
+            passed := '{}';
+            CONTINUE;
+        END IF;
         lease_id := NULL;
         cost := 0;
         most := least(p_rows_max, chosen.allowed);
@@ -224,21 +240,9 @@ BEGIN
             ELSE
                 SELECT b.* INTO batch FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app AND b.op = chosen.op
                 ORDER BY b.priority DESC, b.batch_key LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED;
-                found_one := FOUND;
-                IF NOT found_one AND given = 0 THEN
-                    -- All are being recorded, which takes no longer than a commit. Where that is long, who waits behind this claim may have come for another app.
-                    BEGIN
-                        PERFORM set_config('lock_timeout', '5ms', true);
-                        SELECT b.* INTO batch FROM rowmill.batches b WHERE b.fresh AND b.kind = chosen.kind AND b.app = chosen.app AND b.op = chosen.op
-                        ORDER BY b.priority DESC, b.batch_key LIMIT 1 FOR NO KEY UPDATE;
-                        found_one := FOUND;
-                        PERFORM set_config('lock_timeout', '0', true);
-                    EXCEPTION WHEN lock_not_available THEN
-                        RETURN QUERY SELECT NULL::bigint, NULL::bigint, NULL::uuid, NULL::int, NULL::int;
-                        RETURN;
-                    END;
-                END IF;
-                IF found_one THEN
+                IF NOT FOUND THEN
+                    held_up := coalesce(held_up, chosen.batch_key);
+                ELSE
                     taken := rowmill.lease_rows(batch.row_micros, batch.success + batch.failed > 0, batch.row_count - batch.next_row + 1, p_slots,
                         p_target_micros, most);
                     cost := taken * coalesce(batch.row_micros, 1000);

@@ -102,6 +102,11 @@ pub const ATTACKS: &[Attack] = &[
     ),
     Attack::new("LIFE-3", "abort and deadline in a loop, in a host call, asleep and between rows", "stopped within a second"),
     Attack::new("LIFE-4", "a new version is activated, rolled back or removed during a batch", "the batch ends on its own version"),
+    Attack::new(
+        "FUZZ-1",
+        "arbitrary bytes as uploads, as the arguments of every host function, as outcomes, and as files of rows",
+        "no panic; refused with a sentence, or read as it was written",
+    ),
 ];
 
 /// What came of the tests of one attack: no test of a run that is not its own.

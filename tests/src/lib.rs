@@ -2,6 +2,7 @@
 
 pub mod attacks;
 pub mod built;
+pub mod fuzz;
 pub mod history;
 pub mod loading;
 pub mod random;

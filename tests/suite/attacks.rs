@@ -5,6 +5,7 @@
 
 mod comp;
 mod cpu;
+mod fuzz;
 mod life;
 mod list;
 mod log;

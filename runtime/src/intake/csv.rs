@@ -11,6 +11,9 @@ use crate::model::{JsonText, NewRow};
 /// Read behind the file: it comes back as a record of its own, unless an open quote has swallowed it.
 const SENTINEL: &[u8] = b"\n\x01";
 
+/// Of the name of a column, where it is told: it may be as long as a record.
+const SHOWN_CHARACTERS: usize = 200;
+
 type Source = Budgeted<Chain<Box<dyn Read + Send>, Cursor<&'static [u8]>>>;
 
 pub(super) struct CsvRows {
@@ -30,7 +33,8 @@ impl CsvRows {
         let columns: Vec<String> = records.fields()?.into_iter().map(str::to_owned).collect();
         for (second, name) in columns.iter().enumerate() {
             if let Some(first) = columns[..second].iter().position(|earlier| earlier == name) {
-                return Err(IntakeError::EqualNames { name: name.clone(), first: first + 1, second: second + 1 });
+                let name = name.chars().take(SHOWN_CHARACTERS).collect();
+                return Err(IntakeError::EqualNames { name, first: first + 1, second: second + 1 });
             }
         }
         let added = |name: &&String| FAILED_COLUMNS.contains(&name.as_str());

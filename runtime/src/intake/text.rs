@@ -43,7 +43,9 @@ impl<R: Read> Read for Text<R> {
             read => read,
         };
         if self.passed < LOOKED_AT_BYTES {
-            if let Some(at) = buffer[..read].iter().position(|&byte| byte == 0) {
+            // No further than that, however much comes at once: what is refused does not depend on the pieces that a file comes in.
+            let looked_at = usize::try_from(LOOKED_AT_BYTES - self.passed).map_or(read, |left| read.min(left));
+            if let Some(at) = buffer[..looked_at].iter().position(|&byte| byte == 0) {
                 return Err(Refusal::NotText { at: self.passed + at as u64 + 1 }.raise());
             }
             self.passed += read as u64;

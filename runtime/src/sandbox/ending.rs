@@ -57,7 +57,7 @@ pub(super) fn ending_of_init(reason: String, masks: &Masks) -> Ending {
     Ending::CannotStart { reason: format!("init: {}", cut(masks.hide(reason))) }
 }
 
-fn cut(mut reason: String) -> String {
+pub(super) fn cut(mut reason: String) -> String {
     let kept = reason.floor_char_boundary(REASON_BYTES_MAX);
     if kept < reason.len() {
         let more = reason.len() - kept;

@@ -32,6 +32,7 @@ use wasmtime::component::Linker;
 
 use self::cache::CompiledCache;
 use self::guest::GuestState;
+use crate::model::visible;
 
 pub use capabilities::{Capabilities, Directory};
 pub use check::{CheckError, CheckSession, CheckSpec, CheckedFile, Checker, Finding};
@@ -140,6 +141,19 @@ impl LoadError {
     pub fn may_pass(&self) -> bool {
         matches!(self, LoadError::NoCompiler { .. } | LoadError::CompilerLate { .. })
     }
+
+    /// As it can be told: what it repeats of the file, names among it, is whatever its author wrote, and as long.
+    fn shown(self) -> LoadError {
+        let line = |text: String| ending::cut(visible(&text).replace(['\n', '\t'], " "));
+        match self {
+            LoadError::Invalid(reason) => LoadError::Invalid(line(reason)),
+            LoadError::OtherWorld { exports } => LoadError::OtherWorld { exports: line(exports) },
+            LoadError::NoChecker { exports } => LoadError::NoChecker { exports: line(exports) },
+            LoadError::UnknownImport { imports } => LoadError::UnknownImport { imports: line(imports) },
+            LoadError::Mismatch(reason) => LoadError::Mismatch(line(reason)),
+            other => other,
+        }
+    }
 }
 
 impl Sandbox {
@@ -171,7 +185,7 @@ impl Sandbox {
     /// # Errors
     /// [`LoadError`].
     pub fn load(&self, wasm: &[u8]) -> Result<Processor, LoadError> {
-        load::load(&self.0, wasm)
+        load::load(&self.0, wasm).map_err(LoadError::shown)
     }
 
     /// Whether an upload of so many bytes is taken: for those who look for its compiled code first.
@@ -192,7 +206,7 @@ impl Sandbox {
     /// # Errors
     /// [`LoadError`], as for [`Sandbox::load`].
     pub fn load_compiled(&self, digest: &str) -> Option<Result<Processor, LoadError>> {
-        load::load_compiled(&self.0, digest)
+        load::load_compiled(&self.0, digest).map(|loaded| loaded.map_err(LoadError::shown))
     }
 
     /// A processor from compiled code that another process of this installation sealed ([`Sandbox::sealed`]), which is put into the cache. None when it was not made with this installation's key
@@ -201,7 +215,7 @@ impl Sandbox {
     /// # Errors
     /// [`LoadError`], as for [`Sandbox::load`].
     pub fn load_sealed(&self, digest: &str, sealed: &[u8]) -> Option<Result<Processor, LoadError>> {
-        load::load_sealed(&self.0, digest, sealed)
+        load::load_sealed(&self.0, digest, sealed).map(|loaded| loaded.map_err(LoadError::shown))
     }
 
     /// The compiled code of an upload from the cache, for other processes of this installation. None when it is not there, or when this process shares its key with nobody.
@@ -229,6 +243,6 @@ impl Sandbox {
     /// # Errors
     /// [`LoadError`].
     pub fn load_checker(&self, wasm: &[u8]) -> Result<Checker, LoadError> {
-        check::load(&self.0, wasm)
+        check::load(&self.0, wasm).map_err(LoadError::shown)
     }
 }
