@@ -12,7 +12,7 @@ const ROWS_MAX: usize = 6;
 const ITEMS_MAX: usize = 4;
 /// More than a row may use by any limits.
 const FUEL_MAX: u64 = 1_000_000_000_000_000_000 / ROWS_MAX as u64 / 4;
-/// Names of files have 128 bytes at most before they come to a store.
+/// Names of files have 128 bytes at most before they come to a store, and no control characters, by which the stores order them differently.
 const FILE_NAME_MAX: usize = 128;
 /// Depths of JSON up to and above what is read.
 const DEPTH_MAX: usize = 140;
@@ -177,7 +177,7 @@ fn text(u: &mut Unstructured<'_>) -> Result<String> {
 }
 
 fn file_name(u: &mut Unstructured<'_>) -> Result<String> {
-    let mut name = text(u)?;
+    let mut name: String = text(u)?.chars().filter(|character| !character.is_control()).collect();
     name.truncate(name.floor_char_boundary(FILE_NAME_MAX));
     Ok(name)
 }
