@@ -33,7 +33,7 @@ pub struct Import {
 }
 
 pub enum Imported {
-    Function(Function),
+    Function(Box<Function>),
     /// Drops a handle of this resource.
     Drop(TypeId),
 }
@@ -60,7 +60,7 @@ impl World {
             let interface = &self.resolve.interfaces[*id];
             for (name, function) in &interface.functions {
                 let signature = self.resolve.wasm_signature(AbiVariant::GuestImport, function);
-                imports.push(Import { module: module.clone(), name: name.clone(), signature, what: Imported::Function(function.clone()) });
+                imports.push(Import { module: module.clone(), name: name.clone(), signature, what: Imported::Function(Box::new(function.clone())) });
             }
             let resources = interface.types.iter().filter(|(_, id)| matches!(self.resolve.types[**id].kind, TypeDefKind::Resource));
             for (name, id) in resources {
