@@ -10,8 +10,8 @@ use rowmill::model::{
 
 const ROWS_MAX: usize = 6;
 const ITEMS_MAX: usize = 4;
-/// More than a row may use by any limits.
-const FUEL_MAX: u64 = 1_000_000_000_000_000_000 / ROWS_MAX as u64 / 4;
+/// About what a guest burns in a quarter of an hour. What all rows of an operation used in an hour is added up, and millions of these fit.
+const FUEL_MAX: u64 = 1_000_000_000_000;
 /// Names of files have 128 bytes at most before they come to a store, and no control characters, by which the stores order them differently.
 const FILE_NAME_MAX: usize = 128;
 /// Depths of JSON up to and above what is read.
