@@ -20,7 +20,7 @@ use super::plan::APPS;
 use super::violation::{Findings, Rule, Violation};
 
 /// Of these the report holds the first.
-const VIOLATIONS_SHOWN: usize = 200;
+const VIOLATIONS_SHOWN: usize = 30;
 const PAGE_ROWS: u32 = 5_000;
 
 /// Objects that were read once.
@@ -114,11 +114,13 @@ impl History {
         store.close().await;
         db.close().await?;
         report.violations = found.len();
-        for violation in &found {
-            *report.rules_broken.entry(violation.rule).or_default() += 1;
+        for violation in found {
+            let broken = report.rules_broken.entry(violation.rule).or_default();
+            *broken += 1;
+            if *broken <= VIOLATIONS_SHOWN {
+                report.found.push(violation);
+            }
         }
-        found.truncate(VIOLATIONS_SHOWN);
-        report.found = found;
         Ok(report)
     }
 

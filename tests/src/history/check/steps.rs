@@ -27,9 +27,10 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
                 judge_finish(step, before, after, &holders, findings);
             }
             (None, Some(new)) => {
-                // It comes in with its first rows, in one statement.
+                // It comes in with its first rows, in one statement; a query perhaps with its lease.
                 let may_run = new.status == "wait" || new.status == "queued" && new.row_count > 0;
-                let fresh = may_run
+                let runs = new.kind == "slow_query" && new.status == "inprog" && new.row_count == 1 && new.started_at.is_some();
+                let fresh = (may_run && new.started_at.is_none() || runs)
                     && new.round == 1
                     && new.step == "rows"
                     && new.success + new.failed == 0
