@@ -185,7 +185,7 @@ BEGIN
     limited := EXISTS (SELECT FROM rowmill.policies p WHERE p.paused OR p.rate_micros IS NOT NULL);
     WHILE given < p_leases_max LOOP
         full_up := rowmill.full_apps(at) || p_except;
-        SELECT w.source, w.app, w.op, w.kind, w.allowed, greatest(coalesce(a.served_micros, 0), virtual - p_credit) AS start, coalesce(a.weight, 1) AS weight,
+        SELECT w.source, w.app, w.op, w.kind, w.batch_key, w.allowed, greatest(coalesce(a.served_micros, 0), virtual - p_credit) AS start, coalesce(a.weight, 1) AS weight,
             count(*) OVER () = 1 AS alone INTO chosen
         FROM (SELECT o.*, CASE WHEN limited THEN rowmill.rows_allowed(o.app, o.op, at) END AS allowed FROM rowmill.ops_with_work(at) o) w
         LEFT JOIN rowmill.apps a USING (app)
