@@ -5,7 +5,7 @@ use rowmill_tests::fuzz::{self, host, intake, outcome, upload};
 use super::count_panics;
 
 /// What is there to begin with, and as much by chance.
-fn feed(seeds: Vec<Vec<u8>>, check: fn(&[u8])) {
+fn feed(seeds: &[Vec<u8>], check: fn(&[u8])) {
     let panics = count_panics();
     let more = (1_000..).take(seeds.len()).map(|seed| fuzz::bytes(seed, 50 + usize::try_from(seed).unwrap()));
     for input in seeds.iter().cloned().chain(more) {
@@ -17,20 +17,20 @@ fn feed(seeds: Vec<Vec<u8>>, check: fn(&[u8])) {
 
 #[test]
 fn fuzz_1_whatever_is_uploaded_is_loaded_or_refused_with_a_sentence() {
-    feed(upload::seeds(), upload::check);
+    feed(&upload::seeds(), upload::check);
 }
 
 #[test]
 fn fuzz_1_whatever_a_guest_calls_ends_its_row_and_touches_nothing_else() {
-    feed(host::seeds(), host::check);
+    feed(&host::seeds(), host::check);
 }
 
 #[test]
 fn fuzz_1_whatever_is_recorded_is_read_again() {
-    feed(outcome::seeds(), outcome::check);
+    feed(&outcome::seeds(), outcome::check);
 }
 
 #[test]
 fn fuzz_1_whatever_a_file_holds_its_rows_are_json() {
-    feed(intake::seeds(), intake::check);
+    feed(&intake::seeds(), intake::check);
 }

@@ -97,7 +97,7 @@ fn life_2_a_row_that_kills_its_worker_is_quarantined_and_no_other_is_lost() {
     loop {
         // A lease lives long enough not to end on a busy machine, where that would count as one more crash.
         let mut command =
-            site.command(&["work", "--set", &format!("worker.name=w{killed}"), "--set", "worker.slots=2", "--set", "worker.heartbeat=1s"]);
+            site.command(&["work", "--set", &format!("worker.name=w{killed}"), "--set", "worker.slots=2", "--set", "worker.heartbeat=2s"]);
         let mut worker = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         // The healthy app's rows come through each of these workers, before it dies.
         let healthy = site.said(&["submit", "healthy", "validate", "healthy.csv"]);
