@@ -287,7 +287,7 @@ CREATE FUNCTION rowmill.claim_work(p_worker text, p_leases_max int, p_rows_max i
     p_credit bigint, p_now bigint, p_bytes_max bigint, p_except text[] DEFAULT '{}')
 RETURNS TABLE (lease_id bigint, token bigint, batch_id uuid, leased int, crashes int,
     app text, op text, kind text, priority bigint, processor_version bigint, processor_digest text, context text, attempts_max bigint, retry_rule text, start_at bigint,
-    deadline_at bigint, failures_max bigint, failures_percent bigint, status text, step text, round int, after_batch uuid, after_condition text,
+    deadline_at bigint, failures_max bigint, failures_percent bigint, status text, step text, round int, after_batch uuid, after_condition text, group_name text,
     row_count int, success int, failed int, fuel bigint, submitted_at bigint, started_at bigint, weight bigint, running_max bigint, limits text, quota text, grants text,
     with_rows boolean, first_row int, row_nos int[], lines bigint[], inputs text, rejected text[], attempt int, attempts int[]) LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
@@ -300,10 +300,10 @@ BEGIN
         FROM rowmill.claim_leases(p_worker, p_leases_max, p_rows_max, p_slots, p_target_micros, p_ttl, p_kind, p_credit, p_now, p_except) c
     LOOP
         SELECT b.app, b.op, b.kind, b.priority, b.processor_version, b.processor_digest, CASE WHEN octet_length(b.context) <= p_bytes_max THEN b.context ELSE '' END,
-            b.attempts_max, b.retry_rule, b.start_at, b.deadline_at, b.failures_max, b.failures_percent, b.status, b.step, b.round, b.after_batch, b.after_condition, b.row_count, b.success, b.failed, b.fuel, b.submitted_at, b.started_at, a.weight, a.running_max, a.limits, a.quota, a.grants,
+            b.attempts_max, b.retry_rule, b.start_at, b.deadline_at, b.failures_max, b.failures_percent, b.status, b.step, b.round, b.after_batch, b.after_condition, b.group_name, b.row_count, b.success, b.failed, b.fuel, b.submitted_at, b.started_at, a.weight, a.running_max, a.limits, a.quota, a.grants,
             b.input_bytes_max
         INTO app, op, kind, priority, processor_version, processor_digest, context, attempts_max, retry_rule, start_at, deadline_at, failures_max,
-            failures_percent, status, step, round, after_batch, after_condition, row_count, success, failed, fuel, submitted_at,
+            failures_percent, status, step, round, after_batch, after_condition, group_name, row_count, success, failed, fuel, submitted_at,
             started_at, weight, running_max, limits, quota, grants, input_bytes_max
         FROM rowmill.batches b JOIN rowmill.apps a USING (app) WHERE b.batch_id = claim_work.batch_id;
         with_rows := leased * input_bytes_max <= p_bytes_max;

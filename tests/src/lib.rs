@@ -7,6 +7,7 @@ pub mod history;
 pub mod loading;
 pub mod random;
 pub mod reaching;
+pub mod running;
 pub mod servers;
 pub mod stopping;
 pub mod ticks;

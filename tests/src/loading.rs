@@ -7,10 +7,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use rowmill::blobs::Blobs;
 use rowmill::jobs::{BatchRequest, JobManager, QueryRequest};
-use rowmill::model::{
-    Batch, BatchCounts, BatchId, BatchStatus, BatchStep, Ending, JsonText, LeasedRow, Limits, NewRow, Pooler, PrunedParts, Terms, Timestamp,
-};
-use rowmill::sandbox::{CompilerSettings, Processor, Sandbox, SandboxSettings, Session, SessionSpec};
+use rowmill::model::{Ending, JsonText, LeasedRow, Limits, NewRow, Pooler};
+use rowmill::sandbox::{CompilerSettings, Sandbox, SandboxSettings, Session, SessionSpec};
 use rowmill::status::StatusBoard;
 use rowmill::store::{PgSettings, PgStore, Store};
 use rowmill::worker::WorkerSettings;
@@ -19,6 +17,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::built::Built;
+use crate::running::batch;
 use crate::stopping::Times;
 
 const TRANSACTION: &str = r#"{"id":"TX00000001","account":"DE0123456789","amount":"10.25","currency":"EUR","date":"2026-01-31","type":"deposit"}"#;
@@ -120,7 +119,7 @@ async fn load(built: &Built, compiler: &CompilerSettings, name: &str, row: &str,
     let (mut starts, mut rows) = (Vec::new(), Vec::new());
     for _ in 0..STARTS {
         let spec = SessionSpec {
-            batch: batch_of(&processor),
+            batch: batch(processor.kind(), "loading", "op", JsonText::default()),
             limits: Limits::default(),
             cancel: CancellationToken::new(),
             progress: None,
@@ -150,33 +149,6 @@ async fn load(built: &Built, compiler: &CompilerSettings, name: &str, row: &str,
 fn median_us(mut times: Vec<Duration>) -> u128 {
     times.sort();
     times[times.len() / 2].as_micros()
-}
-
-fn batch_of(processor: &Processor) -> Batch {
-    Batch {
-        id: BatchId::generate(),
-        app: "loading".to_owned(),
-        op: "op".to_owned(),
-        kind: processor.kind(),
-        processor_version: 1,
-        processor_digest: processor.digest.clone(),
-        context: JsonText::check("{}").expect("it is JSON"),
-        terms: Terms::default(),
-        after: None,
-        group: None,
-        status: BatchStatus::Inprog,
-        step: BatchStep::Rows,
-        round: 1,
-        counts: BatchCounts::default(),
-        fuel: 0,
-        abort_reason: None,
-        mark_error: None,
-        submitted_at: Timestamp(0),
-        started_at: None,
-        finished_at: None,
-        files: Vec::new(),
-        pruned: PrunedParts::default(),
-    }
 }
 
 #[derive(Default)]

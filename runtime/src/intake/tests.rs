@@ -80,6 +80,24 @@ fn a_file_that_is_not_what_it_is_called_is_refused() {
     assert!(refused(CSV, b"a\n\xff\n".as_slice()).starts_with("it is not UTF-8: line 2"));
 }
 
+/// Also at the end of what is looked at: a source may give a byte at a time, or all at once.
+#[test]
+fn what_is_refused_is_the_same_in_whatever_pieces_it_comes() {
+    for (text_bytes, is_refused) in [(8_191, true), (8_192, false), (20_000, false)] {
+        let file = [b"a\n".repeat(text_bytes / 2), b"a".repeat(text_bytes % 2), b"\0\n".to_vec()].concat();
+        let at_once = read(CSV, file.clone());
+        let slowly = read_within(CSV, InflateLimits::default(), Slow(std::io::Cursor::new(file)));
+        assert_eq!(at_once, slowly, "NUL behind {text_bytes} bytes");
+        assert_eq!(at_once.is_err_and(|error| error.contains("is NUL")), is_refused, "NUL behind {text_bytes} bytes");
+    }
+}
+
+#[test]
+fn what_is_told_of_equal_columns_is_short() {
+    let name = "n".repeat(100_000);
+    assert!(refused(CSV, format!("{name},{name}\n1,2\n")).len() < 400);
+}
+
 #[test]
 fn compressed_data_that_is_cut_off_or_damaged_is_refused() {
     let whole = gzip("a,b\n1,2\n".repeat(1_000).as_bytes());

@@ -155,10 +155,9 @@ impl JobManager {
         }
         let stopped = shutdown.child_token();
         let working = async {
-            let set_running = |worker| *running.write().unwrap_or_else(PoisonError::into_inner) = worker;
-            set_running(Some(Arc::clone(&worker)));
+            let here = Here::begin(running, &worker);
             let ended = worker.run().await;
-            set_running(None);
+            drop(here);
             stopped.cancel();
             ended
         };
@@ -232,5 +231,21 @@ impl JobManager {
             Some(_) => self.read_batch(id).await.map(drop),
             None => Ok(()),
         }
+    }
+}
+
+/// As long as it lives, queries that are submitted in this process may begin in this worker. It ends also when nobody waits for the worker any more.
+struct Here<'a>(&'a RwLock<Option<Arc<Worker>>>);
+
+impl Here<'_> {
+    fn begin<'a>(running: &'a RwLock<Option<Arc<Worker>>>, worker: &Arc<Worker>) -> Here<'a> {
+        *running.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::clone(worker));
+        Here(running)
+    }
+}
+
+impl Drop for Here<'_> {
+    fn drop(&mut self) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }

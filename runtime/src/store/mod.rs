@@ -193,8 +193,7 @@ pub trait Store: Send + Sync + 'static {
     ///
     /// # Errors
     /// As [`Store::submit_batch`].
-    async fn submit_to_run(&self, batch: NewBatch, row: NewRow, owner: LeaseOwner<'_>) -> Result<Option<ClaimedWork>, StoreError> {
-        let _ = owner;
+    async fn submit_to_run(&self, batch: NewBatch, row: NewRow, _owner: LeaseOwner<'_>) -> Result<Option<ClaimedWork>, StoreError> {
         self.submit_batch(batch, vec![row]).await.map(|()| None)
     }
 

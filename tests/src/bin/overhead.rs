@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow, ensure};
 use clap::Parser;
-use rowmill::model::{BatchId, Clock, Ending, JsonText, LeasedRow, Limits, NewBatch, ProcessorKind, SystemClock, Terms};
+use rowmill::model::{Ending, JsonText, LeasedRow, Limits, ProcessorKind};
 use rowmill::sandbox::{Sandbox, Session, SessionSpec};
 use rowmill_tests::built::Built;
+use rowmill_tests::running::batch;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::{Component, Linker};
@@ -73,22 +74,7 @@ fn median(mut rounds: Vec<Duration>, rows: u32) -> f64 {
 
 fn sandboxed(built: &Built, wasm: &[u8]) -> Result<Session> {
     let processor = Sandbox::new(1, &built.cache())?.load(wasm)?;
-    let batch = NewBatch {
-        id: BatchId::generate(),
-        app: "bank".to_owned(),
-        op: "validate".to_owned(),
-        kind: ProcessorKind::Batch,
-        terms: Terms::default(),
-        processor_version: 1,
-        processor_digest: processor.digest.clone(),
-        context: JsonText::default(),
-        hold: false,
-        after: None,
-        group: None,
-        request_digest: None,
-        as_found: None,
-    };
-    let batch = batch.begin(1, SystemClock.now());
+    let batch = batch(ProcessorKind::Batch, "bank", "validate", JsonText::default());
     let spec = SessionSpec { batch, limits: Limits::default(), cancel: CancellationToken::new(), progress: None, capabilities: Arc::default() };
     Ok(Session::new(processor, spec))
 }

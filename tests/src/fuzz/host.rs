@@ -8,10 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use arbitrary::Unstructured;
-use rowmill::model::{
-    Answer, Batch, BatchCounts, BatchId, BatchStatus, BatchStep, Ending, JsonText, LeasedRow, Limits, ProcessorKind, PrunedParts, RowRun, Terms,
-    Timestamp,
-};
+use rowmill::model::{Answer, Ending, JsonText, LeasedRow, Limits, ProcessorKind, RowRun};
 use rowmill::sandbox::{Capabilities, Processor, Sandbox, Session, SessionSpec};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
@@ -22,6 +19,7 @@ use self::place::Place;
 use super::calls::{CALL_BYTES, Calls, IMAGE};
 use super::guest::{Import, World, name_of};
 use super::{TOLD_BYTES_MAX, scratch};
+use crate::running::batch;
 
 /// All that a processor may import.
 const WORLD: &str = "
@@ -123,7 +121,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
 
 async fn run(stage: &Stage, capabilities: Capabilities, image: &[u8]) -> RowRun {
     let spec = SessionSpec {
-        batch: batch(),
+        batch: batch(ProcessorKind::Batch, place::APP, "op", JsonText::default()),
         limits: stage.limits.clone(),
         cancel: CancellationToken::new(),
         progress: Some(Arc::new(|percent, text| assert!(percent <= 100 && text.len() <= 1_000, "{percent} {text}"))),
@@ -203,31 +201,4 @@ fn driver() -> String {
         first = IMAGE + 16,
         outcome = IMAGE + 8,
     )
-}
-
-fn batch() -> Batch {
-    Batch {
-        id: BatchId::generate(),
-        app: place::APP.to_owned(),
-        op: "op".to_owned(),
-        kind: ProcessorKind::Batch,
-        processor_version: 1,
-        processor_digest: String::new(),
-        context: JsonText::default(),
-        terms: Terms::default(),
-        after: None,
-        group: None,
-        status: BatchStatus::Inprog,
-        step: BatchStep::Rows,
-        round: 1,
-        counts: BatchCounts::default(),
-        fuel: 0,
-        abort_reason: None,
-        mark_error: None,
-        submitted_at: Timestamp(0),
-        started_at: None,
-        finished_at: None,
-        files: Vec::new(),
-        pruned: PrunedParts::default(),
-    }
 }

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rowmill::model::{
-    Batch, BatchCounts, BatchId, BatchStatus, BatchStep, Ending, JsonText, LeasedRow, Limits, ProcessorKind, PrunedParts, RowRun, Terms, Timestamp,
-};
+use rowmill::model::{Batch, Ending, JsonText, LeasedRow, Limits, ProcessorKind, RowRun};
 use rowmill::sandbox::{Processor, Sandbox, Session, SessionSpec};
+use rowmill_tests::running;
 use tokio_util::sync::CancellationToken;
 
 use super::guests;
@@ -27,30 +26,7 @@ pub fn limits() -> Limits {
 }
 
 pub fn batch(kind: ProcessorKind, op: &str, context: &str) -> Batch {
-    Batch {
-        id: BatchId::generate(),
-        app: "tests".to_owned(),
-        op: op.to_owned(),
-        kind,
-        processor_version: 1,
-        processor_digest: String::new(),
-        context: JsonText::check(context).unwrap(),
-        terms: Terms::default(),
-        after: None,
-        group: None,
-        status: BatchStatus::Inprog,
-        step: BatchStep::Rows,
-        round: 1,
-        counts: BatchCounts::default(),
-        fuel: 0,
-        abort_reason: None,
-        mark_error: None,
-        submitted_at: Timestamp(0),
-        started_at: None,
-        finished_at: None,
-        files: Vec::new(),
-        pruned: PrunedParts::default(),
-    }
+    running::batch(kind, "tests", op, JsonText::check(context).unwrap())
 }
 
 pub fn spec(batch: Batch, limits: Limits) -> SessionSpec {

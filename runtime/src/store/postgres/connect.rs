@@ -164,8 +164,8 @@ impl PgStore {
         self.pooler == Pooler::None
     }
 
-    /// Tells in this process what it submits, as soon as that is committed. Where nobody listens to notifications, too. `submit` says whether it was new: nobody is notified of what was
-    /// submitted before.
+    /// Tells in this process what it submits, as soon as that is committed. Where nobody listens to notifications, too. `submit` says whether others are notified: not of what was
+    /// submitted before, nor of what was leased with its submission.
     pub(super) async fn tell_own(&self, event: Option<StoreEvent>, submit: impl Future<Output = Result<bool, StoreError>>) -> Result<(), StoreError> {
         let Some(event) = event else { return submit.await.map(drop) };
         let listens = self.listening.is_some();
