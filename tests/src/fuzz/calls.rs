@@ -12,7 +12,7 @@ const HEADER_BYTES: usize = 16;
 /// The number of the function, and its arguments, eight bytes each.
 pub const CALL_BYTES: usize = 8 + 8 * ARGUMENTS_MAX;
 const ARGUMENTS_MAX: usize = 17;
-const CALLS_MAX: usize = 16;
+const CALLS_MAX: usize = 24;
 /// For what a function returns through memory.
 const RETURNED_BYTES: usize = 256;
 const TEXT_BYTES_MAX: usize = 300;
@@ -24,8 +24,9 @@ const ODD: u32 = 40;
 pub struct Calls<'a, 'u> {
     resolve: &'a Resolve,
     sizes: &'a SizeAlign,
-    /// Texts that lead somewhere.
-    words: &'a [String],
+    words: &'a Words,
+    /// The parameter that is written.
+    parameter: String,
     u: &'a mut Unstructured<'u>,
     image: Vec<u8>,
     /// Handles that the guest will have, if its calls succeed, and those that it will have given away.
@@ -33,6 +34,9 @@ pub struct Calls<'a, 'u> {
     free: Vec<u32>,
     next_handle: u32,
 }
+
+/// Texts that lead somewhere, by the names of the parameters that they are for; those for any have none.
+pub type Words = Vec<(&'static [&'static str], Vec<String>)>;
 
 /// How a type is passed.
 enum Shape {
@@ -46,16 +50,17 @@ enum Shape {
 }
 
 impl<'a, 'u> Calls<'a, 'u> {
-    pub fn new(resolve: &'a Resolve, sizes: &'a SizeAlign, words: &'a [String], u: &'a mut Unstructured<'u>) -> Calls<'a, 'u> {
-        Calls { resolve, sizes, words, u, image: Vec::new(), handles: Vec::new(), free: Vec::new(), next_handle: 1 }
+    pub fn new(resolve: &'a Resolve, sizes: &'a SizeAlign, words: &'a Words, u: &'a mut Unstructured<'u>) -> Calls<'a, 'u> {
+        Calls { resolve, sizes, words, parameter: String::new(), u, image: Vec::new(), handles: Vec::new(), free: Vec::new(), next_handle: 1 }
     }
 
-    /// Some calls, and an outcome as this function returns it.
-    pub fn write(mut self, imports: &[Import], returns: &Function) -> Result<Vec<u8>> {
+    /// Some calls, perhaps along one of the ways that lead far, and an outcome as this function returns it.
+    pub fn write(mut self, imports: &[Import], ways: &[Vec<usize>], returns: &Function) -> Result<Vec<u8>> {
         let count = self.u.int_in_range(0..=CALLS_MAX)?;
+        let way: &[usize] = if self.u.ratio(1, 3)? { self.u.choose(ways)? } else { &[] };
         self.image.resize(HEADER_BYTES + count * CALL_BYTES, 0);
         for at in 0..count {
-            let number = self.u.choose_index(imports.len())?;
+            let number = way.get(at).map_or_else(|| self.u.choose_index(imports.len()), |number| Ok(*number))?;
             let arguments = self.arguments(&imports[number])?;
             let record = HEADER_BYTES + at * CALL_BYTES;
             self.put(record, number as u64, 4);
@@ -86,14 +91,16 @@ impl<'a, 'u> Calls<'a, 'u> {
             }
             Imported::Function(function) => function,
         };
-        let types: Vec<Type> = function.params.iter().map(|param| param.ty).collect();
         if import.signature.indirect_params {
+            let types: Vec<Type> = function.params.iter().map(|param| param.ty).collect();
+            self.parameter.clear();
             let at = self.room(self.sizes.params(&types).size.size_wasm32(), 8);
             self.store_fields(&types, at)?;
             arguments.push(address(at));
         } else {
-            for of in &types {
-                self.flat(of, &mut arguments)?;
+            for param in &function.params {
+                self.parameter.clone_from(&param.name);
+                self.flat(&param.ty, &mut arguments)?;
             }
         }
         if import.signature.retptr {
@@ -190,8 +197,13 @@ impl<'a, 'u> Calls<'a, 'u> {
     }
 
     fn text(&mut self) -> Result<[u64; 2]> {
-        let text: Vec<u8> = if self.u.ratio(2, 3)? {
-            self.u.choose(self.words)?.clone().into_bytes()
+        let text: Vec<u8> = if self.u.ratio(3, 4)? {
+            let fits = self.words.iter().find(|(parameters, _)| parameters.contains(&self.parameter.as_str()));
+            let words = match fits {
+                Some((_, words)) if self.u.ratio(3, 4)? => words,
+                _ => &self.u.choose(self.words)?.1,
+            };
+            self.u.choose(words)?.clone().into_bytes()
         } else {
             let bytes = self.u.int_in_range(0..=TEXT_BYTES_MAX)?;
             self.u.bytes(bytes.min(self.u.len()))?.to_vec()
@@ -259,7 +271,8 @@ impl<'a, 'u> Calls<'a, 'u> {
                 self.handles.push((self.origin(resource), handle));
             }
             Shape::Fields(fields) => fields.iter().for_each(|field| self.receive(field)),
-            Shape::List(item) => self.receive(&item),
+            // Directories, of which there are two.
+            Shape::List(item) => (0..2).for_each(|_| self.receive(&item)),
             // Of a result the first case is the success; of an option the second is something.
             Shape::Cases { cases, .. } => match &cases[..] {
                 [Some(ok), _] | [None, Some(ok)] => self.receive(ok),

@@ -27,7 +27,7 @@ pub struct World {
 /// A function that guests of a world import.
 pub struct Import {
     module: String,
-    name: String,
+    pub name: String,
     pub signature: WasmSignature,
     pub what: Imported,
 }

@@ -60,12 +60,61 @@ const WORLD: &str = "
     import wasi:cli/terminal-stdout@0.2.12;
     import wasi:cli/terminal-stderr@0.2.12;
 ";
+/// Calls that lead far, which chance alone would seldom make one after the other: a request, its body, and its response; and a file.
+const WAYS: [&[&str]; 3] = [
+    &[
+        "[constructor]fields",
+        "[method]fields.append",
+        "[constructor]outgoing-request",
+        "[method]outgoing-request.set-scheme",
+        "[method]outgoing-request.set-authority",
+        "handle",
+        "[method]future-incoming-response.subscribe",
+        "[method]pollable.block",
+        "[method]future-incoming-response.get",
+        "[method]incoming-response.headers",
+        "[method]incoming-response.consume",
+        "[method]incoming-body.stream",
+        "[method]input-stream.blocking-read",
+        "[method]input-stream.blocking-read",
+        "http-error-code",
+    ],
+    &[
+        "[constructor]fields",
+        "[constructor]outgoing-request",
+        "[method]outgoing-request.set-method",
+        "[method]outgoing-request.set-scheme",
+        "[method]outgoing-request.set-authority",
+        "[method]outgoing-request.set-path-with-query",
+        "[method]outgoing-request.body",
+        "[method]outgoing-body.write",
+        "handle",
+        "[method]output-stream.blocking-write-and-flush",
+        "[resource-drop]output-stream",
+        "[static]outgoing-body.finish",
+        "[method]future-incoming-response.subscribe",
+        "[method]pollable.block",
+        "[method]future-incoming-response.get",
+    ],
+    &[
+        "get-directories",
+        "[method]descriptor.open-at",
+        "[method]descriptor.write",
+        "[method]descriptor.write-via-stream",
+        "[method]output-stream.blocking-write-and-flush",
+        "[method]descriptor.read-directory",
+        "[method]descriptor.symlink-at",
+        "[method]descriptor.open-at",
+    ],
+];
 /// Behind a log that was cut.
 const MARK_BYTES_MAX: usize = 100;
 
 struct Stage {
     world: World,
     imports: Vec<Import>,
+    /// Functions by their places among the imports.
+    ways: Vec<Vec<usize>>,
     sizes: SizeAlign,
     processor: Processor,
     limits: Limits,
@@ -81,6 +130,8 @@ static STAGE: LazyLock<Stage> = LazyLock::new(|| {
     world.embed(&mut module);
     let cache = scratch();
     let processor = Sandbox::new(2, cache.path()).expect("there is a sandbox").load(&module).expect("the guest is good");
+    let place_of = |name: &&str| imports.iter().position(|import| import.name == *name).unwrap_or_else(|| panic!("there is no {name}"));
+    let ways = WAYS.iter().map(|way| way.iter().map(place_of).collect()).collect();
     let mut sizes = SizeAlign::default();
     sizes.fill(&world.resolve);
     let limits = Limits {
@@ -94,7 +145,7 @@ static STAGE: LazyLock<Stage> = LazyLock::new(|| {
         ..Limits::default()
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("there are threads");
-    Stage { world, imports, sizes, processor, limits, runtime, place: Place::new(), _cache: cache }
+    Stage { world, imports, ways, sizes, processor, limits, runtime, place: Place::new(), _cache: cache }
 });
 
 /// Makes calls of these bytes, and lets a guest call them.
@@ -104,7 +155,7 @@ pub fn check(input: &[u8]) {
     let mut u = Unstructured::new(input);
     let Ok(answers) = u.arbitrary::<&[u8]>() else { return };
     let calls = Calls::new(&stage.world.resolve, &stage.sizes, stage.place.words(), &mut u);
-    let Ok(image) = calls.write(&stage.imports, returns) else { return };
+    let Ok(image) = calls.write(&stage.imports, &stage.ways, returns) else { return };
     stage.place.answer_with(answers);
     let run = stage.runtime.block_on(async {
         let capabilities = stage.place.capabilities().await;

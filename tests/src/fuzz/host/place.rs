@@ -15,6 +15,7 @@ use rowmill::model::{DirectoryGrant, Grants, HttpGrant, KeyValueGrant, ObjectsGr
 use rowmill::sandbox::Capabilities;
 use tempfile::TempDir;
 
+use crate::fuzz::calls::Words;
 use crate::fuzz::scratch;
 
 pub const APP: &str = "fuzz";
@@ -25,7 +26,7 @@ pub struct Place {
     root: TempDir,
     grants: Grants,
     settings: GrantSettings,
-    words: Vec<String>,
+    words: Words,
     /// What the web answers next.
     answer: Arc<Mutex<Vec<u8>>>,
     /// All that is not the app's.
@@ -60,14 +61,13 @@ impl Place {
             objects: Some(Blobs::local(&at("objects")).expect("a directory can be made")),
             resolver: Arc::new(Loopback),
         };
-        let words = WORDS.iter().map(|word| (*word).to_owned()).chain([format!("127.0.0.1:{port}"), format!("granted.test:{port}")]).collect();
-        let mut place = Place { root, grants, settings, words, answer, others: Files::new() };
+        let mut place = Place { root, grants, settings, words: words(port), answer, others: Files::new() };
         place.others = place.others_now();
         place
     }
 
     /// Texts that lead somewhere here.
-    pub fn words(&self) -> &[String] {
+    pub fn words(&self) -> &Words {
         &self.words
     }
 
@@ -105,57 +105,29 @@ impl Place {
     }
 }
 
-/// Names, paths, keys and whatever else the host knows.
-const WORDS: [&str; 48] = [
-    "",
-    "a.txt",
-    "b.txt",
-    "sub",
-    "sub/c.txt",
-    "link",
-    ".",
-    "..",
-    "/",
-    "../beside",
-    "../beside/keep.txt",
-    "a.txt/x",
-    "/granted",
-    "default",
-    "key",
-    "other",
-    "x.json",
-    "../other/x.json",
-    "branch",
-    "word",
-    "bank",
-    "SELECT 1",
-    "SELECT $1::text",
-    "SELECT pg_sleep(1)",
-    "GET",
-    "POST",
-    "HEAD",
-    "CONNECT",
-    "http",
-    "https",
-    "granted.test",
-    "user@granted.test:80",
-    "[::1]:80",
-    "/",
-    "/path?query#part",
-    "//x",
-    "*",
-    "content-length",
-    "transfer-encoding",
-    "host",
-    "connection",
-    "x-mine",
-    "5",
-    "chunked",
-    "18446744073709551615",
-    "\r\nx: y",
-    "\0",
-    "ä\u{202e}\u{1b}[2J",
+/// Paths, keys, names and whatever else the host knows, by the parameters of functions that take them.
+const WORDS: [(&[&str], &[&str]); 9] = [
+    (
+        &["path", "old-path", "new-path"],
+        &["", "a.txt", "b.txt", "sub", "sub/c.txt", "link", ".", "..", "/", "../beside", "../beside/keep.txt", "a.txt/x", "/granted"],
+    ),
+    (&["key", "keys", "identifier"], &["", "default", "key", "5", "branch", "word", "\0"]),
+    (&["database"], &["bank", "other"]),
+    (&["statement"], &["SELECT 1", "SELECT $1::text", "SELECT pg_sleep(1)", ""]),
+    (&["method"], &["GET", "POST", "HEAD", "CONNECT"]),
+    (&["scheme"], &["http", "https"]),
+    (&["path-with-query"], &["/", "/path?query#part", "//x", "*", ""]),
+    (&["name", "prefix"], &["x.json", "../other/x.json", "content-length", "transfer-encoding", "host", "connection", "x-mine", "granted.test"]),
+    (&[], &["5", "chunked", "18446744073709551615", "\r\nx: y", "\0", "ä\u{202e}\u{1b}[2J", ""]),
 ];
+/// To which the port of the web is added.
+const AUTHORITIES: [&str; 5] = ["127.0.0.1", "127.0.0.1", "granted.test", "user@granted.test", "[::1]"];
+
+fn words(port: u16) -> Words {
+    let owned = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect();
+    let authorities = AUTHORITIES.iter().map(|host| format!("{host}:{port}")).collect();
+    WORDS.iter().map(|(parameters, words)| (*parameters, owned(words))).chain([(&["authority"][..], authorities)]).collect()
+}
 
 fn grants(root: &Path, port: u16) -> Grants {
     let directory = |name: &str, writable| DirectoryGrant { path: root.join(name).display().to_string(), writable };
