@@ -4,9 +4,12 @@
 //! token, and a row's status is derived from what there is: an outcome, a live lease, or the batch's own status. Every implementation of [`Store`] passes
 //! the same conformance suite (tests/suite/conformance).
 
+mod changes;
 mod columns;
+mod error;
 mod events;
 mod history;
+mod pages;
 mod postgres;
 mod pruned;
 mod quota;
@@ -23,82 +26,21 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::model::{
-    App, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition,
-    EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow,
-    NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, Part, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion,
-    Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp,
-    UsageRecord, WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FailedPage,
+    FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
+    NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
+    RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord,
+    WorkerInfo, WorkerRecord,
 };
 
+pub use changes::{Aborted, ChainEnd, ChainStep, Overdue, PruneStep, Recorded};
+pub use error::{FILES_PER_BATCH_MAX, StoreError};
 pub use events::StoreEvent;
+pub use pages::{ResultCursor, RowPieces};
 pub use postgres::{LogPosition, PgConnection, PgSettings, PgStore, SchemaState};
 pub use quota::OverQuota;
 pub use sqlite::SqliteStore;
 pub use versions::VersionError;
-
-/// Output files of one batch, at most: each is open while the batch is joined.
-pub const FILES_PER_BATCH_MAX: usize = 64;
-
-/// Why the store did not do what it was asked to.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    #[error("there is no batch {0}")]
-    NotFound(BatchId),
-    /// It was submitted with another request, or without the digest of one.
-    #[error("there is a batch {0} already")]
-    Exists(BatchId),
-    #[error("batch {id} is {}: {wanted}", status.as_str())]
-    WrongStatus {
-        id: BatchId,
-        status: BatchStatus,
-        /// What the operation needs, as a half sentence.
-        wanted: &'static str,
-    },
-    /// The lease ended, was taken over, or its batch was aborted. Nothing was changed.
-    #[error("the lease was lost: it ended, was taken over, or its batch was aborted; nothing was recorded")]
-    LeaseLost,
-    /// Nothing was changed.
-    #[error("the batch would have more than {FILES_PER_BATCH_MAX} output files")]
-    TooManyFiles {
-        /// The names that the batch has, and those of this record that still fit.
-        allowed: Vec<String>,
-    },
-    /// This part of the batch was there, and is not kept any more.
-    #[error("batch {id} has no {} any more: they were pruned on {at}", part.as_str())]
-    Pruned { id: BatchId, part: Part, at: Timestamp },
-    /// The output files of a batch would be larger than its app may have. Nothing was changed.
-    #[error("the output files of the batch would be larger than the {limit} bytes that they may be: {left} are left")]
-    FilesTooLarge { left: u64, limit: u64 },
-    /// The app may not hold what was submitted. Nothing was changed.
-    #[error(transparent)]
-    OverQuota(OverQuota),
-    #[error("{0}")]
-    Invalid(String),
-    #[error(transparent)]
-    Version(#[from] VersionError),
-    #[error("the store at {place} is in use by another process")]
-    InUse { place: String },
-    #[error("the store failed while it was to {doing}")]
-    Failed {
-        doing: &'static str,
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
-
-/// What a record changed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Recorded {
-    /// The round of the batch that these are the counts of.
-    pub round: u32,
-    pub counts: BatchCounts,
-    /// More rows have failed than may: this record aborted the batch.
-    pub aborted: bool,
-    /// This record held the last outcome of its batch: it can be finished now. True for exactly one record of a round of a batch.
-    pub last: bool,
-    /// The lease to finish the batch, where it was asked for and these were the last.
-    pub finish: Option<FinishLease>,
-}
 
 /// Who gets a lease without a claim: to finish a batch with the record of its last outcome, or to run a slow query with its submission.
 #[derive(Clone, Copy, Debug)]
@@ -107,71 +49,6 @@ pub struct LeaseOwner<'a> {
     pub worker: &'a str,
     /// The lease ends this long from then unless it is renewed.
     pub ttl: Duration,
-}
-
-/// What an abort did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Aborted {
-    /// `Aborted`; or, when nothing was changed, what the batch is: still `Inprog` when its files are to be joined.
-    pub status: BatchStatus,
-    pub counts: BatchCounts,
-    /// False when the batch was aborted or had all its outcomes before; then nothing was changed.
-    pub changed: bool,
-}
-
-/// What passed deadlines did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Overdue {
-    /// These were aborted now.
-    pub aborted: Vec<BatchId>,
-    /// When the next deadline passes; zero when one has.
-    pub next: Option<Duration>,
-}
-
-/// What a step of pruning did.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct PruneStep {
-    /// Rows that it went through.
-    pub rows: u64,
-    /// Something is left to be removed.
-    pub left: bool,
-}
-
-/// A step that a chained batch was taken forward by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ChainStep {
-    /// None when it was removed before.
-    pub batch: Option<BatchId>,
-    pub kind: ProcessorKind,
-    pub end: ChainEnd,
-}
-
-/// What a chained batch is after a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ChainEnd {
-    /// Some of its rows are made, and others are still to be.
-    More,
-    /// It has its rows, and can be claimed.
-    Queued,
-    /// What it comes after did not end as it should have, has no row that succeeded, or is gone.
-    Aborted,
-    /// It was aborted or removed before.
-    Gone,
-}
-
-/// A place in the results of a batch: the next page begins after it. One from [`RowPieces`] is good for the next pieces only, since `line` may be 0 there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ResultCursor {
-    pub line: u32,
-    pub row_no: u32,
-}
-
-/// Pieces of output files of one row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RowPieces {
-    pub at: ResultCursor,
-    /// Each piece with the position of its file in [`Store::list_file_names`].
-    pub pieces: Vec<(usize, String)>,
 }
 
 /// Batches, rows, leases, outcomes. Every method is one transaction: it does all or nothing. Texts come back as they were given, whatever characters
