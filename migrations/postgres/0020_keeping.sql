@@ -59,31 +59,6 @@ BEGIN
 END
 $$;
 
--- Takes up the oldest batch of an operation of which something was done at these moments or before (NULL for never).
-CREATE FUNCTION rowmill.begin_prune(p_app text, p_op text, p_files bigint, p_inputs bigint, p_outcomes bigint, p_events bigint, p_batches bigint, p_ttl bigint, p_now bigint)
-RETURNS TABLE (batch_id uuid, pruning int) LANGUAGE plpgsql VOLATILE
-SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
-#variable_conflict use_column
-DECLARE
-    at bigint := coalesce(p_now, rowmill.now_ms());
-    chosen record;
-BEGIN
-    SELECT d.* INTO chosen FROM generate_series(0, 15) m (parts) CROSS JOIN LATERAL (
-        SELECT b.batch_key, b.finished_at, b.parts::int FROM rowmill.batches b
-        WHERE b.step = 'done' AND b.pruning = 0 AND b.app = p_app AND b.op = p_op AND b.parts = m.parts::smallint
-            AND b.finished_at <= greatest(p_batches, CASE WHEN m.parts & 1 <> 0 THEN p_files END, CASE WHEN m.parts & 2 <> 0 THEN p_inputs END,
-                CASE WHEN m.parts & 4 <> 0 THEN p_outcomes END, CASE WHEN m.parts & 8 <> 0 THEN p_events END)
-            -- Of its outcomes the rows of others are still to be made.
-            AND NOT EXISTS (SELECT FROM rowmill.chains c WHERE c.first_key = b.batch_key)
-        ORDER BY b.finished_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED) d
-    ORDER BY d.finished_at LIMIT 1;
-    IF NOT FOUND THEN RETURN; END IF;
-    RETURN QUERY SELECT m.* FROM rowmill.mark_pruned(chosen.batch_key, CASE WHEN chosen.finished_at <= p_batches THEN 16 | chosen.parts
-        ELSE chosen.parts & (CASE WHEN chosen.finished_at <= p_files THEN 1 ELSE 0 END | CASE WHEN chosen.finished_at <= p_inputs THEN 2 ELSE 0 END
-            | CASE WHEN chosen.finished_at <= p_outcomes THEN 4 ELSE 0 END | CASE WHEN chosen.finished_at <= p_events THEN 8 ELSE 0 END) END, at, p_ttl) m;
-END
-$$;
-
 -- Takes up a batch whose pruning was left in the middle.
 CREATE FUNCTION rowmill.resume_prune(p_ttl bigint, p_now bigint) RETURNS TABLE (batch_id uuid, pruning int) LANGUAGE plpgsql VOLATILE
 SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$

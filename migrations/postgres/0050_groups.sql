@@ -89,8 +89,8 @@ BEGIN
 END
 $$;
 
--- As before (0020), and batches of a group only behind its end. Those of groups that have not ended are passed over one by one.
-CREATE OR REPLACE FUNCTION rowmill.begin_prune(p_app text, p_op text, p_files bigint, p_inputs bigint, p_outcomes bigint, p_events bigint, p_batches bigint, p_ttl bigint, p_now bigint)
+-- Takes up the oldest batch of an operation of which something was done at these moments or before (NULL for never): of the batches of a group only behind its end. Those of groups that have not ended are passed over one by one.
+CREATE FUNCTION rowmill.begin_prune(p_app text, p_op text, p_files bigint, p_inputs bigint, p_outcomes bigint, p_events bigint, p_batches bigint, p_ttl bigint, p_now bigint)
 RETURNS TABLE (batch_id uuid, pruning int) LANGUAGE plpgsql VOLATILE
 SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
