@@ -20,9 +20,18 @@ BEGIN
 END
 $$;
 
--- A lease that was given back, or whose owner went silent; its first rows, when it has more than this worker may get.
+-- Before a lease is made: whoever takes its batch further (an abort above all) comes before it, and finds it not there, or behind it, and finds it. Claims wait for nobody here.
+CREATE FUNCTION rowmill.lock_to_lease(p_batch_key bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
+BEGIN
+    PERFORM FROM rowmill.batches b WHERE b.batch_key = p_batch_key AND b.step = 'rows' FOR NO KEY UPDATE SKIP LOCKED;
+    RETURN FOUND;
+END
+$$;
+
+-- A lease that was given back, or whose owner went silent; its first rows, when it has more than this worker may get. None, and the batch, where others change that one
+-- at this moment.
 CREATE FUNCTION rowmill.take_over(p_app text, p_op text, p_kind text, p_worker text, p_rows_max int, p_now bigint, p_expires bigint,
-    OUT lease_id bigint, OUT token bigint, OUT batch_id uuid, OUT row_count int, OUT crashes int
+    OUT lease_id bigint, OUT token bigint, OUT batch_id uuid, OUT row_count int, OUT crashes int, OUT held_up bigint
 ) LANGUAGE plpgsql VOLATILE AS $$
 #variable_conflict use_column
 DECLARE
@@ -35,17 +44,21 @@ BEGIN
     WHERE l.app = p_app AND l.kind = p_kind AND l.expires_at <= p_now
     ORDER BY l.expires_at, l.lease_id LIMIT 1 FOR UPDATE OF l SKIP LOCKED;
     IF NOT FOUND THEN RETURN; END IF;
-    batch_id := ended.id;
     crashes := ended.crashes + (ended.token <> 0)::int;
-    IF ended.retries AND ended.token <> 0 THEN
-        UPDATE rowmill.retries r SET attempt = r.attempt + 1 WHERE r.lease_id = ended.lease_id;
-    END IF;
     -- After two crashes row by row, to find the one that kills workers.
     most := CASE WHEN crashes >= 2 THEN 1 ELSE greatest(p_rows_max, 1) END;
     IF ended.retries THEN
         SELECT r.row_no INTO rest FROM rowmill.retries r WHERE r.lease_id = ended.lease_id ORDER BY r.row_no LIMIT 1 OFFSET most;
     ELSIF ended.next_row::bigint + most <= ended.last_row THEN
         rest := ended.next_row + most;
+    END IF;
+    IF rest IS NOT NULL AND NOT rowmill.lock_to_lease(ended.batch_key) THEN
+        held_up := ended.batch_key;
+        RETURN;
+    END IF;
+    batch_id := ended.id;
+    IF ended.retries AND ended.token <> 0 THEN
+        UPDATE rowmill.retries r SET attempt = r.attempt + 1 WHERE r.lease_id = ended.lease_id;
     END IF;
     IF rest IS NOT NULL THEN
         SELECT n.lease_id, n.token INTO lease_id, token FROM rowmill.insert_lease(ended.batch_key, ended.app, ended.kind, p_worker, ended.retries,
@@ -211,7 +224,8 @@ BEGIN
         cost := 0;
         most := least(p_rows_max, chosen.allowed);
         IF chosen.source = 0 THEN
-            SELECT t.* INTO lease_id, token, batch_id, row_count, crashes FROM rowmill.take_over(chosen.app, chosen.op, chosen.kind, p_worker, most, at, ends) t;
+            SELECT t.lease_id, t.token, t.batch_id, t.row_count, t.crashes, coalesce(held_up, t.held_up) INTO lease_id, token, batch_id, row_count, crashes, held_up
+            FROM rowmill.take_over(chosen.app, chosen.op, chosen.kind, p_worker, most, at, ends) t;
         END IF;
         IF lease_id IS NULL THEN
             again := false;
@@ -220,12 +234,14 @@ BEGIN
                 CROSS JOIN LATERAL (SELECT * FROM rowmill.batches b WHERE b.batch_key = r.batch_key AND b.step = 'rows' LIMIT 1) b
                 WHERE r.lease_id IS NULL AND r.kind = chosen.kind AND r.app = chosen.app AND r.op = chosen.op AND r.due_at <= at ORDER BY r.due_at LIMIT 1;
                 again := FOUND;
+                IF again AND NOT rowmill.lock_to_lease(batch.batch_key) THEN
+                    held_up := coalesce(held_up, batch.batch_key);
+                    again := false;
+                END IF;
                 IF again AND batch.status = 'queued' THEN
-                    -- A round begins. Who holds the batch changes its priority, or aborts it: the next claim finds it again.
-                    UPDATE rowmill.batches b SET status = 'inprog', started_at = coalesce(b.started_at, at) WHERE b.batch_key = (
-                        SELECT b.batch_key FROM rowmill.batches b WHERE b.batch_key = batch.batch_key AND b.status = 'queued' AND b.step = 'rows'
-                        FOR NO KEY UPDATE SKIP LOCKED);
-                    again := FOUND;
+                    -- A round begins, if none of its fresh rows began it just now.
+                    UPDATE rowmill.batches b SET status = 'inprog', started_at = coalesce(b.started_at, at)
+                    WHERE b.batch_key = batch.batch_key AND b.status = 'queued';
                 END IF;
             END IF;
             IF again THEN

@@ -16,8 +16,8 @@ pub(super) struct Lane {
     pub kind: ProcessorKind,
     count: u32,
     pub slots: Arc<Semaphore>,
-    /// Results that wait to be written: of half as many leases as there are slots. A slow disk bounds what is held in memory; and more records at the same time
-    /// would not be written faster, but keep the database from everything else.
+    /// Results that wait to be written: of one lease for every four slots. A slow disk bounds what is held in memory; and more records at the same time would hardly be
+    /// written faster (by a twentieth with two of four), but keep the database from everything else.
     pub recording: Arc<Semaphore>,
     /// Places for what waits for none of these: results that are few, and those of leases that yielded, whose slot others wait for. They yield now and then only.
     pub recording_beside: Arc<Semaphore>,
@@ -104,5 +104,5 @@ impl Lane {
 }
 
 fn recording_places(slots: u32) -> u32 {
-    slots.div_ceil(2)
+    slots.div_ceil(4)
 }

@@ -1,5 +1,6 @@
 //! PostgreSQL, and PostgreSQL behind a pooler: the suite, and what it promises beyond the trait since it has many processes.
 
+mod late_leases;
 mod plans;
 mod positions;
 mod pruning;

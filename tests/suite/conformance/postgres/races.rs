@@ -13,7 +13,7 @@ use tokio::sync::Barrier;
 use super::super::build::{SECOND, TTL, batch, failure, query, request, row, rows, success, version};
 use super::migrated;
 
-async fn connect(database: &Database) -> Arc<PgStore> {
+pub(super) async fn connect(database: &Database) -> Arc<PgStore> {
     // One connection listens.
     let settings = PgSettings { url: database.url(), connections: 3, pooler: Pooler::None };
     Arc::new(PgStore::connect(&settings).await.unwrap())
@@ -159,7 +159,7 @@ async fn who_submits_into_a_group_holds_up_its_seal_and_no_batch() {
 }
 
 /// Until so many wait for locks.
-async fn until_locked(db: &mut PgConnection, count: i64) {
+pub(super) async fn until_locked(db: &mut PgConnection, count: i64) {
     let deadline = Instant::now() + Duration::from_secs(20);
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
     while sqlx::query_scalar::<_, i64>(waiting).fetch_one(&mut *db).await.unwrap() < count {
