@@ -103,13 +103,26 @@ fn why(row: &RecordedOutcome) -> (Vec<&str>, String) {
 }
 
 fn write_value(writer: &mut impl Write, row: &RecordedOutcome, codes: Vec<&str>, reason: &str) -> anyhow::Result<()> {
-    // What was no JSON was kept as a string; it goes out as the text that it was, so that it is not taken for one.
-    let was_text = codes == ["bad_row"];
-    let text: Option<String> = if was_text { serde_json::from_str(&row.input).ok() } else { None };
+    let was_text = matches!(&row.messages[..], [message] if message.id == 0 && message.code == "bad_row");
+    let text = if was_text { text_of(&row.input) } else { None };
     let input = on_one_line(&row.input);
     // One that was pruned is empty.
     let input: Option<&RawValue> = if text.is_none() && !input.is_empty() { Some(serde_json::from_str(&input)?) } else { None };
     let line = FailedLine { rowmill: Reason { line: row.line, codes, reason }, input, text: text.as_deref() };
     serde_json::to_writer(&mut *writer, &line).context("cannot write the failed rows")?;
     writer.write_all(b"\n").context("cannot write the failed rows")
+}
+
+/// What was no row is kept as a string, and a record of CSV as the list of its fields. It goes out as the text that it was, so that it is not taken for a row: of a list a
+/// processor might take the fields in their order.
+fn text_of(input: &str) -> Option<String> {
+    if let Ok(text) = serde_json::from_str(input) {
+        return Some(text);
+    }
+    let fields: Vec<String> = serde_json::from_str(input).ok()?;
+    let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
+    writer.write_record(&fields).ok()?;
+    let mut record = String::from_utf8(writer.into_inner().ok()?).ok()?;
+    record.truncate(record.trim_end_matches('\n').len());
+    Some(record)
 }

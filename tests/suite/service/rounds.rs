@@ -85,6 +85,17 @@ fn failed_rows_are_corrected_and_submitted_again() {
     let failed = std::fs::read_to_string(site.directory.path().join("results/failed.ndjson")).unwrap();
     let corrected = site.file("corrected.ndjson", &failed.replace("\"much\"", "\"50.25\""));
     assert_eq!(site.run(&["submit", "bank", "validate", &corrected, "--wait"]).0, 0);
+    // A record of another length does not come back as a row that a processor could read by the order of its fields.
+    let ragged = site.file("ragged.csv", "id,date,type,account,to_account,amount,currency,memo\nT1,2026-01-31,deposit,DE0123456789,,10.00,EUR,\nT2,2026-01-31,deposit,DE0123456789,,10.00,\"E,R\"\n");
+    let (status, out, _) = site.run(&["submit", "bank", "validate", &ragged, "--wait"]);
+    assert_eq!(status, 1);
+    site.said(&["results", out.lines().next().unwrap(), "--out", "ragged"]);
+    let failed = std::fs::read_to_string(site.directory.path().join("ragged/failed.ndjson")).unwrap();
+    let line: Value = serde_json::from_str(&failed).unwrap();
+    assert_eq!((&line["text"], line.get("input")), (&"T2,2026-01-31,deposit,DE0123456789,,10.00,\"E,R\"".into(), None));
+    let again = site.file("again.ndjson", &failed);
+    let (_, out, _) = site.run(&["submit", "bank", "validate", &again, "--wait", "--json"]);
+    assert_eq!(serde_json::from_str::<Value>(&out).unwrap()["failed"], 1, "{out}");
     // And over SQLite a retry runs what it retries.
     let (status, out, _) = site.run(&["retry", id, "--wait", "--json"]);
     let retried: Value = serde_json::from_str(&out).unwrap();
