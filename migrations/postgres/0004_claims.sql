@@ -20,7 +20,7 @@ BEGIN
 END
 $$;
 
--- Before a lease is made: whoever takes its batch further (an abort above all) comes before it, and finds it not there, or behind it, and finds it. Claims wait for nobody here.
+-- Before a lease is made: nobody takes its batch further (an abort above all) until the lease is there to be seen. False where somebody does so at this moment, or has; claims do not wait here.
 CREATE FUNCTION rowmill.lock_to_lease(p_batch_key bigint) RETURNS boolean LANGUAGE plpgsql VOLATILE AS $$
 BEGIN
     PERFORM FROM rowmill.batches b WHERE b.batch_key = p_batch_key AND b.step = 'rows' FOR NO KEY UPDATE SKIP LOCKED;

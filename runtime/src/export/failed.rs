@@ -47,7 +47,7 @@ impl FailedRows {
         let mut failed = FailedRows { file: Whole::begin(out, name)?, format, header: header.to_vec() };
         if format == Format::Csv {
             let columns: Vec<&str> = header.iter().map(String::as_str).chain(FAILED_COLUMNS).collect();
-            failed.write_record(&columns)?;
+            write_record(&mut failed.file.writer, &columns)?;
         }
         Ok(failed)
     }
@@ -62,7 +62,7 @@ impl FailedRows {
                 fields.resize(self.header.len(), String::new());
                 fields.extend([row.line.to_string(), without_controls(&codes.join(";")), without_controls(&reason)]);
                 fields.extend(surplus);
-                self.write_record(&fields)
+                write_record(&mut self.file.writer, &fields)
             }
             Format::Ndjson => write_value(&mut self.file.writer, row, codes, &reason),
         }
@@ -75,11 +75,6 @@ impl FailedRows {
         }
         let mut values: HashMap<String, String> = serde_json::from_str(input)?;
         Ok(self.header.iter().map(|name| values.remove(name).unwrap_or_default()).collect())
-    }
-
-    fn write_record<T: AsRef<[u8]>>(&mut self, fields: &[T]) -> anyhow::Result<()> {
-        let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(&mut self.file.writer);
-        writer.write_record(fields).and_then(|()| writer.flush().map_err(csv::Error::from)).context("cannot write the failed rows")
     }
 
     pub(super) fn finish(self) -> anyhow::Result<()> {
@@ -120,9 +115,14 @@ fn text_of(input: &str) -> Option<String> {
         return Some(text);
     }
     let fields: Vec<String> = serde_json::from_str(input).ok()?;
-    let mut writer = csv::WriterBuilder::new().from_writer(Vec::new());
-    writer.write_record(&fields).ok()?;
-    let mut record = String::from_utf8(writer.into_inner().ok()?).ok()?;
-    record.truncate(record.trim_end_matches('\n').len());
-    Some(record)
+    let mut record = Vec::new();
+    write_record(&mut record, &fields).ok()?;
+    // The line break behind it.
+    record.pop();
+    String::from_utf8(record).ok()
+}
+
+fn write_record<T: AsRef<[u8]>>(writer: &mut impl Write, fields: &[T]) -> anyhow::Result<()> {
+    let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(writer);
+    writer.write_record(fields).and_then(|()| writer.flush().map_err(csv::Error::from)).context("cannot write the failed rows")
 }
