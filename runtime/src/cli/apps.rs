@@ -116,7 +116,7 @@ fn parse_running_max(text: &str) -> Result<RunningMax, String> {
 struct Listed {
     #[serde(flatten)]
     app: App,
-    /// The active version of each operation.
+    /// The active versions of each operation: at most one of each kind.
     processors: Vec<ProcessorVersion>,
 }
 

@@ -22,6 +22,7 @@ mod finish;
 mod groups;
 mod hold;
 mod keeping;
+mod kinds;
 mod leases;
 mod policies;
 mod quotas;
@@ -73,9 +74,18 @@ macro_rules! conformance {
                 code_goes_with_the_last_version_that_has_it
                 a_removal_that_died_is_taken_over_by_the_next
                 an_app_keeps_no_more_versions_and_code_than_it_may
-                a_version_of_the_other_kind_is_not_put_under_a_schedule
                 versions_are_listed_with_the_batches_that_use_them
                 a_note_may_be_any_text
+            }
+            kinds {
+                an_operation_has_a_processor_of_each_kind
+                a_kind_that_is_not_served_says_whether_the_other_is
+                the_same_code_is_the_newest_version_of_its_kind
+                a_rollback_is_of_one_kind
+                many_activations_of_one_kind_leave_the_other
+                a_version_is_deactivated_and_the_other_kind_serves_on
+                a_schedule_holds_the_kind_that_it_submits_to
+                a_version_that_was_found_stays_when_the_other_kind_changes
             }
             submit {
                 a_batch_comes_back_as_it_was_submitted
@@ -442,6 +452,7 @@ macro_rules! conformance {
                 missed_ticks_are_skipped_submitted_once_or_each
                 of_more_missed_ticks_than_a_hundred_the_last_are_submitted
                 a_tick_without_a_processor_says_so_and_the_next_is_submitted
+                ticks_go_to_the_kind_that_their_schedule_means
                 a_schedule_whose_zone_is_gone_is_paused_and_stops_no_other
                 many_tickers_submit_each_tick_once
             }

@@ -89,7 +89,7 @@ pub async fn a_policy_that_cannot_be_is_refused(kit: Kit) {
 
 pub async fn the_terms_of_an_operation_go_before_those_of_its_app(kit: Kit) {
     kit.store.put_processor(&version("bank", "post", ProcessorKind::Batch, "one")).await.unwrap();
-    let terms = async |op: &str| kit.store.find_op("bank", op).await.unwrap().map(|found| found.terms);
+    let terms = async |op: &str| kit.store.find_op("bank", op, ProcessorKind::Batch).await.unwrap().map(|found| found.terms);
     assert_eq!(terms("Post").await, Some(PartialTerms::default()));
     let of_app = PartialTerms { attempts_max: Some(7), priority: Some(1), ..PartialTerms::default() };
     let of_op = PartialTerms { attempts_max: Some(5), ..PartialTerms::default() };

@@ -10,6 +10,7 @@ use crate::cli::terms::PartialTermsArgs;
 use crate::intake::InflateLimits;
 use crate::jobs::{BatchRequest, JobManager, QueryRequest, ScheduleRequest};
 use crate::model::{JsonText, Missed, NewRow, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule};
+use crate::store::find_served;
 
 /// Register a schedule, or replace the one of this name; it stays paused when it is.
 ///
@@ -94,12 +95,8 @@ pub(super) async fn set(jobs: &JobManager, args: &SchedulesSet) -> anyhow::Resul
         OverlapArg::Skip => Overlap::Skip,
     };
     let schedule = jobs.put_schedule(ScheduleRequest { missed, overlap, ..request.in_zone(&args.zone) }).await?;
-    if jobs.store().find_op(&schedule.app, &schedule.op).await?.is_none() {
-        say!(
-            "app {} has no processor that serves {} yet: ticks cannot be submitted until one is deployed and activated (rowmill deploy --activate)",
-            schedule.app,
-            schedule.op
-        );
+    if let Err(not_served) = find_served(&**jobs.store(), &schedule.app, &schedule.op, schedule.kind).await? {
+        say!("ticks cannot be submitted yet: {not_served}");
     }
     Ok(schedule)
 }

@@ -243,8 +243,12 @@ impl Store for SqliteStore {
         versions::activate_processor(self, app, op, version).await
     }
 
-    async fn rollback_processor(&self, app: &str, op: &str) -> Result<ProcessorVersion, StoreError> {
-        versions::rollback_processor(self, app, op).await
+    async fn deactivate_processor(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
+        versions::deactivate_processor(self, app, op, version).await
+    }
+
+    async fn rollback_processor(&self, app: &str, op: &str, kind: Option<ProcessorKind>) -> Result<ProcessorVersion, StoreError> {
+        versions::rollback_processor(self, app, op, kind).await
     }
 
     async fn remove_processor(&self, app: &str, op: &str, version: u32) -> Result<Vec<String>, StoreError> {
@@ -255,8 +259,8 @@ impl Store for SqliteStore {
         removals::forget_code(self, digest).await
     }
 
-    async fn find_op(&self, app: &str, op: &str) -> Result<Option<FoundOp>, StoreError> {
-        versions::find_op(self, app, op).await
+    async fn find_op(&self, app: &str, op: &str, kind: ProcessorKind) -> Result<Option<FoundOp>, StoreError> {
+        versions::find_op(self, app, op, kind).await
     }
 
     async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError> {

@@ -339,8 +339,12 @@ impl Store for Faulty {
         self.store.activate_processor(app, op, version).await
     }
 
-    async fn rollback_processor(&self, app: &str, op: &str) -> Result<ProcessorVersion, StoreError> {
-        self.store.rollback_processor(app, op).await
+    async fn deactivate_processor(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
+        self.store.deactivate_processor(app, op, version).await
+    }
+
+    async fn rollback_processor(&self, app: &str, op: &str, kind: Option<ProcessorKind>) -> Result<ProcessorVersion, StoreError> {
+        self.store.rollback_processor(app, op, kind).await
     }
 
     async fn remove_processor(&self, app: &str, op: &str, version: u32) -> Result<Vec<String>, StoreError> {
@@ -351,8 +355,8 @@ impl Store for Faulty {
         self.store.forget_code(digest).await
     }
 
-    async fn find_op(&self, app: &str, op: &str) -> Result<Option<FoundOp>, StoreError> {
-        self.store.find_op(app, op).await
+    async fn find_op(&self, app: &str, op: &str, kind: ProcessorKind) -> Result<Option<FoundOp>, StoreError> {
+        self.store.find_op(app, op, kind).await
     }
 
     async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError> {
