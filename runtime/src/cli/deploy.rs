@@ -67,7 +67,7 @@ pub fn run(args: &DeployCommand) -> anyhow::Result<ExitCode> {
     })
 }
 
-pub(super) fn kind_for_people(kind: ProcessorKind) -> &'static str {
+pub(in crate::cli) fn kind_for_people(kind: ProcessorKind) -> &'static str {
     match kind {
         ProcessorKind::Batch => "batches of rows",
         ProcessorKind::SlowQuery => "slow queries",

@@ -267,6 +267,13 @@ pub trait Store: Send + Sync + 'static {
     /// `Invalid`: more than the operator allows; a weight outside 1 to 1,000; a limit of 0 running leases; a name that is empty or longer than [`crate::model::NAME_BYTES_MAX`].
     async fn put_app(&self, app: &App) -> Result<(), StoreError>;
 
+    /// Registers or changes an app as [`Store::put_app`] does, if its weight, limits and quota are still those of `from`; an app that is not registered is
+    /// [`App::named`]. Returns false, and changes nothing, if they are not.
+    ///
+    /// # Errors
+    /// As for [`Store::put_app`].
+    async fn change_app(&self, from: &App, to: &App) -> Result<bool, StoreError>;
+
     /// Changes what is granted to an app, which is registered if it was not. False, and nothing is changed, when something else than `from` is granted to it.
     ///
     /// # Errors
@@ -325,6 +332,13 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// `Invalid` for a name as in [`Store::put_app`], and a rate or terms that cannot be.
     async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError>;
+
+    /// Sets a policy as [`Store::put_policy`] does, if the policy of this app and operation is still `from`; one that is not set is [`Policy::of`]. Returns false,
+    /// and changes nothing, if it is not.
+    ///
+    /// # Errors
+    /// As for [`Store::put_policy`].
+    async fn change_policy(&self, from: &Policy, to: &Policy) -> Result<bool, StoreError>;
 
     /// Pauses an app or one of its operations, or lets it go on.
     ///

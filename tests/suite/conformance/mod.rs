@@ -53,6 +53,7 @@ macro_rules! conformance {
             apps {
                 grants_change_from_what_they_were_and_come_with_work
                 an_app_comes_back_as_it_was_registered
+                an_app_changes_from_what_it_was
                 an_app_at_its_limit_gets_no_lease
                 what_an_app_at_its_limit_cannot_take_is_not_due
                 an_app_that_a_worker_leaves_out_gets_no_lease
@@ -301,6 +302,7 @@ macro_rules! conformance {
             }
             policies {
                 a_policy_comes_back_as_it_was_set
+                a_policy_changes_from_what_it_was
                 a_policy_that_cannot_be_is_refused
                 the_terms_of_an_operation_go_before_those_of_its_app
                 what_is_paused_is_not_leased

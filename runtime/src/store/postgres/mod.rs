@@ -250,6 +250,10 @@ impl Store for PgStore {
         apps::put_app(self, app).await
     }
 
+    async fn change_app(&self, from: &App, to: &App) -> Result<bool, StoreError> {
+        apps::change_app(self, from, to).await
+    }
+
     async fn set_grants(&self, app: &str, from: &Grants, to: &Grants) -> Result<bool, StoreError> {
         apps::set_grants(self, app, from, to).await
     }
@@ -292,6 +296,10 @@ impl Store for PgStore {
 
     async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError> {
         policies::put_policy(self, policy).await
+    }
+
+    async fn change_policy(&self, from: &Policy, to: &Policy) -> Result<bool, StoreError> {
+        policies::change_policy(self, from, to).await
     }
 
     async fn set_paused(&self, app: &str, op: Option<&str>, paused: bool) -> Result<(), StoreError> {

@@ -319,6 +319,10 @@ impl Store for Faulty {
         self.store.put_app(app).await
     }
 
+    async fn change_app(&self, from: &App, to: &App) -> Result<bool, StoreError> {
+        self.store.change_app(from, to).await
+    }
+
     async fn set_grants(&self, app: &str, from: &Grants, to: &Grants) -> Result<bool, StoreError> {
         self.store.set_grants(app, from, to).await
     }
@@ -361,6 +365,10 @@ impl Store for Faulty {
 
     async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError> {
         self.store.put_policy(policy).await
+    }
+
+    async fn change_policy(&self, from: &Policy, to: &Policy) -> Result<bool, StoreError> {
+        self.store.change_policy(from, to).await
     }
 
     async fn set_paused(&self, app: &str, op: Option<&str>, paused: bool) -> Result<(), StoreError> {
