@@ -12,7 +12,7 @@ const BATCH: ProcessorKind = ProcessorKind::Batch;
 const QUERY: ProcessorKind = ProcessorKind::SlowQuery;
 
 impl Kit {
-    async fn put(&self, kind: ProcessorKind, digest: &str) -> u32 {
+    async fn deploy_kind(&self, kind: ProcessorKind, digest: &str) -> u32 {
         self.store.put_processor(&version("bank", "post", kind, digest)).await.unwrap().version
     }
 
@@ -34,10 +34,10 @@ impl Kit {
 }
 
 pub async fn an_operation_has_a_processor_of_each_kind(kit: Kit) {
-    assert_eq!([kit.put(BATCH, "rows").await, kit.put(QUERY, "queries").await], [1, 2], "one sequence of numbers");
+    assert_eq!([kit.deploy_kind(BATCH, "rows").await, kit.deploy_kind(QUERY, "queries").await], [1, 2], "one sequence of numbers");
     assert_eq!(kit.both_served().await, [Some(1), Some(2)]);
     assert_eq!(kit.listed().await.iter().map(|listed| listed.active).collect::<Vec<_>>(), [true, true]);
-    assert_eq!(kit.put(BATCH, "more rows").await, 3);
+    assert_eq!(kit.deploy_kind(BATCH, "more rows").await, 3);
     assert_eq!(kit.both_served().await, [Some(3), Some(2)]);
     kit.store.activate_processor("bank", "post", 1).await.unwrap();
     assert_eq!(kit.both_served().await, [Some(1), Some(2)]);
@@ -53,7 +53,7 @@ pub async fn a_kind_that_is_not_served_says_whether_the_other_is(kit: Kit) {
     let advice = "deploy one and activate it (rowmill deploy --activate)";
     let nothing = format!("app \"bank\" has no batch processor that serves the operation \"post\": {advice}");
     assert_eq!(sentence("Post", BATCH).await, nothing);
-    kit.put(QUERY, "queries").await;
+    kit.deploy_kind(QUERY, "queries").await;
     let other = "(its slow-query processor does not run batches)";
     assert_eq!(sentence("post", BATCH).await, format!("app \"bank\" has no batch processor that serves the operation \"post\" {other}: {advice}"));
     kit.store.put_processor(&version("bank", "rows", BATCH, "rows")).await.unwrap();
@@ -66,8 +66,8 @@ pub async fn a_kind_that_is_not_served_says_whether_the_other_is(kit: Kit) {
 }
 
 pub async fn the_same_code_is_the_newest_version_of_its_kind(kit: Kit) {
-    assert_eq!([kit.put(BATCH, "rows").await, kit.put(QUERY, "queries").await], [1, 2]);
-    assert_eq!([kit.put(BATCH, "rows").await, kit.put(QUERY, "queries").await], [1, 2], "they are there already");
+    assert_eq!([kit.deploy_kind(BATCH, "rows").await, kit.deploy_kind(QUERY, "queries").await], [1, 2]);
+    assert_eq!([kit.deploy_kind(BATCH, "rows").await, kit.deploy_kind(QUERY, "queries").await], [1, 2], "they are there already");
     // A note that is given takes the place of the note; without one it stays.
     let again = async |note: Option<&str>| {
         let new = NewVersion { note: note.map(str::to_owned), activate: false, ..version("bank", "post", BATCH, "rows") };
@@ -82,7 +82,7 @@ pub async fn the_same_code_is_the_newest_version_of_its_kind(kit: Kit) {
 
 pub async fn a_rollback_is_of_one_kind(kit: Kit) {
     refused!(kit.roll_back_kind(None).await, VersionError::NothingBefore { kind: None, .. });
-    assert_eq!([kit.put(BATCH, "rows 1").await, kit.put(BATCH, "rows 2").await], [1, 2]);
+    assert_eq!([kit.deploy_kind(BATCH, "rows 1").await, kit.deploy_kind(BATCH, "rows 2").await], [1, 2]);
     let said = refused!(kit.roll_back_kind(Some(QUERY)).await, VersionError::NothingBefore { .. });
     assert_eq!(
         said,
@@ -91,7 +91,7 @@ pub async fn a_rollback_is_of_one_kind(kit: Kit) {
     );
     assert_eq!(kit.roll_back_kind(None).await.unwrap(), 1, "one kind serves: it need not be named");
     kit.store.activate_processor("bank", "post", 2).await.unwrap();
-    assert_eq!([kit.put(QUERY, "queries 3").await, kit.put(QUERY, "queries 4").await], [3, 4]);
+    assert_eq!([kit.deploy_kind(QUERY, "queries 3").await, kit.deploy_kind(QUERY, "queries 4").await], [3, 4]);
     let said = refused!(kit.roll_back_kind(None).await, VersionError::BothServe { batch: 2, query: 4, .. });
     assert_eq!(
         said,
@@ -107,8 +107,8 @@ pub async fn a_rollback_is_of_one_kind(kit: Kit) {
 }
 
 pub async fn many_activations_of_one_kind_leave_the_other(kit: Kit) {
-    assert_eq!([kit.put(BATCH, "rows 1").await, kit.put(BATCH, "rows 2").await], [1, 2]);
-    assert_eq!([kit.put(QUERY, "queries 3").await, kit.put(QUERY, "queries 4").await], [3, 4]);
+    assert_eq!([kit.deploy_kind(BATCH, "rows 1").await, kit.deploy_kind(BATCH, "rows 2").await], [1, 2]);
+    assert_eq!([kit.deploy_kind(QUERY, "queries 3").await, kit.deploy_kind(QUERY, "queries 4").await], [3, 4]);
     // Far more than are kept.
     for _ in 0..60 {
         for version in [3, 4] {
@@ -120,7 +120,7 @@ pub async fn many_activations_of_one_kind_leave_the_other(kit: Kit) {
 }
 
 pub async fn a_version_is_deactivated_and_the_other_kind_serves_on(kit: Kit) {
-    assert_eq!([kit.put(BATCH, "rows 1").await, kit.put(QUERY, "queries").await, kit.put(BATCH, "rows 3").await], [1, 2, 3]);
+    assert_eq!([kit.deploy_kind(BATCH, "rows 1").await, kit.deploy_kind(QUERY, "queries").await, kit.deploy_kind(BATCH, "rows 3").await], [1, 2, 3]);
     let deactivate = async |version| kit.store.deactivate_processor("bank", "Post", version).await.map(|version| version.version);
     let said = refused!(deactivate(1).await, VersionError::NotActive { version: 1 });
     assert_eq!(said, "version 1 does not serve: rowmill processors shows the active versions");
@@ -147,9 +147,9 @@ pub async fn a_version_is_deactivated_and_the_other_kind_serves_on(kit: Kit) {
 }
 
 pub async fn a_schedule_holds_the_kind_that_it_submits_to(kit: Kit) {
-    assert_eq!(kit.put(BATCH, "rows").await, 1);
+    assert_eq!(kit.deploy_kind(BATCH, "rows").await, 1);
     kit.store.put_schedule(&schedule("nightly"), &rows(1)).await.unwrap();
-    assert_eq!(kit.put(QUERY, "queries").await, 2, "the schedule is not touched");
+    assert_eq!(kit.deploy_kind(QUERY, "queries").await, 2, "the schedule is not touched");
     assert_eq!(kit.both_served().await, [Some(1), Some(2)]);
     let deactivate = async |version| kit.store.deactivate_processor("bank", "post", version).await;
     let said = refused!(deactivate(1).await, VersionError::Scheduled { .. });
@@ -164,14 +164,14 @@ pub async fn a_schedule_holds_the_kind_that_it_submits_to(kit: Kit) {
 }
 
 pub async fn a_version_that_was_found_stays_when_the_other_kind_changes(kit: Kit) {
-    assert_eq!([kit.put(BATCH, "rows").await, kit.put(QUERY, "queries").await], [1, 2]);
+    assert_eq!([kit.deploy_kind(BATCH, "rows").await, kit.deploy_kind(QUERY, "queries").await], [1, 2]);
     let found = kit.store.find_op("bank", "post", QUERY).await.unwrap().unwrap();
     let submit = async || {
         let new = NewBatch { processor_version: 2, as_found: Some(found.stamp.clone()), ..query() };
         kit.store.submit_batch(new, vec![row(0)]).await
     };
     submit().await.unwrap();
-    assert_eq!(kit.put(BATCH, "more rows").await, 3);
+    assert_eq!(kit.deploy_kind(BATCH, "more rows").await, 3);
     submit().await.unwrap();
     // A batch is not submitted with what was found for queries.
     let batch = NewBatch { processor_version: 2, as_found: Some(found.stamp.clone()), ..batch() };
