@@ -95,11 +95,11 @@ pub(super) async fn set(jobs: &JobManager, args: &SchedulesSet) -> anyhow::Resul
         OverlapArg::Allow => Overlap::Allow,
         OverlapArg::Skip => Overlap::Skip,
     };
-    if let Some(Schedule { op, kind, cron, zone, .. }) = jobs.store().read_schedule(&ScheduleKey::new(&args.app, &args.name)).await? {
-        let kind = kind_for_people(kind);
-        say!("the schedule {} of app {} is replaced as a whole: it submitted {kind} to {op} at {cron:?}, in {zone}", args.name, args.app);
-    }
+    let before = jobs.store().read_schedule(&ScheduleKey::new(&args.app, &args.name)).await?;
     let schedule = jobs.put_schedule(ScheduleRequest { missed, overlap, ..request.in_zone(&args.zone) }).await?;
+    if let Some(Schedule { app, name, op, kind, cron, zone, .. }) = before {
+        say!("schedule {name} of app {app} is replaced as a whole: it submitted {} to {op}, at {cron} in {zone}", kind_for_people(kind));
+    }
     if let Err(not_served) = find_served(&**jobs.store(), &schedule.app, &schedule.op, schedule.kind).await? {
         say!("ticks cannot be submitted yet: {not_served}");
     }
