@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         Command::Deploy(args) => deploy::run(&args),
         Command::Processors(args) => processors::run(&args),
         Command::Activate(args) => processors::activate(&args),
+        Command::Deactivate(args) => processors::deactivate(&args),
         Command::Rollback(args) => processors::rollback(&args),
         Command::Diff(args) => processors::diff(&args),
         Command::Submit(args) => submit::submit(&args),

@@ -5,6 +5,7 @@ mod events;
 mod groups;
 mod guests_of_apps;
 mod keeping;
+mod kinds;
 mod languages;
 mod queries;
 mod schedules;

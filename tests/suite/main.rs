@@ -18,5 +18,6 @@ mod servers;
 mod service;
 mod status;
 mod support;
+mod upgrades;
 mod watch;
 mod worker;

@@ -118,7 +118,6 @@ fn what_cannot_be_scheduled_gets_a_sentence_and_status_2() {
         (&["--cron", "* * * * *", "--input", "large.ndjson"], "large.ndjson is too large for a schedule"),
         (&["--cron", "* * * * *"], "--input <FILE>"),
         (&["--cron", "* * * * *", "--query", "{oops"], "--query: not valid JSON"),
-        (&["--cron", "* * * * *", "--query", "{}"], "is of the kind batch, and this needs slow_query"),
         (&["--cron", "* * * * *", "--input", "rows.csv", "--context", "{oops"], "--context: not valid JSON"),
     ] {
         let (status, out, err) = set(arguments);
@@ -131,9 +130,15 @@ fn what_cannot_be_scheduled_gets_a_sentence_and_status_2() {
     }
     let (status, _, err) = site.run(&[&["schedules", "bank", "set", "bank", "s", "validate"], &good[..]].concat());
     assert!(status == 2 && err.contains("what is to be done comes before the app"), "{err}");
-    // What has no processor yet is told, and taken.
+    // A schedule may come before the processor of its kind: it is taken, and the command says so.
     let (status, _, err) = site.run(&[&["schedules", "set", "bank", "s", "later"], &good[..]].concat());
-    assert!(status == 0 && err.contains("has no processor that serves later yet"), "{err}");
+    let said = "ticks cannot be submitted yet: app \"bank\" has no batch processor that serves the operation \"later\":";
+    assert!(status == 0 && err.contains(said) && !err.contains("replaced"), "{err}");
+    // One schedule takes the place of another, and the command says which.
+    let (status, _, err) = set(&["--cron", "* * * * *", "--query", "{}"]);
+    assert!(err.starts_with("schedule s of app bank is replaced as a whole: it submitted batches of rows to later, at * * * * * in UTC"), "{err}");
+    let said = "has no slow-query processor that serves the operation \"validate\" (its batch processor does not run slow queries)";
+    assert!(status == 0 && err.contains(said), "{err}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

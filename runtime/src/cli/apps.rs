@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
+use anyhow::bail;
 use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand};
 use serde::Serialize;
@@ -10,6 +11,7 @@ use serde::Serialize;
 pub use super::grants::{AppsGrant, AppsRevoke, AppsShow};
 
 use super::config::ConfigArgs;
+use super::grants::TRIES_MAX;
 use super::table::Table;
 use super::wiring::{block_on, open_store};
 use super::{EXIT_SUCCESS, print_data};
@@ -116,7 +118,7 @@ fn parse_running_max(text: &str) -> Result<RunningMax, String> {
 struct Listed {
     #[serde(flatten)]
     app: App,
-    /// The active version of each operation.
+    /// The active versions of each operation: at most one of each kind.
     processors: Vec<ProcessorVersion>,
 }
 
@@ -130,10 +132,8 @@ pub fn run(args: &AppsCommand) -> anyhow::Result<ExitCode> {
         let store = open_store(&config).await?;
         match &args.action {
             Some(AppsAction::Set(set)) => {
-                let stored = store.read_app(&set.app).await?.unwrap_or_else(|| App::named(&set.app));
-                let app = changed(stored, set, &config.limits);
-                store.put_app(&app).await?;
-                let listed = list(&*store).await?.into_iter().filter(|listed| listed.app.name == app.name).collect();
+                change(&*store, set, &config.limits).await?;
+                let listed = list(&*store).await?.into_iter().filter(|listed| listed.app.name == set.app).collect();
                 print(listed, args.json)?;
             }
             Some(AppsAction::Show(show)) => super::grants::show(&*store, &show.app, args.json).await?,
@@ -143,6 +143,17 @@ pub fn run(args: &AppsCommand) -> anyhow::Result<ExitCode> {
         }
         Ok(ExitCode::from(EXIT_SUCCESS))
     })
+}
+
+/// Changes what is given, and leaves what other commands change at the same time.
+async fn change(store: &dyn Store, set: &AppsSet, defaults: &Limits) -> anyhow::Result<()> {
+    for _ in 0..TRIES_MAX {
+        let stored = store.read_app(&set.app).await?.unwrap_or_else(|| App::named(&set.app));
+        if store.change_app(&stored, &changed(stored.clone(), set, defaults)).await? {
+            return Ok(());
+        }
+    }
+    bail!("other commands changed app {:?} at the same time: try again", set.app)
 }
 
 fn changed(app: App, set: &AppsSet, defaults: &Limits) -> App {

@@ -13,8 +13,9 @@ use crate::model::{ProcessorKind, ProcessorVersion};
 
 /// Register a component as a version of an app's processor for an operation.
 ///
-/// It is looked at, compiled in a process of its own, checked and stored. It serves nothing until it is activated, by --activate or later with rowmill activate. The same code as that of the
-/// newest version is the same version. Prints the version.
+/// The component is inspected, compiled in a process of its own, checked and stored. It serves nothing until it is activated, by --activate or later with rowmill activate. An operation can have a
+/// processor of batches and a processor of slow queries: a deployment never replaces the one of the other kind. The same code as that of the newest version of its kind is the same version, and --note
+/// replaces the note of that version. Prints the version.
 #[derive(Debug, Args)]
 pub struct DeployCommand {
     #[command(flatten)]
@@ -25,7 +26,7 @@ pub struct DeployCommand {
     /// A component, or a core module that carries its WIT.
     #[arg(value_name = "FILE.wasm")]
     pub file: PathBuf,
-    /// Let it serve what is submitted from then on; batches that were submitted before keep their version.
+    /// Let it serve what is submitted from then on, instead of the version of the same kind; batches that were submitted before keep their version.
     #[arg(long)]
     pub activate: bool,
     /// What is to be said about it, for those who look at the list of versions.
@@ -66,7 +67,7 @@ pub fn run(args: &DeployCommand) -> anyhow::Result<ExitCode> {
     })
 }
 
-pub(super) fn kind_for_people(kind: ProcessorKind) -> &'static str {
+pub(in crate::cli) fn kind_for_people(kind: ProcessorKind) -> &'static str {
     match kind {
         ProcessorKind::Batch => "batches of rows",
         ProcessorKind::SlowQuery => "slow queries",

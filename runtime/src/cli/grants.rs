@@ -12,8 +12,8 @@ use crate::config::{parse_size, parse_timeout, show_size, show_time};
 use crate::model::{App, DirectoryGrant, Grants, HttpRule, Net, ObjectsGrant, SqlGrant};
 use crate::store::Store;
 
-/// Somebody else changed the same grants so often in between: then something is wrong.
-const TRIES_MAX: usize = 10;
+/// A command reads settings, changes some of them and stores all: it tries this many times when other commands change the same settings in between.
+pub(super) const TRIES_MAX: usize = 10;
 
 /// Show what is granted to an app.
 #[derive(Debug, Args)]

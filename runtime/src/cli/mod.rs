@@ -75,6 +75,7 @@ pub enum Command {
     Deploy(deploy::DeployCommand),
     Processors(processors::ProcessorsCommand),
     Activate(processors::ActivateCommand),
+    Deactivate(processors::DeactivateCommand),
     Rollback(processors::RollbackCommand),
     Diff(processors::DiffCommand),
     Submit(submit::SubmitCommand),

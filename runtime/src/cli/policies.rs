@@ -7,6 +7,7 @@ use clap::builder::RangedU64ValueParser;
 use clap::{Args, Subcommand};
 
 use super::config::ConfigArgs;
+use super::grants::TRIES_MAX;
 use super::table::Table;
 use super::terms::PartialTermsArgs;
 use super::wiring::{block_on, open_store};
@@ -173,9 +174,7 @@ pub fn run(args: &PoliciesCommand) -> anyhow::Result<ExitCode> {
         match &args.action {
             None => print(&store.list_policies().await?, args.json)?,
             Some(PoliciesAction::Set(set)) => {
-                let policy = changed(find(&*store, &set.app, set.op.as_deref()).await?, set)?;
-                store.put_policy(&policy).await?;
-                print(&[policy], args.json)?;
+                print(&[change(&*store, set).await?], args.json)?;
             }
             Some(PoliciesAction::Remove(remove)) => {
                 if !store.remove_policy(&remove.app, remove.op.as_deref()).await? {
@@ -223,6 +222,18 @@ async fn find_set(store: &dyn Store, app: &str, op: Option<&str>) -> anyhow::Res
 
 async fn find(store: &dyn Store, app: &str, op: Option<&str>) -> anyhow::Result<Policy> {
     Ok(find_set(store, app, op).await?.unwrap_or_else(|| Policy::of(app, op)))
+}
+
+/// Changes what is given, and leaves what other commands change at the same time, such as a pause.
+async fn change(store: &dyn Store, set: &PoliciesSet) -> anyhow::Result<Policy> {
+    for _ in 0..TRIES_MAX {
+        let stored = find(store, &set.app, set.op.as_deref()).await?;
+        let policy = changed(stored.clone(), set)?;
+        if store.change_policy(&stored, &policy).await? {
+            return Ok(policy);
+        }
+    }
+    bail!("other commands changed the policy of app {:?} at the same time: try again", set.app)
 }
 
 fn changed(policy: Policy, set: &PoliciesSet) -> anyhow::Result<Policy> {

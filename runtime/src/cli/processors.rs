@@ -1,8 +1,8 @@
-//! `rowmill processors`, `activate`, `rollback`, `diff`: the versions of an app's processors.
+//! `rowmill processors`, `activate`, `deactivate`, `rollback`, `diff`: the versions of an app's processors.
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::config::ConfigArgs;
 use super::deploy::kind_for_people;
@@ -11,14 +11,14 @@ use super::wiring::{Parts, block_on};
 use super::{EXIT_SUCCESS, print_data};
 use crate::config::show_size;
 use crate::jobs::VersionDiff;
-use crate::model::{ProcessorVersion, RegisteredVersion, Timestamp};
+use crate::model::{ProcessorKind, ProcessorVersion, RegisteredVersion, Timestamp};
 
 /// So much of a digest tells versions apart.
 const DIGEST_SHOWN: usize = 12;
 
 /// List the versions of an app's processors, or remove one.
 ///
-/// The active version of an operation serves what is submitted; each batch keeps the version that it was submitted with.
+/// An operation has at most one active version for batches of rows, and one for slow queries: they serve what is submitted. Each batch keeps the version that it was submitted with.
 #[derive(Debug, Args)]
 pub struct ProcessorsCommand {
     #[command(flatten)]
@@ -40,7 +40,7 @@ pub enum ProcessorsAction {
     Remove(RemoveVersion),
 }
 
-/// Remove a version, and its code when no other version has it. Refused while it is active, and while a batch uses it that has not ended.
+/// Remove a version, and its code when no other version has it. Refused while the version is active (see rowmill deactivate), and while a batch uses it that has not ended.
 #[derive(Debug, Args)]
 pub struct RemoveVersion {
     pub app: String,
@@ -50,9 +50,25 @@ pub struct RemoveVersion {
 
 /// Let a version serve what is submitted from now on.
 ///
-/// Batches that were submitted before keep theirs. A version for the other kind (batches of rows, slow queries) is refused while a schedule that is not paused submits what it cannot run.
+/// It takes the place of the active version of the same kind (batches of rows, or slow queries); the other kind is served as before. Batches that were submitted before keep their version.
 #[derive(Debug, Args)]
 pub struct ActivateCommand {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    pub app: String,
+    pub op: String,
+    pub version: u32,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Let a version no longer serve.
+///
+/// No version of its kind serves the operation then, until one is activated; the other kind is served as before. Batches that were submitted before keep their version. Refused while a schedule that
+/// is not paused submits to it.
+#[derive(Debug, Args)]
+pub struct DeactivateCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
     pub app: String,
@@ -70,9 +86,28 @@ pub struct RollbackCommand {
     pub config: ConfigArgs,
     pub app: String,
     pub op: String,
+    /// Which processor to roll back, where the operation has an active version for batches of rows and one for slow queries.
+    #[arg(long)]
+    pub kind: Option<KindArg>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
+}
+
+/// [`ProcessorKind`] on the command line.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum KindArg {
+    Batch,
+    Query,
+}
+
+impl From<KindArg> for ProcessorKind {
+    fn from(kind: KindArg) -> ProcessorKind {
+        match kind {
+            KindArg::Batch => ProcessorKind::Batch,
+            KindArg::Query => ProcessorKind::SlowQuery,
+        }
+    }
 }
 
 /// Show what is different between two versions: sizes, kind, and the interfaces that they import and export.
@@ -126,6 +161,26 @@ pub fn activate(args: &ActivateCommand) -> anyhow::Result<ExitCode> {
     })
 }
 
+/// Deactivates.
+///
+/// # Errors
+/// Why it could not.
+pub fn deactivate(args: &DeactivateCommand) -> anyhow::Result<ExitCode> {
+    let config = args.config.load(Vec::new())?;
+    block_on(async {
+        let parts = Parts::open(&config).await?;
+        let version = parts.jobs.deactivate(&args.app, &args.op, args.version).await?;
+        if args.json {
+            print_data(&serde_json::to_string(&version)?)?;
+        } else {
+            let ProcessorVersion { app, op, version: number, kind, .. } = &version;
+            say!("{op} of app {app}: version {number} does not serve any more, and no other version serves {}", kind_for_people(*kind));
+            print_data(&number.to_string())?;
+        }
+        Ok(ExitCode::from(EXIT_SUCCESS))
+    })
+}
+
 /// Rolls back.
 ///
 /// # Errors
@@ -134,7 +189,7 @@ pub fn rollback(args: &RollbackCommand) -> anyhow::Result<ExitCode> {
     let config = args.config.load(Vec::new())?;
     block_on(async {
         let parts = Parts::open(&config).await?;
-        print_active(&parts.jobs.rollback(&args.app, &args.op).await?, args.json)
+        print_active(&parts.jobs.rollback(&args.app, &args.op, args.kind.map(ProcessorKind::from)).await?, args.json)
     })
 }
 

@@ -13,7 +13,7 @@ use crate::store::{Aborted, PgConnection, PgStore, ResultCursor, StoreError};
 const PAGE_ROWS: u32 = 2_000;
 
 impl JobManager {
-    /// Submits a batch, in one transaction. It is run with the processor that is active now. With a key it can be submitted again when the answer was lost: it is
+    /// Submits a batch, in one transaction. It is run with the batch processor that is active now. With a key it can be submitted again when the answer was lost: it is
     /// there once.
     ///
     /// ```no_run
@@ -29,7 +29,7 @@ impl JobManager {
     /// ```
     ///
     /// # Errors
-    /// [`JobError::NoProcessor`], [`JobError::OtherKind`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::BadKey`],
+    /// [`JobError::NoProcessor`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::BadKey`],
     /// [`JobError::KeyReused`]; [`JobError::Store`] for no rows without `hold` or `after`, a batch that it cannot come after, a group that is sealed, lines that are 0 or come twice, or no attempts.
     pub async fn batch_submit(&self, request: BatchRequest) -> Result<BatchId, JobError> {
         let key = request.key.clone();

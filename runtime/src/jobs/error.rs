@@ -1,5 +1,5 @@
 use crate::blobs::BlobError;
-use crate::model::{BatchId, BatchStatus, ProcessorKind};
+use crate::model::{BatchId, BatchStatus, NotServed, ProcessorKind};
 use crate::prune::PruneError;
 use crate::sandbox::LoadError;
 use crate::schedule::ScheduleError;
@@ -12,9 +12,11 @@ pub enum JobError {
     /// There is no such batch, or it is another app's.
     #[error("there is no batch {id}{}", app.as_ref().map(|app| format!(" of app {app:?}")).unwrap_or_default())]
     NoBatch { id: BatchId, app: Option<String> },
-    #[error("app {app:?} has no processor that serves the operation {op:?}: deploy one and activate it (rowmill deploy --activate)")]
-    NoProcessor { app: String, op: String },
-    #[error("the processor of app {app:?} for the operation {op:?} is of the kind {}, and this needs {}", found.as_str(), wanted.as_str())]
+    /// No version of the kind that is needed serves the operation.
+    #[error(transparent)]
+    NoProcessor(#[from] NotServed),
+    /// A component of one kind was to be registered as a processor of the other kind.
+    #[error("this component is a {}, and a {} was to be registered for the operation {op:?} of app {app:?}", found.noun(), wanted.noun())]
     OtherKind { app: String, op: String, found: ProcessorKind, wanted: ProcessorKind },
     #[error("only what belongs to app {allowed:?} can be used here, and this is of app {app:?}")]
     OtherApp { app: String, allowed: String },

@@ -1,10 +1,12 @@
-//! What serves an operation is remembered from one slow query to the next. The store refuses what was made with something out of date, and then it is asked.
+//! The version that serves the slow queries of an operation is remembered from one slow query to the next. The store refuses a query that was made with a version or
+//! terms that are out of date, and then the store is asked.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{JobError, JobManager};
 use crate::model::{FoundOp, ProcessorKind};
+use crate::store::find_served;
 
 /// With more than these it begins anew.
 const KNOWN_MAX: usize = 1_000;
@@ -19,16 +21,10 @@ impl KnownOps {
 }
 
 impl JobManager {
-    /// The version that serves what is submitted now, and the terms that the policies give it.
-    pub(super) async fn find_op(&self, app: &str, op: &str, wanted: ProcessorKind) -> Result<FoundOp, JobError> {
+    /// Finds the version of a kind that serves what is submitted now, and the terms that the policies give it.
+    pub(super) async fn find_op(&self, app: &str, op: &str, kind: ProcessorKind) -> Result<FoundOp, JobError> {
         self.check_app(app)?;
-        let found = self.shared.store.find_op(app, op).await?;
-        let found = found.ok_or_else(|| JobError::NoProcessor { app: app.to_owned(), op: op.to_lowercase() })?;
-        if found.version.kind == wanted {
-            Ok(found)
-        } else {
-            Err(JobError::OtherKind { app: app.to_owned(), op: found.version.op, found: found.version.kind, wanted })
-        }
+        Ok(find_served(&*self.shared.store, app, op, kind).await??)
     }
 
     /// The same for a slow query, as it was some time before; none that is not known to have been.

@@ -43,7 +43,8 @@ impl JobManager {
     }
 
     /// Registers a component as the newest version of an app's processor for an operation, and lets it serve what is submitted from then on: [`JobManager::deploy`] and [`JobManager::activate`] in one.
-    /// Batches that were submitted before keep theirs. The same code again is the same version.
+    /// It takes the place of the version of the same kind: a batch processor and a slow-query processor serve beside each other. Batches that were submitted before keep their version. The same code
+    /// again is the same version.
     ///
     /// ```no_run
     /// # async fn example(jobs: rowmill::jobs::JobManager) -> anyhow::Result<()> {
@@ -91,7 +92,7 @@ impl JobManager {
     }
 
     /// Registers a component as the newest version of an app's processor for an operation, and nothing else: what serves, serves on, until the new version is activated. The same code as that of the newest
-    /// version is the same version.
+    /// version of its kind is the same version; a note that is given becomes its note.
     ///
     /// ```no_run
     /// # async fn example(jobs: rowmill::jobs::JobManager) -> anyhow::Result<()> {
@@ -156,10 +157,8 @@ impl JobManager {
         }
     }
 
-    /// Lets a version serve what is submitted from now on. What was submitted before keeps its own.
-    ///
-    /// A version of the other kind (rows, slow queries) can take the place, too: what waits is not touched, since it has its version. But while a schedule that is not paused submits what
-    /// it cannot run, it is refused.
+    /// Lets a version serve what is submitted from now on, instead of the version of the same kind that did. Batches that were submitted before keep their version.
+    /// A batch processor and a slow-query processor of one operation serve beside each other.
     ///
     /// # Errors
     /// [`JobError::Store`] with [`VersionError`]; [`JobError::OtherApp`].
@@ -168,13 +167,22 @@ impl JobManager {
         Ok(self.shared.store.activate_processor(app, op, version).await?)
     }
 
-    /// Lets the version serve again that did before the one that does now. Once more goes back further.
+    /// Lets a version no longer serve: no processor of its kind serves the operation then, until one is activated. Batches that were submitted before keep their version.
     ///
     /// # Errors
-    /// As for [`JobManager::activate`].
-    pub async fn rollback(&self, app: &str, op: &str) -> Result<ProcessorVersion, JobError> {
+    /// [`JobError::Store`] with [`VersionError`]: it is not active, or a schedule that is not paused submits to its kind; [`JobError::OtherApp`].
+    pub async fn deactivate(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, JobError> {
         self.check_app(app)?;
-        Ok(self.shared.store.rollback_processor(app, op).await?)
+        Ok(self.shared.store.deactivate_processor(app, op, version).await?)
+    }
+
+    /// Lets the version of a kind serve again that did before the one that does now. Once more goes back further. The kind is needed where both kinds serve the operation.
+    ///
+    /// # Errors
+    /// As for [`JobManager::activate`]; [`VersionError::BothServe`] where the kind is needed.
+    pub async fn rollback(&self, app: &str, op: &str, kind: Option<ProcessorKind>) -> Result<ProcessorVersion, JobError> {
+        self.check_app(app)?;
+        Ok(self.shared.store.rollback_processor(app, op, kind).await?)
     }
 
     /// The versions of an app, for one operation or all, by operation and version, with the batches that use them.

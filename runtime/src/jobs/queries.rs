@@ -30,7 +30,7 @@ pub struct QueryResult {
 }
 
 impl JobManager {
-    /// Submits a slow query. It is run with the processor that is active now.
+    /// Submits a slow query. It is run with the slow-query processor that is active now.
     ///
     /// ```no_run
     /// # async fn example(jobs: rowmill::jobs::JobManager) -> anyhow::Result<()> {
@@ -44,7 +44,7 @@ impl JobManager {
     /// ```
     ///
     /// # Errors
-    /// [`JobError::NoProcessor`], [`JobError::OtherKind`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::BadKey`],
+    /// [`JobError::NoProcessor`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::BadKey`],
     /// [`JobError::KeyReused`], [`JobError::Store`].
     pub async fn slow_query_submit(&self, request: QueryRequest) -> Result<BatchId, JobError> {
         Ok(self.submit_query(&request).await?.0)

@@ -49,7 +49,8 @@ impl ScheduleRequest {
 
 impl JobManager {
     /// Registers a schedule, or changes the one of this name: its whole request is replaced, what its ticks did stays, and so does whether it is paused. Another cron line
-    /// or zone begins with the first tick from now on. The processor may be registered later, but before the first tick.
+    /// or zone begins with the first tick from now on. The processor of the kind
+    /// that it submits to may be registered later, but before the first tick.
     ///
     /// ```no_run
     /// # async fn example(jobs: rowmill::jobs::JobManager, rows: Vec<rowmill::model::NewRow>) -> anyhow::Result<()> {
@@ -65,7 +66,7 @@ impl JobManager {
     /// ```
     ///
     /// # Errors
-    /// [`JobError::Schedule`] for a cron line that cannot be read or never comes, and for an unknown zone; [`JobError::OtherKind`], [`JobError::OtherApp`],
+    /// [`JobError::Schedule`] for a cron line that cannot be read or never comes, and for an unknown zone; [`JobError::OtherApp`],
     /// [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::ScheduledOtherwise`]; [`JobError::Store`] for a name, and for rows, that cannot be.
     pub async fn put_schedule(&self, request: ScheduleRequest) -> Result<Schedule, JobError> {
         let ScheduleRequest { name, cron, zone, submits, missed, overlap } = request;
@@ -86,10 +87,7 @@ impl JobManager {
                 (app, op, ProcessorKind::SlowQuery, context, vec![NewRow::new(0, input)], terms)
             }
         };
-        match self.find_op(&app, &op, kind).await {
-            Ok(_) | Err(JobError::NoProcessor { .. }) => {}
-            Err(error) => return Err(error),
-        }
+        self.check_app(&app)?;
         check_context(&context)?;
         check_inputs(&rows)?;
         let key = ScheduleKey { app, name };

@@ -57,6 +57,22 @@ impl ProcessorKind {
             ProcessorKind::SlowQuery => "slow_query",
         }
     }
+
+    /// Returns the name of such a processor in sentences.
+    pub fn noun(self) -> &'static str {
+        match self {
+            ProcessorKind::Batch => "batch processor",
+            ProcessorKind::SlowQuery => "slow-query processor",
+        }
+    }
+
+    #[must_use]
+    pub fn other(self) -> ProcessorKind {
+        match self {
+            ProcessorKind::Batch => ProcessorKind::SlowQuery,
+            ProcessorKind::SlowQuery => ProcessorKind::Batch,
+        }
+    }
 }
 
 /// Alya's six statuses of a batch.

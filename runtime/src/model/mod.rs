@@ -47,7 +47,7 @@ pub use net::{Net, NoNet};
 pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict};
 pub use policy::{Isolation, NoRate, PartialTerms, Policy, Rate};
 pub use pooler::Pooler;
-pub use processor::{CodeQuota, FoundOp, NOTE_BYTES_MAX, NewVersion, OpStamp, ProcessorVersion, RegisteredVersion};
+pub use processor::{CodeQuota, FoundOp, NOTE_BYTES_MAX, NewVersion, NotServed, OpStamp, ProcessorVersion, RegisteredVersion};
 pub use quota::{AppBounds, AppQuota, Quota};
 pub use round::{PastCursor, PastOutcome, PastRound, Retried, RetryRows};
 pub use schedule::{

@@ -11,7 +11,8 @@ pub struct ProcessorVersion {
     pub app: String,
     /// In lower case.
     pub op: String,
-    /// From 1 on. The active one serves the batches that are submitted; each batch keeps its own.
+    /// The number of the version, from 1 on. Versions of both kinds are numbered in one sequence, so a number stands for one kind.
+    /// For each kind one version may be active: it serves the batches or slow queries that are submitted. Each batch keeps its own version.
     pub version: u32,
     pub kind: ProcessorKind,
     /// SHA-256 of the component, in hexadecimal.
@@ -19,7 +20,33 @@ pub struct ProcessorVersion {
     pub created_at: Timestamp,
 }
 
-/// What serves an operation at some moment.
+/// No version of a kind serves an operation.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "app {app:?} has no {} that serves the operation {op:?}{}: deploy one and activate it (rowmill deploy --activate)",
+    kind.noun(), self.of_other()
+)]
+pub struct NotServed {
+    pub app: String,
+    /// The operation, in lower case.
+    pub op: String,
+    /// The kind that was looked for.
+    pub kind: ProcessorKind,
+    /// True if a version of the other kind serves the operation.
+    pub other_serves: bool,
+}
+
+impl NotServed {
+    fn of_other(&self) -> &'static str {
+        match (self.other_serves, self.kind) {
+            (false, _) => "",
+            (true, ProcessorKind::Batch) => " (its slow-query processor does not run batches)",
+            (true, ProcessorKind::SlowQuery) => " (its batch processor does not run slow queries)",
+        }
+    }
+}
+
+/// The version of one kind that serves an operation at some moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FoundOp {
     /// The active one.
@@ -73,7 +100,7 @@ pub struct RegisteredVersion {
     /// Of the upload.
     pub size_bytes: u64,
     pub note: Option<String>,
-    /// It serves what is submitted.
+    /// True if the version serves what is submitted for its kind.
     pub active: bool,
     /// Batches and slow queries that use it and have not ended, where they were counted.
     pub batches: Option<u64>,

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::plan::{MISSED_MAX, Plan, batch_id, plan};
 use super::{CronLine, ScheduleError};
 use crate::model::{FoundOp, Schedule, TickAction, TickEnd, Timestamp};
-use crate::store::{Store, StoreError, VersionError};
+use crate::store::{Store, StoreError, VersionError, find_served};
 
 /// Schedules that are looked at at once.
 const PAGE: u32 = 100;
@@ -117,23 +117,15 @@ impl Ticker {
         };
         let Some(at) = at else { return Ok(Ok((TickAction::Drop { next_at }, dropped))) };
         let Schedule { app, op, kind, .. } = schedule;
-        let error = match self.store.find_op(app, op).await? {
-            Some(FoundOp { version, terms: policy, .. }) if version.kind == *kind => {
+        let action = match find_served(&*self.store, app, op, *kind).await? {
+            Ok(FoundOp { version, terms: policy, .. }) => {
                 let (processor_version, processor_digest) = (version.version, version.digest);
                 let terms = schedule.terms.clone().or(policy).complete(None, None);
-                let batch = batch_id(schedule.id, at);
-                return Ok(Ok((TickAction::Submit { at, batch, processor_version, processor_digest, terms, next_at }, dropped)));
+                TickAction::Submit { at, batch: batch_id(schedule.id, at), processor_version, processor_digest, terms, next_at }
             }
-            Some(FoundOp { version, .. }) => {
-                format!(
-                    "the processor of app {app:?} for the operation {op:?} is of the kind {}, and this needs {}",
-                    version.kind.as_str(),
-                    kind.as_str()
-                )
-            }
-            None => format!("app {app:?} has no processor that serves the operation {op:?}: deploy one and activate it (rowmill deploy --activate)"),
+            Err(not_served) => TickAction::Fail { at, error: not_served.to_string(), next_at },
         };
-        Ok(Ok((TickAction::Fail { at, error, next_at }, dropped)))
+        Ok(Ok((action, dropped)))
     }
 }
 

@@ -40,7 +40,7 @@ pub use pages::{ResultCursor, RowPieces};
 pub use postgres::{LogPosition, PgConnection, PgSettings, PgStore, SchemaState};
 pub use quota::OverQuota;
 pub use sqlite::SqliteStore;
-pub use versions::VersionError;
+pub use versions::{VersionError, find_served};
 
 /// Who gets a lease without a claim: to finish a batch with the record of its last outcome, or to run a slow query with its submission.
 #[derive(Clone, Copy, Debug)]
@@ -267,6 +267,13 @@ pub trait Store: Send + Sync + 'static {
     /// `Invalid`: more than the operator allows; a weight outside 1 to 1,000; a limit of 0 running leases; a name that is empty or longer than [`crate::model::NAME_BYTES_MAX`].
     async fn put_app(&self, app: &App) -> Result<(), StoreError>;
 
+    /// Registers or changes an app as [`Store::put_app`] does, if its weight, limits and quota are still those of `from`; an app that is not registered is
+    /// [`App::named`]. Returns false, and changes nothing, if they are not.
+    ///
+    /// # Errors
+    /// As for [`Store::put_app`].
+    async fn change_app(&self, from: &App, to: &App) -> Result<bool, StoreError>;
+
     /// Changes what is granted to an app, which is registered if it was not. False, and nothing is changed, when something else than `from` is granted to it.
     ///
     /// # Errors
@@ -279,23 +286,32 @@ pub trait Store: Send + Sync + 'static {
     /// The apps that are registered, by name.
     async fn list_apps(&self) -> Result<Vec<App>, StoreError>;
 
-    /// Registers code for an app and an operation as its newest version, and makes it the active one where that is wanted. Returns the newest version when that is the same code.
+    /// Registers code for an app and an operation as a version, and makes it the active one of its kind if `activate` is set. If the newest version of the kind has
+    /// the same code, returns that version, and its note becomes `note` if there is one.
     ///
     /// # Errors
     /// `Invalid` for a name as in [`Store::put_app`], and for a note that is too long. `Version`: a quota; code that is being removed; and as for [`Store::activate_processor`].
     async fn put_processor(&self, new: &NewVersion) -> Result<ProcessorVersion, StoreError>;
 
-    /// Lets a version serve what is submitted from now on. One that does already is left as it is.
+    /// Lets a version serve what is submitted from now on, instead of the version of the same kind that did. The other kind is not touched. A version that is
+    /// active already is left as it is.
     ///
     /// # Errors
-    /// `Version`: there is none; a schedule that is not paused submits what is of the other kind.
+    /// `Version`: there is none.
     async fn activate_processor(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError>;
 
-    /// Lets the version serve that was active before the one that is, and was not removed. The next rollback goes back further.
+    /// Lets a version no longer serve: none of its kind serves the operation then, until one is activated.
     ///
     /// # Errors
-    /// `Version`: nothing was active before; a schedule as for [`Store::activate_processor`].
-    async fn rollback_processor(&self, app: &str, op: &str) -> Result<ProcessorVersion, StoreError>;
+    /// `Version`: there is none; it is not active; a schedule that is not paused submits to its kind.
+    async fn deactivate_processor(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError>;
+
+    /// Lets the version serve that was the active one of a kind before, and was not removed. The next rollback goes back further. Without a kind it is the
+    /// kind that serves the operation.
+    ///
+    /// # Errors
+    /// `Version`: nothing was active before; both kinds serve, and none is named.
+    async fn rollback_processor(&self, app: &str, op: &str, kind: Option<ProcessorKind>) -> Result<ProcessorVersion, StoreError>;
 
     /// Removes a version: nothing is submitted with it any more. Its number is not given again. Returns the digests of code that no version has any more; whoever called removes it from the object
     /// store, within some minutes, and then says so ([`Store::forget_code`]).
@@ -307,15 +323,22 @@ pub trait Store: Send + Sync + 'static {
     /// Code is not in the object store any more: it can be registered again.
     async fn forget_code(&self, digest: &str) -> Result<(), StoreError>;
 
-    /// The active version for an app and an operation, whatever its letters' case, with the terms that the policies of the operation and of its app give to what is
-    /// submitted.
-    async fn find_op(&self, app: &str, op: &str) -> Result<Option<FoundOp>, StoreError>;
+    /// The active version of a kind for an app and an operation, whatever its letters' case, with the terms that the policies of the operation and of its app give to
+    /// what is submitted.
+    async fn find_op(&self, app: &str, op: &str, kind: ProcessorKind) -> Result<Option<FoundOp>, StoreError>;
 
     /// Sets what holds for an app or one of its operations, instead of what was said before. A rate that it had not before begins with its burst.
     ///
     /// # Errors
     /// `Invalid` for a name as in [`Store::put_app`], and a rate or terms that cannot be.
     async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError>;
+
+    /// Sets a policy as [`Store::put_policy`] does, if the policy of this app and operation is still `from`; one that is not set is [`Policy::of`]. Returns false,
+    /// and changes nothing, if it is not.
+    ///
+    /// # Errors
+    /// As for [`Store::put_policy`].
+    async fn change_policy(&self, from: &Policy, to: &Policy) -> Result<bool, StoreError>;
 
     /// Pauses an app or one of its operations, or lets it go on.
     ///

@@ -180,6 +180,11 @@ pub(super) fn check_app(app: &App, bounds: &AppBounds) -> Result<(), StoreError>
     bounds.check(app).map_err(StoreError::Invalid)
 }
 
+/// Returns true if two descriptions of an app differ in nothing but their grants, which change on their own.
+pub(super) fn is_same_but_for_grants(one: &App, other: &App) -> bool {
+    App { grants: Grants::default(), ..one.clone() } == App { grants: Grants::default(), ..other.clone() }
+}
+
 pub(super) fn check_grants(app: &str, grants: &Grants) -> Result<(), StoreError> {
     check_name("an app", app)?;
     grants.check().map_err(|reason| StoreError::Invalid(format!("this cannot be granted to app {app:?}: {reason}")))

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use super::StoreError;
 use super::columns::{ProcessorRow, count, processor_of};
 use super::rules::check_name;
-use crate::model::{CodeQuota, NOTE_BYTES_MAX, NewBatch, NewVersion, ProcessorKind, RegisteredVersion};
+use super::{Store, StoreError};
+use crate::model::{CodeQuota, FoundOp, NOTE_BYTES_MAX, NewBatch, NewVersion, NotServed, ProcessorKind, RegisteredVersion};
 
-/// Activations of an operation that are kept: so often a rollback can go back.
+/// Activations that are kept of each kind of an operation: a rollback can go back this many times.
 pub(super) const ACTIVATIONS_MAX: i64 = 100;
 /// Who removes code from the object store is done with it by then, or has died.
 pub(super) const REMOVAL_TIME: Duration = Duration::from_secs(300);
@@ -17,10 +17,21 @@ pub(super) const REMOVAL_TIME: Duration = Duration::from_secs(300);
 pub enum VersionError {
     #[error("app {app:?} has no version {version} of a processor for the operation {op:?} (rowmill processors shows those that it has)")]
     Missing { app: String, op: String, version: u32 },
-    #[error("app {app:?} has no version for the operation {op:?} that was active before and is still there: activate one (rowmill activate)")]
-    NothingBefore { app: String, op: String },
-    #[error("version {version} serves what is submitted: activate another one first")]
+    #[error(
+        "app {app:?} has no version of a {} for the operation {op:?} that was active before and is still there: activate one (rowmill activate)",
+        kind.map_or("processor", ProcessorKind::noun)
+    )]
+    NothingBefore { app: String, op: String, kind: Option<ProcessorKind> },
+    /// A rollback did not name the kind, and a version of each kind serves.
+    #[error(
+        "app {app:?} has a batch processor (version {batch}) and a slow-query processor (version {query}) that serve the operation {op:?}: say which one to \
+         roll back (rowmill rollback --kind batch, or --kind query)"
+    )]
+    BothServe { app: String, op: String, batch: u32, query: u32 },
+    #[error("version {version} serves what is submitted: activate another version of its kind first, or deactivate this one (rowmill deactivate)")]
     Active { version: u32 },
+    #[error("version {version} does not serve: rowmill processors shows the active versions")]
+    NotActive { version: u32 },
     #[error("version {version} is used by {batches} batches or queries that have not ended: wait for them, or abort them")]
     InUse { version: u32, batches: u64 },
     #[error("version {version} may be in use by what is being submitted just now: try again")]
@@ -42,11 +53,42 @@ pub enum VersionError {
          processors.bytes_max"
     )]
     TooMuchCode { app: String, bytes: u64, max: u64 },
-    #[error(
-        "the schedule {schedule:?} submits to the operation {op:?} what is of the kind {}, and version {version} is of the kind {}: pause or remove the schedule first",
-        wanted.as_str(), kind.as_str()
-    )]
-    OtherKindScheduled { op: String, schedule: String, wanted: ProcessorKind, version: u32, kind: ProcessorKind },
+    /// A version is not deactivated while each tick of a schedule would fail without it.
+    #[error("the schedule {schedule:?} submits to the {} of the operation {op:?}: pause or remove the schedule first", kind.noun())]
+    Scheduled { op: String, schedule: String, kind: ProcessorKind },
+}
+
+/// Finds the version of a kind that serves an operation, or says why there is none.
+///
+/// # Errors
+/// As for [`Store::find_op`].
+pub async fn find_served(store: &dyn Store, app: &str, op: &str, kind: ProcessorKind) -> Result<Result<FoundOp, NotServed>, StoreError> {
+    if let Some(found) = store.find_op(app, op, kind).await? {
+        return Ok(Ok(found));
+    }
+    let other_serves = store.find_op(app, op, kind.other()).await?.is_some();
+    Ok(Err(NotServed { app: app.to_owned(), op: op.to_lowercase(), kind, other_serves }))
+}
+
+/// The number of an activation that holds, and the version that is active by it.
+pub(super) type Activation = (i64, i64);
+
+/// The kind that a rollback is for, with its activation: the kind that was named, or else the only one that serves.
+pub(super) fn kind_to_roll_back(
+    (app, op): (&str, &str),
+    named: Option<ProcessorKind>,
+    batch: Option<Activation>,
+    query: Option<Activation>,
+) -> Result<(ProcessorKind, Activation), VersionError> {
+    let number = |version: i64| u32::try_from(version).unwrap_or(u32::MAX);
+    match (named, batch, query) {
+        (None, Some((_, batch)), Some((_, query))) => {
+            Err(VersionError::BothServe { app: app.to_owned(), op: op.to_owned(), batch: number(batch), query: number(query) })
+        }
+        (Some(ProcessorKind::Batch) | None, Some(active), _) => Ok((ProcessorKind::Batch, active)),
+        (Some(ProcessorKind::SlowQuery) | None, _, Some(active)) => Ok((ProcessorKind::SlowQuery, active)),
+        (kind, _, _) => Err(VersionError::NothingBefore { app: app.to_owned(), op: op.to_owned(), kind }),
+    }
 }
 
 /// Why a batch did not come in that is not there.

@@ -102,8 +102,10 @@ impl Stage {
         }
         // So that much of its work is held up now and then.
         store.put_policy(&Policy { rate: Some(Rate { micros: 1_500_000_000, burst: 300 }), ..Policy::of(APPS[1].0, Some(BATCH_OP)) }).await?;
-        let digest = async |op| -> anyhow::Result<String> { Ok(store.find_op(APPS[0].0, op).await?.context("it was deployed")?.version.digest) };
-        Ok([(ProcessorKind::Batch, digest(BATCH_OP).await?), (ProcessorKind::SlowQuery, digest(QUERY_OP).await?)])
+        let digest = async |kind, op| -> anyhow::Result<(ProcessorKind, String)> {
+            Ok((kind, store.find_op(APPS[0].0, op, kind).await?.context("it was deployed")?.version.digest))
+        };
+        Ok([digest(ProcessorKind::Batch, BATCH_OP).await?, digest(ProcessorKind::SlowQuery, QUERY_OP).await?])
     }
 
     /// Starts a worker at a place that has none.

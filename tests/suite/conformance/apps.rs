@@ -197,3 +197,17 @@ pub async fn an_app_that_a_worker_leaves_out_gets_no_lease(kit: Kit) {
     }
     assert_eq!(kit.claim(&without(&[])).await.len(), 1);
 }
+
+pub async fn an_app_changes_from_what_it_was(kit: Kit) {
+    let (named, weighed) = (App::named("bank"), App { weight: 7, ..App::named("bank") });
+    let quota = AppQuota { batch_rows: Some(100), ..AppQuota::default() };
+    assert!(kit.store.change_app(&named, &weighed).await.unwrap());
+    assert!(!kit.store.change_app(&named, &App { quota, ..named.clone() }).await.unwrap(), "it has another weight by now");
+    assert_eq!(kit.store.read_app("bank").await.unwrap(), Some(weighed.clone()));
+    // Grants are changed on their own.
+    let grants = Grants { key_value: Some(KeyValueGrant::default()), ..Grants::default() };
+    assert!(kit.store.set_grants("bank", &Grants::default(), &grants).await.unwrap());
+    assert!(kit.store.change_app(&weighed, &App { quota, ..weighed.clone() }).await.unwrap());
+    assert_eq!(kit.store.read_app("bank").await.unwrap(), Some(App { quota, grants, ..weighed.clone() }));
+    is_invalid(kit.store.change_app(&weighed, &App { weight: 0, ..weighed.clone() }).await);
+}

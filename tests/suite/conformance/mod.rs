@@ -22,6 +22,7 @@ mod finish;
 mod groups;
 mod hold;
 mod keeping;
+mod kinds;
 mod leases;
 mod policies;
 mod quotas;
@@ -52,6 +53,7 @@ macro_rules! conformance {
             apps {
                 grants_change_from_what_they_were_and_come_with_work
                 an_app_comes_back_as_it_was_registered
+                an_app_changes_from_what_it_was
                 an_app_at_its_limit_gets_no_lease
                 what_an_app_at_its_limit_cannot_take_is_not_due
                 an_app_that_a_worker_leaves_out_gets_no_lease
@@ -73,9 +75,18 @@ macro_rules! conformance {
                 code_goes_with_the_last_version_that_has_it
                 a_removal_that_died_is_taken_over_by_the_next
                 an_app_keeps_no_more_versions_and_code_than_it_may
-                a_version_of_the_other_kind_is_not_put_under_a_schedule
                 versions_are_listed_with_the_batches_that_use_them
                 a_note_may_be_any_text
+            }
+            kinds {
+                an_operation_has_a_processor_of_each_kind
+                a_kind_that_is_not_served_says_whether_the_other_is
+                the_same_code_is_the_newest_version_of_its_kind
+                a_rollback_is_of_one_kind
+                many_activations_of_one_kind_leave_the_other
+                a_version_is_deactivated_and_the_other_kind_serves_on
+                a_schedule_holds_the_kind_that_it_submits_to
+                a_version_that_was_found_stays_when_the_other_kind_changes
             }
             submit {
                 a_batch_comes_back_as_it_was_submitted
@@ -291,6 +302,7 @@ macro_rules! conformance {
             }
             policies {
                 a_policy_comes_back_as_it_was_set
+                a_policy_changes_from_what_it_was
                 a_policy_that_cannot_be_is_refused
                 the_terms_of_an_operation_go_before_those_of_its_app
                 what_is_paused_is_not_leased
@@ -442,6 +454,7 @@ macro_rules! conformance {
                 missed_ticks_are_skipped_submitted_once_or_each
                 of_more_missed_ticks_than_a_hundred_the_last_are_submitted
                 a_tick_without_a_processor_says_so_and_the_next_is_submitted
+                ticks_go_to_the_kind_that_their_schedule_means
                 a_schedule_whose_zone_is_gone_is_paused_and_stops_no_other
                 many_tickers_submit_each_tick_once
             }

@@ -89,7 +89,7 @@ pub async fn a_policy_that_cannot_be_is_refused(kit: Kit) {
 
 pub async fn the_terms_of_an_operation_go_before_those_of_its_app(kit: Kit) {
     kit.store.put_processor(&version("bank", "post", ProcessorKind::Batch, "one")).await.unwrap();
-    let terms = async |op: &str| kit.store.find_op("bank", op).await.unwrap().map(|found| found.terms);
+    let terms = async |op: &str| kit.store.find_op("bank", op, ProcessorKind::Batch).await.unwrap().map(|found| found.terms);
     assert_eq!(terms("Post").await, Some(PartialTerms::default()));
     let of_app = PartialTerms { attempts_max: Some(7), priority: Some(1), ..PartialTerms::default() };
     let of_op = PartialTerms { attempts_max: Some(5), ..PartialTerms::default() };
@@ -287,4 +287,29 @@ pub async fn other_operations_of_an_app_go_on(kit: Kit) {
         leased.push(op_of(&kit, &lease).await);
     }
     assert_eq!(leased, ["b", "c", "d"]);
+}
+
+pub async fn a_policy_changes_from_what_it_was(kit: Kit) {
+    let (nothing, rate) = (Policy::of("bank", Some("post")), Some("5/s".parse::<Rate>().unwrap()));
+    let stored = async || kit.store.list_policies().await.unwrap();
+    let limited = Policy { rate, ..nothing.clone() };
+    assert!(kit.store.change_policy(&nothing, &limited).await.unwrap());
+    assert!(!kit.store.change_policy(&nothing, &Policy { paused: true, ..nothing.clone() }).await.unwrap(), "there is another by now");
+    assert_eq!(stored().await, [limited.clone()]);
+    // A command that read it before the pause takes nothing back.
+    kit.store.set_paused("bank", Some("POST"), true).await.unwrap();
+    let terms = PartialTerms { attempts_max: Some(3), ..PartialTerms::default() };
+    assert!(!kit.store.change_policy(&limited, &Policy { terms: terms.clone(), ..limited.clone() }).await.unwrap());
+    let paused = Policy { paused: true, ..limited };
+    let changed = Policy { terms, ..paused.clone() };
+    assert!(kit.store.change_policy(&paused, &changed).await.unwrap());
+    assert_eq!(stored().await, [changed.clone()]);
+    assert!(kit.store.remove_policy("bank", Some("post")).await.unwrap());
+    assert!(!kit.store.change_policy(&changed, &paused).await.unwrap(), "it was removed");
+    // Names are any text, and an app has its own.
+    for (app, op) in [("a\0b", Some("op")), ("bank", None)] {
+        let (from, to) = (Policy::of(app, op), Policy { paused: true, ..Policy::of(app, op) });
+        assert!(kit.store.change_policy(&from, &to).await.unwrap());
+        assert!(kit.store.change_policy(&to, &from).await.unwrap());
+    }
 }

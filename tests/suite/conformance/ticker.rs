@@ -8,7 +8,7 @@ use rowmill::schedule::{Ticker, batch_id};
 use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use super::build::{rows, version};
+use super::build::{row, rows, version};
 use super::kit::{Kit, START};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -129,15 +129,41 @@ pub async fn a_tick_without_a_processor_says_so_and_the_next_is_submitted(kit: K
     kit.go_to(0, 0);
     kit.run_due().await;
     let said = kit.now_is("a").await;
-    assert!(said.error.as_ref().is_some_and(|error| error.contains("is of the kind slow_query, and this needs batch")), "{said:?}");
+    assert!(
+        said.error.as_ref().is_some_and(
+            |error| error.contains("has no batch processor that serves the operation \"post\" (its slow-query processor does not run batches)")
+        ),
+        "{said:?}"
+    );
     let nothing = kit.now_is("b").await;
-    assert!(nothing.error.as_ref().is_some_and(|error| error.contains("has no processor that serves the operation \"nothing\"")), "{nothing:?}");
+    assert!(
+        nothing.error.as_ref().is_some_and(|error| error.contains("has no batch processor that serves the operation \"nothing\":")),
+        "{nothing:?}"
+    );
     assert_eq!((said.last_at, said.last_batch, said.next_at), (Some(minute(0)), None, minute(1)));
     kit.deploy("batch").await;
     kit.go_to(1, 0);
     kit.run_due().await;
     assert_eq!(kit.now_is("a").await.error, None);
     assert_eq!(kit.submitted(&schedule, 5).await, [1]);
+}
+
+pub async fn ticks_go_to_the_kind_that_their_schedule_means(kit: Kit) {
+    kit.deploy("rows").await;
+    kit.store.put_processor(&version("bank", "post", ProcessorKind::SlowQuery, "queries")).await.unwrap();
+    kit.put_minutes("rows", Missed::All).await;
+    let questions = NewSchedule { kind: ProcessorKind::SlowQuery, ..each_minute("questions", Missed::All) };
+    kit.store.put_schedule(&questions, &[row(0)]).await.unwrap();
+    for (number, digest) in [(0, "rows"), (1, "more rows")] {
+        kit.deploy(digest).await;
+        kit.go_to(number, 0);
+        kit.run_due().await;
+        for (name, kind, digest) in [("rows", ProcessorKind::Batch, digest), ("questions", ProcessorKind::SlowQuery, "queries")] {
+            let ticked = kit.now_is(name).await;
+            let batch = kit.batch(ticked.last_batch.unwrap()).await;
+            assert_eq!((batch.kind, batch.processor_digest.as_str(), ticked.last_at), (kind, digest, Some(minute(number))));
+        }
+    }
 }
 
 pub async fn a_schedule_whose_zone_is_gone_is_paused_and_stops_no_other(kit: Kit) {

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use rowmill::model::{CodeQuota, FoundOp, NewBatch, NewVersion, PartialTerms, Policy, ProcessorKind, ScheduleKey};
+use rowmill::model::{CodeQuota, FoundOp, NewBatch, NewVersion, PartialTerms, Policy, ProcessorKind};
 use rowmill::store::{StoreError, VersionError};
 
 use super::build::{batch, held, query, row, rows, version};
 use super::kit::{Kit, is_invalid, is_missing};
-use super::scheduled::schedule;
 
 /// Whoever removes code from the object store has died after this time.
 const REMOVAL_TIME: Duration = Duration::from_secs(300);
@@ -21,6 +20,7 @@ macro_rules! refused {
         }
     };
 }
+pub(super) use refused;
 
 fn of_bank(digest: &str) -> NewVersion {
     version("bank", "post", ProcessorKind::Batch, digest)
@@ -37,7 +37,7 @@ impl Kit {
 
     /// The version that serves.
     async fn serving(&self) -> Option<u32> {
-        self.store.find_op("bank", "POST").await.unwrap().map(|found| found.version.version)
+        self.store.find_op("bank", "POST", ProcessorKind::Batch).await.unwrap().map(|found| found.version.version)
     }
 
     async fn activate(&self, version: u32) {
@@ -46,7 +46,7 @@ impl Kit {
     }
 
     async fn roll_back(&self) -> u32 {
-        let version = self.store.rollback_processor("bank", "Post").await.unwrap().version;
+        let version = self.store.rollback_processor("bank", "Post", None).await.unwrap().version;
         assert_eq!(self.serving().await, Some(version));
         version
     }
@@ -62,10 +62,10 @@ impl Kit {
 
 pub async fn a_new_code_is_a_new_version(kit: Kit) {
     let put = async |digest: &str| kit.store.put_processor(&version("a", "Op", ProcessorKind::Batch, digest)).await.unwrap().version;
-    assert_eq!(kit.store.find_op("a", "op").await.unwrap(), None);
+    assert_eq!(kit.store.find_op("a", "op", ProcessorKind::Batch).await.unwrap(), None);
     assert_eq!([put("one").await, put("one").await, put("two").await, put("one").await], [1, 1, 2, 3]);
     kit.register(version("b", "op", ProcessorKind::SlowQuery, "one")).await;
-    let newest = kit.store.find_op("a", "OP").await.unwrap().unwrap().version;
+    let newest = kit.store.find_op("a", "OP", ProcessorKind::Batch).await.unwrap().unwrap().version;
     assert_eq!((newest.op.as_str(), newest.version, newest.digest.as_str(), newest.kind), ("op", 3, "one", ProcessorKind::Batch));
     let listed =
         |versions: Vec<rowmill::model::RegisteredVersion>| versions.into_iter().map(|v| (v.version.app, v.version.version)).collect::<Vec<_>>();
@@ -96,7 +96,7 @@ pub async fn a_version_serves_when_it_is_active_and_no_other(kit: Kit) {
 }
 
 pub async fn a_rollback_goes_back_through_what_was_active(kit: Kit) {
-    refused!(kit.store.rollback_processor("bank", "post").await, VersionError::NothingBefore { .. });
+    refused!(kit.store.rollback_processor("bank", "post", None).await, VersionError::NothingBefore { .. });
     for digest in ["one", "two", "three", "four"] {
         kit.register(of_bank(digest)).await;
     }
@@ -106,12 +106,12 @@ pub async fn a_rollback_goes_back_through_what_was_active(kit: Kit) {
     kit.activate(1).await;
     assert_eq!(kit.roll_back().await, 3, "what was rolled back is not come back to");
     assert_eq!([kit.roll_back().await, kit.roll_back().await], [2, 1]);
-    refused!(kit.store.rollback_processor("bank", "post").await, VersionError::NothingBefore { .. });
+    refused!(kit.store.rollback_processor("bank", "post", None).await, VersionError::NothingBefore { .. });
     assert_eq!(kit.serving().await, Some(1));
     // Other operations and apps have their own.
     kit.register(version("bank", "other", ProcessorKind::Batch, "one")).await;
     kit.register(version("shop", "post", ProcessorKind::Batch, "one")).await;
-    refused!(kit.store.rollback_processor("bank", "post").await, VersionError::NothingBefore { .. });
+    refused!(kit.store.rollback_processor("bank", "post", None).await, VersionError::NothingBefore { .. });
     // Far more activations than are kept.
     for _ in 0..120 {
         kit.activate(3).await;
@@ -125,7 +125,7 @@ pub async fn a_version_that_was_removed_is_gone_and_its_number_with_it(kit: Kit)
         kit.register(of_bank(digest)).await;
     }
     let said = refused!(kit.remove(3).await, VersionError::Active { version: 3 });
-    assert_eq!(said, "version 3 serves what is submitted: activate another one first");
+    assert_eq!(said, "version 3 serves what is submitted: activate another version of its kind first, or deactivate this one (rowmill deactivate)");
     kit.remove(2).await.unwrap();
     assert_eq!(kit.versions().await, [1, 3]);
     refused!(kit.store.activate_processor("bank", "post", 2).await, VersionError::Missing { .. });
@@ -246,28 +246,6 @@ pub async fn an_app_keeps_no_more_versions_and_code_than_it_may(kit: Kit) {
     assert_eq!(kit.versions().await, [2, 3, 4]);
 }
 
-pub async fn a_version_of_the_other_kind_is_not_put_under_a_schedule(kit: Kit) {
-    kit.register(of_bank("rows")).await;
-    kit.store.put_schedule(&schedule("nightly"), &rows(1)).await.unwrap();
-    let queries = version("bank", "post", ProcessorKind::SlowQuery, "queries");
-    let said = refused!(kit.store.put_processor(&queries).await, VersionError::OtherKindScheduled { .. });
-    assert_eq!(
-        said,
-        "the schedule \"nightly\" submits to the operation \"post\" what is of the kind batch, and version 2 is of the kind slow_query: pause or remove the \
-         schedule first"
-    );
-    assert_eq!(kit.versions().await, [1], "nothing was registered");
-    assert_eq!(kit.register(NewVersion { activate: false, ..queries.clone() }).await, 2);
-    refused!(kit.store.activate_processor("bank", "post", 2).await, VersionError::OtherKindScheduled { .. });
-    let key = ScheduleKey::new("bank", "nightly");
-    kit.store.pause_schedule(&key).await.unwrap();
-    kit.activate(2).await;
-    kit.store.resume_schedule(&key, super::scheduled::at(5)).await.unwrap();
-    assert_eq!(kit.roll_back().await, 1, "back to what it can run");
-    kit.activate(1).await;
-    refused!(kit.store.activate_processor("bank", "post", 2).await, VersionError::OtherKindScheduled { .. });
-}
-
 pub async fn versions_are_listed_with_the_batches_that_use_them(kit: Kit) {
     kit.register(NewVersion { note: Some("the first".to_owned()), ..of_bank("one") }).await;
     kit.register(NewVersion { size_bytes: 77, ..not_active("two") }).await;
@@ -295,7 +273,7 @@ pub async fn a_note_may_be_any_text(kit: Kit) {
 pub async fn what_was_found_out_of_date_is_not_submitted(kit: Kit) {
     kit.register(of_bank("one")).await;
     kit.register(of_bank("two")).await;
-    let found = async || kit.store.find_op("bank", "post").await.unwrap().unwrap();
+    let found = async || kit.store.find_op("bank", "post", ProcessorKind::Batch).await.unwrap().unwrap();
     let submit = async |found: &FoundOp| {
         let new = NewBatch { processor_version: found.version.version, as_found: Some(found.stamp.clone()), ..batch() };
         let id = new.id;
@@ -324,7 +302,7 @@ pub async fn what_was_found_out_of_date_is_not_submitted(kit: Kit) {
             _ => assert!(kit.store.remove_policy("bank", None).await.unwrap() == (step == 2)),
         }
         if step == 2 {
-            kit.store.rollback_processor("bank", "post").await.unwrap();
+            kit.store.rollback_processor("bank", "post", None).await.unwrap();
         }
     }
 }

@@ -237,11 +237,14 @@ async fn sec_1_an_app_sees_its_own_batches_only(site: Site) {
 async fn what_cannot_be_submitted_is_refused_with_a_sentence(site: Site) {
     let jobs = &site.jobs;
     let request = || BatchRequest::new("bank", "validate");
-    let said = refused!(jobs.batch_submit(BatchRequest::new("bank", "Nope").with_rows(vec![transaction(1)])).await, JobError::NoProcessor { .. });
-    assert_eq!(said, "app \"bank\" has no processor that serves the operation \"nope\": deploy one and activate it (rowmill deploy --activate)");
-    refused!(jobs.batch_submit(BatchRequest::new("ban", "kvalidate").with_rows(vec![transaction(1)])).await, JobError::NoProcessor { .. });
-    let said = refused!(jobs.batch_submit(BatchRequest::new("bank", "statement").with_rows(vec![transaction(1)])).await, JobError::OtherKind { .. });
-    assert!(said.contains("is of the kind slow_query, and this needs batch"), "{said}");
+    let said = refused!(jobs.batch_submit(BatchRequest::new("bank", "Nope").with_rows(vec![transaction(1)])).await, JobError::NoProcessor(_));
+    assert_eq!(
+        said,
+        "app \"bank\" has no batch processor that serves the operation \"nope\": deploy one and activate it (rowmill deploy --activate)"
+    );
+    refused!(jobs.batch_submit(BatchRequest::new("ban", "kvalidate").with_rows(vec![transaction(1)])).await, JobError::NoProcessor(_));
+    let said = refused!(jobs.batch_submit(BatchRequest::new("bank", "statement").with_rows(vec![transaction(1)])).await, JobError::NoProcessor(_));
+    assert!(said.contains("(its slow-query processor does not run batches)"), "{said}");
     is_store(&jobs.batch_submit(request()).await.unwrap_err(), "a batch needs at least one row");
     is_store(&jobs.batch_submit(request().with_rows(vec![transaction(1), row(0, "{}")])).await.unwrap_err(), "but row 2 of this request has 0");
     is_store(&jobs.batch_submit(request().with_rows(vec![transaction(3), transaction(3)])).await.unwrap_err(), "line 3 comes twice");
@@ -253,7 +256,12 @@ async fn what_cannot_be_submitted_is_refused_with_a_sentence(site: Site) {
     assert!(rowmill::model::JsonText::check("{oops").unwrap_err().to_string().starts_with("not valid JSON: "));
     let said = refused!(jobs.register_processor("bank", "text", b"no wasm".to_vec()).await, JobError::Unusable(_));
     assert_eq!(said, "this is no processor that can be used");
-    refused!(jobs.register_batch_processor("bank", "statement", crate::support::guests::read("account-statement")).await, JobError::OtherKind { .. });
+    let queries = crate::support::guests::read("account-statement");
+    let said = refused!(jobs.register_batch_processor("bank", "Statement", queries).await, JobError::OtherKind { .. });
+    assert_eq!(
+        said,
+        "this component is a slow-query processor, and a batch processor was to be registered for the operation \"statement\" of app \"bank\""
+    );
     // Nothing of all this is there.
     let everything = ClaimRequest {
         worker: "nobody".to_owned(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowmill::jobs::{BatchRequest, JobError, QueryRequest, ScheduleRequest, Scheduled};
+use rowmill::jobs::{BatchRequest, JobError, QueryRequest, ScheduleRequest};
 use rowmill::model::{BatchStatus, JsonText, Missed, Overlap, Schedule, Timestamp};
 
 use super::{SOON, Site, is_store, on_each_store, refused, row, transaction};
@@ -24,7 +24,7 @@ fn each_second(name: &str) -> ScheduleRequest {
 }
 
 /// Asks until it is so.
-async fn until(site: &Site, name: &str, wanted: impl Fn(&Schedule) -> bool) -> Schedule {
+pub(super) async fn until(site: &Site, name: &str, wanted: impl Fn(&Schedule) -> bool) -> Schedule {
     tokio::time::timeout(SOON, async {
         loop {
             let schedule = site.jobs.read_schedule("bank", name).await.unwrap();
@@ -101,8 +101,6 @@ async fn what_is_wrong_with_a_schedule_is_said_at_once(site: Site) {
     }
     let keyed = QueryRequest::new("bank", "statement", JsonText::default()).with_key("k");
     refused!(jobs.put_schedule(ScheduleRequest::query("s", SECOND, keyed)).await, JobError::ScheduledOtherwise);
-    let other_kind = QueryRequest::new("bank", "validate", JsonText::default());
-    refused!(jobs.put_schedule(ScheduleRequest { submits: Scheduled::Query(other_kind), ..each_second("s") }).await, JobError::OtherKind { .. });
     let large = format!("\"{}\"", "x".repeat(1 << 20));
     let rows = vec![row(1, &large)];
     refused!(jobs.put_schedule(ScheduleRequest::batch("s", SECOND, batch().with_rows(rows))).await, JobError::InputTooLarge { .. });

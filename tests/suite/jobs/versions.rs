@@ -68,13 +68,13 @@ async fn life_4_a_batch_ends_on_its_own_version_whatever_becomes_of_it(mut site:
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let two = jobs.register_processor("bank", "sleep", guests::read("bank-transactions")).await.unwrap();
-    assert_eq!(jobs.rollback("bank", "sleep").await.unwrap().version, 1);
+    assert_eq!(jobs.rollback("bank", "sleep", None).await.unwrap().version, 1);
     assert_eq!(jobs.activate("bank", "sleep", two.version).await.unwrap().version, 2);
     let refused = jobs.remove_version("bank", "sleep", 1).await.unwrap_err();
     assert!(matches!(refused, JobError::Store(StoreError::Version(VersionError::InUse { version: 1, batches: 1 }))), "{refused}");
     // What comes now is another version's.
     let new = site.submit("sleep", vec![transaction(1)]).await;
-    assert_eq!(jobs.rollback("bank", "sleep").await.unwrap().version, 1);
+    assert_eq!(jobs.rollback("bank", "sleep", None).await.unwrap().version, 1);
     let (batch, new) = (site.wait(id).await, site.wait(new).await);
     assert_eq!(
         (batch.status, batch.processor_version, batch.counts.success),
@@ -95,7 +95,7 @@ async fn life_4_a_batch_ends_on_its_own_version_whatever_becomes_of_it(mut site:
 async fn what_is_deployed_serves_when_it_is_activated(mut site: Site) {
     let jobs = site.jobs.clone();
     let first = jobs.deploy("bank", "answer", answering(11), Some("the first")).await.unwrap();
-    let said = refused!(jobs.batch_submit(BatchRequest::new("bank", "answer").with_rows(vec![row(1, "{}")])).await, JobError::NoProcessor { .. });
+    let said = refused!(jobs.batch_submit(BatchRequest::new("bank", "answer").with_rows(vec![row(1, "{}")])).await, JobError::NoProcessor(_));
     assert!(said.ends_with("deploy one and activate it (rowmill deploy --activate)"), "{said}");
     jobs.activate("bank", "answer", first.version).await.unwrap();
     site.begin_work();
@@ -109,7 +109,7 @@ async fn what_is_deployed_serves_when_it_is_activated(mut site: Site) {
     assert_eq!(output(&jobs).await, "11");
     jobs.deploy_and_activate("bank", "answer", answering(33), None).await.unwrap();
     assert_eq!(output(&jobs).await, "33");
-    jobs.rollback("bank", "answer").await.unwrap();
+    jobs.rollback("bank", "answer", None).await.unwrap();
     assert_eq!(output(&jobs).await, "11");
     let listed = jobs.list_versions("bank", Some("Answer")).await.unwrap();
     let listed: Vec<_> = listed.iter().map(|listed| (listed.version.version, listed.active, listed.note.as_deref())).collect();
@@ -119,7 +119,7 @@ async fn what_is_deployed_serves_when_it_is_activated(mut site: Site) {
     let shop = jobs.restricted_to("shop");
     refused!(shop.list_versions("bank", None).await, JobError::OtherApp { .. });
     refused!(shop.activate("bank", "answer", 1).await, JobError::OtherApp { .. });
-    refused!(shop.rollback("bank", "answer").await, JobError::OtherApp { .. });
+    refused!(shop.rollback("bank", "answer", None).await, JobError::OtherApp { .. });
     refused!(shop.remove_version("bank", "answer", 2).await, JobError::OtherApp { .. });
     refused!(shop.deploy("bank", "answer", answering(44), None).await, JobError::OtherApp { .. });
 }

@@ -31,11 +31,9 @@ fn versions_are_deployed_activated_compared_rolled_back_and_removed() {
     let batch = site.said(&["submit", "bank", "validate", &rows]);
 
     assert_eq!(site.said(&["deploy", "bank", "validate", second, "--activate"]), "2");
-    let (status, _, said) = site.run(&["submit", "bank", "validate", &rows]);
-    assert!(status == 2 && said.contains("is of the kind slow_query"), "{said}");
     let versions = site.versions();
     let [one, two] = &versions[..] else { panic!("{versions:?}") };
-    assert_eq!((&one["version"], &one["active"], &one["batches"], &one["note"]), (&1.into(), &false.into(), &1.into(), &"the first".into()));
+    assert_eq!((&one["version"], &one["active"], &one["batches"], &one["note"]), (&1.into(), &true.into(), &1.into(), &"the first".into()));
     assert_eq!((&two["version"], &two["active"], &two["kind"]), (&2.into(), &true.into(), &"slow_query".into()));
     assert_eq!(one["size_bytes"], std::fs::metadata(first).unwrap().len());
     let table = site.said(&["processors", "bank"]);
@@ -44,10 +42,24 @@ fn versions_are_deployed_activated_compared_rolled_back_and_removed() {
     assert!(diff.contains("- exports rowmill:jobs/batch@0.1.0\n+ exports rowmill:jobs/slow-query@0.1.0"), "{diff}");
     assert!(diff.contains("kind: for batches of rows to for slow queries"), "{diff}");
 
+    let third = Wat::batch().module();
+    std::fs::write(site.directory.path().join("third.wasm"), third).unwrap();
+    assert_eq!(site.said(&["deploy", "bank", "validate", "third.wasm", "--activate"]), "3");
+    assert_eq!(site.versions().iter().map(|version| version["active"] == true).collect::<Vec<_>>(), [false, true, true]);
     for (arguments, sentence) in [
-        (&["processors", "remove", "bank", "validate", "2"][..], "version 2 serves what is submitted: activate another one first"),
+        (&["processors", "remove", "bank", "validate", "2"][..], "version 2 serves what is submitted: activate another version of its kind first"),
         (&["processors", "remove", "bank", "validate", "1"], "version 1 is used by 1 batches or queries that have not ended"),
-        (&["activate", "bank", "validate", "3"], "app \"bank\" has no version 3 of a processor for the operation \"validate\""),
+        (&["activate", "bank", "validate", "4"], "app \"bank\" has no version 4 of a processor for the operation \"validate\""),
+        (&["deactivate", "bank", "validate", "1"], "version 1 does not serve: rowmill processors shows the active versions"),
+        (
+            &["rollback", "bank", "validate"],
+            "has a batch processor (version 3) and a slow-query processor (version 2) that serve the operation \"validate\"",
+        ),
+        (
+            &["rollback", "bank", "validate", "--kind", "query"],
+            "has no version of a slow-query processor for the operation \"validate\" that was active before",
+        ),
+        (&["rollback", "bank", "validate", "--kind", "slow"], "[possible values: batch, query]"),
         (&["rollback", "bank", "other"], "that was active before"),
         (&["processors"], "say whose: rowmill processors APP"),
         (&["processors", "bank", "remove", "bank", "validate", "1"], "what is to be done comes before the app"),
@@ -55,11 +67,45 @@ fn versions_are_deployed_activated_compared_rolled_back_and_removed() {
         let (status, out, said) = site.run(arguments);
         assert!(status == 2 && out.is_empty() && said.contains(sentence), "{arguments:?}: {status} {out} {said}");
     }
-    assert_eq!(site.said(&["rollback", "bank", "validate"]), "1");
+    assert_eq!(site.said(&["rollback", "bank", "validate", "--kind", "batch"]), "1");
     assert_eq!(site.run(&["work", "--until-idle"]).0, 0);
     assert_eq!(site.status(&batch)["status"], "success");
-    site.said(&["processors", "remove", "bank", "validate", "2"]);
-    assert_eq!(site.versions().len(), 1);
+    site.said(&["processors", "remove", "bank", "validate", "3"]);
+    assert_eq!(site.versions().len(), 2);
+}
+
+/// As in Alya: one operation takes files of rows, and answers questions.
+#[test]
+fn an_operation_has_a_processor_of_batches_and_one_of_slow_queries() {
+    let site = Installation::embedded();
+    let rows = site.file("rows.csv", &transactions(1, 3));
+    let question = r#"{"account":"DE0123456789","from":"2026-01-01","to":"2026-01-31","opening_cents":500,"transactions":[]}"#;
+    site.deploy("accounts", "bank-transactions");
+    let (status, _, said) = site.run(&["query", "bank", "accounts", question]);
+    assert!(status == 2 && said.contains("has no slow-query processor that serves the operation \"accounts\" (its batch processor"), "{said}");
+    site.deploy("accounts", "account-statement");
+    let (status, _, said) = site.run(&["submit", "bank", "accounts", &rows, "--wait"]);
+    assert_eq!(status, 0, "{said}");
+    assert!(site.said(&["query", "bank", "accounts", question]).contains("closing_cents"));
+    let apps: Value = serde_json::from_str(&site.said(&["apps", "--json"])).unwrap();
+    let kinds: Vec<&Value> = apps[0]["processors"].as_array().unwrap().iter().map(|version| &version["kind"]).collect();
+    assert_eq!(kinds, ["batch", "slow_query"]);
+    assert!(site.said(&["apps"]).contains("accounts v1 (batch), accounts v2 (slow_query)"));
+
+    let schedule = ["schedules", "set", "bank", "daily", "accounts", "--cron", "@daily", "--query", question];
+    let (status, _, said) = site.run(&schedule);
+    assert!(status == 0 && said.is_empty(), "{said}");
+    let (status, _, said) = site.run(&["deactivate", "bank", "accounts", "2"]);
+    let sentence = "the schedule \"daily\" submits to the slow-query processor of the operation \"accounts\": pause or remove the schedule first";
+    assert!(status == 2 && said.contains(sentence), "{said}");
+    let (status, out, said) = site.run(&["deactivate", "bank", "accounts", "1"]);
+    assert!((status, out.as_str()) == (0, "1"), "{said}");
+    assert_eq!(said, "accounts of app bank: version 1 does not serve any more, and no other version serves batches of rows");
+    let (status, _, said) = site.run(&["submit", "bank", "accounts", &rows]);
+    assert!(status == 2 && said.contains("(its slow-query processor does not run batches)"), "{said}");
+    assert!(site.said(&["query", "bank", "accounts", question]).contains("closing_cents"));
+    site.said(&["activate", "bank", "accounts", "1"]);
+    site.said(&["submit", "bank", "accounts", &rows]);
 }
 
 #[test]

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
+use crate::cli::deploy::kind_for_people;
 use crate::cli::feed::{FormatArg, InputFile, open_file, open_rows};
 use crate::cli::terms::PartialTermsArgs;
 use crate::intake::InflateLimits;
 use crate::jobs::{BatchRequest, JobManager, QueryRequest, ScheduleRequest};
-use crate::model::{JsonText, Missed, NewRow, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule};
+use crate::model::{JsonText, Missed, NewRow, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, ScheduleKey};
+use crate::store::find_served;
 
-/// Register a schedule, or replace the one of this name; it stays paused when it is.
+/// Register a schedule, or replace the one of this name as a whole: options that are not given have their defaults. A schedule that is paused stays paused.
 ///
 /// The rows of a batch (--input), or the input of a slow query (--query), are stored with it, and submitted at each tick with the processor that is active then.
 ///
@@ -93,13 +95,13 @@ pub(super) async fn set(jobs: &JobManager, args: &SchedulesSet) -> anyhow::Resul
         OverlapArg::Allow => Overlap::Allow,
         OverlapArg::Skip => Overlap::Skip,
     };
+    let before = jobs.store().read_schedule(&ScheduleKey::new(&args.app, &args.name)).await?;
     let schedule = jobs.put_schedule(ScheduleRequest { missed, overlap, ..request.in_zone(&args.zone) }).await?;
-    if jobs.store().find_op(&schedule.app, &schedule.op).await?.is_none() {
-        say!(
-            "app {} has no processor that serves {} yet: ticks cannot be submitted until one is deployed and activated (rowmill deploy --activate)",
-            schedule.app,
-            schedule.op
-        );
+    if let Some(Schedule { app, name, op, kind, cron, zone, .. }) = before {
+        say!("schedule {name} of app {app} is replaced as a whole: it submitted {} to {op}, at {cron} in {zone}", kind_for_people(kind));
+    }
+    if let Err(not_served) = find_served(&**jobs.store(), &schedule.app, &schedule.op, schedule.kind).await? {
+        say!("ticks cannot be submitted yet: {not_served}");
     }
     Ok(schedule)
 }

@@ -7,7 +7,7 @@ use super::text::{decode, encode};
 use crate::model::{App, Grants};
 use crate::store::StoreError;
 use crate::store::columns::{AppRow, app_of, failed, grants_json, limits_json, quota_json};
-use crate::store::rules::{check_app, check_grants};
+use crate::store::rules::{check_app, check_grants, is_same_but_for_grants};
 
 pub(super) fn decoded(app: App) -> App {
     App { name: decode(app.name), ..app }
@@ -17,6 +17,31 @@ pub(super) async fn put_app(store: &PgStore, app: &App) -> Result<(), StoreError
     check_app(app, &store.bounds)?;
     let mut db = store.begin().await?;
     lock_app(&mut db, store.named(), &app.name).await?;
+    put_in(&mut db, store, app).await?;
+    db.commit().await.map_err(failed("commit an app"))
+}
+
+pub(super) async fn change_app(store: &PgStore, from: &App, to: &App) -> Result<bool, StoreError> {
+    check_app(to, &store.bounds)?;
+    let mut db = store.begin().await?;
+    lock_app(&mut db, store.named(), &to.name).await?;
+    let stored: Vec<AppRow> =
+        sqlx::query_as("SELECT app, weight::bigint, running_max::bigint, limits, quota, grants FROM rowmill.apps WHERE app = $1")
+            .persistent(store.named())
+            .bind(encode(&to.name))
+            .fetch_all(&mut *db)
+            .await
+            .map_err(failed("read an app"))?;
+    let stored = stored.into_iter().next().map(app_of).transpose()?.map_or_else(|| App::named(&to.name), decoded);
+    let changes = is_same_but_for_grants(&stored, from);
+    if changes {
+        put_in(&mut db, store, to).await?;
+    }
+    db.commit().await.map_err(failed("commit an app"))?;
+    Ok(changes)
+}
+
+async fn put_in(db: &mut PgConnection, store: &PgStore, app: &App) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO rowmill.apps (app, weight, running_max, limits, quota) VALUES ($1, $2, $3, $4, $5)
          ON CONFLICT (app) DO UPDATE SET weight = excluded.weight, running_max = excluded.running_max, limits = excluded.limits,
@@ -28,10 +53,10 @@ pub(super) async fn put_app(store: &PgStore, app: &App) -> Result<(), StoreError
     .bind(app.running_max.map(|max| i32::try_from(max).unwrap_or(i32::MAX)))
     .bind(limits_json(app))
     .bind(quota_json(app))
-    .execute(&mut *db)
+    .execute(db)
     .await
     .map_err(failed("register an app"))?;
-    db.commit().await.map_err(failed("commit an app"))
+    Ok(())
 }
 
 /// Waits until no query of an app comes in that is leased at once, and lets none come in before this transaction's end: from then on it counts what is set here.

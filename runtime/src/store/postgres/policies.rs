@@ -1,5 +1,7 @@
 //! What operators say about the work of apps and their operations.
 
+use sqlx::PgConnection;
+
 use super::apps::lock_app;
 use super::connect::PgStore;
 use super::text::{decode, encode};
@@ -15,6 +17,34 @@ pub(super) async fn put_policy(store: &PgStore, policy: &Policy) -> Result<(), S
     check_policy(policy)?;
     let mut db = store.begin().await?;
     lock_app(&mut db, store.named(), &policy.app).await?;
+    put_in(&mut db, store, policy).await?;
+    db.commit().await.map_err(failed("commit a policy"))
+}
+
+pub(super) async fn change_policy(store: &PgStore, from: &Policy, to: &Policy) -> Result<bool, StoreError> {
+    check_policy(to)?;
+    let mut db = store.begin().await?;
+    lock_app(&mut db, store.named(), &to.app).await?;
+    // The row lock keeps a removal of the policy, which does not lock the app, behind this transaction.
+    let stored: Vec<PolicyRow> = sqlx::query_as(
+        "SELECT app, op, paused, rate_micros, burst, terms, keep, isolation FROM rowmill.policies WHERE app = $1 AND op = $2 FOR NO KEY UPDATE",
+    )
+    .persistent(store.named())
+    .bind(encode(&to.app))
+    .bind(encode(&to.op.as_deref().unwrap_or_default().to_lowercase()))
+    .fetch_all(&mut *db)
+    .await
+    .map_err(failed("read a policy"))?;
+    let stored = stored.into_iter().next().map(decoded_policy).transpose()?.unwrap_or_else(|| Policy::of(&to.app, to.op.as_deref()));
+    let changes = stored == *from;
+    if changes {
+        put_in(&mut db, store, to).await?;
+    }
+    db.commit().await.map_err(failed("commit a policy"))?;
+    Ok(changes)
+}
+
+async fn put_in(db: &mut PgConnection, store: &PgStore, policy: &Policy) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO rowmill.policies AS p (app, op, paused, rate_micros, burst, terms, tokens, refilled_at, keep, isolation)
          VALUES ($1, $2, $3, $4, $5, $6, $5 * 1000000000, CASE WHEN $4 IS NOT NULL THEN coalesce($7, rowmill.now_ms()) END, $8, $9)
@@ -35,8 +65,7 @@ pub(super) async fn put_policy(store: &PgStore, policy: &Policy) -> Result<(), S
     .execute(&mut *db)
     .await
     .map_err(failed("set a policy"))?;
-    tell(&mut db, store.named()).await?;
-    db.commit().await.map_err(failed("commit a policy"))
+    tell(db, store.named()).await
 }
 
 pub(super) async fn set_paused(store: &PgStore, app: &str, op: Option<&str>, paused: bool) -> Result<(), StoreError> {
@@ -64,7 +93,11 @@ pub(super) async fn list_policies(store: &PgStore) -> Result<Vec<Policy>, StoreE
             .await
             .map_err(failed("list policies"))?;
     db.done().await?;
-    found.into_iter().map(|row| policy_of(row).map(|policy| Policy { app: decode(policy.app), op: policy.op.map(decode), ..policy })).collect()
+    found.into_iter().map(decoded_policy).collect()
+}
+
+fn decoded_policy(row: PolicyRow) -> Result<Policy, StoreError> {
+    policy_of(row).map(|policy| Policy { app: decode(policy.app), op: policy.op.map(decode), ..policy })
 }
 
 pub(super) async fn remove_policy(store: &PgStore, app: &str, op: Option<&str>) -> Result<bool, StoreError> {
@@ -81,7 +114,7 @@ pub(super) async fn remove_policy(store: &PgStore, app: &str, op: Option<&str>) 
     Ok(removed.rows_affected() > 0)
 }
 
-async fn tell(db: &mut sqlx::PgConnection, named: bool) -> Result<(), StoreError> {
+async fn tell(db: &mut PgConnection, named: bool) -> Result<(), StoreError> {
     let kinds = [ProcessorKind::Batch, ProcessorKind::SlowQuery].map(ProcessorKind::as_str);
     sqlx::query(TELL).persistent(named).bind(kinds).execute(db).await.map_err(failed("tell workers of a policy"))?;
     Ok(())

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use super::connect::PgStore;
 use super::millis;
 use super::text::{decode, encode};
-use super::versions::{active, begin, end};
+use super::versions::{begin, end, is_active};
 use crate::store::columns::{count, failed};
 use crate::store::versions::REMOVAL_TIME;
 use crate::store::{StoreError, VersionError};
@@ -42,7 +42,7 @@ pub(super) async fn remove_processor(store: &PgStore, app: &str, op: &str, versi
 }
 
 async fn close_in(db: &mut PgConnection, store: &PgStore, app: &str, op: &str, version: u32) -> Result<(), StoreError> {
-    if active(db, store, app, op).await?.is_some_and(|(_, active)| active == i64::from(version)) {
+    if is_active(db, store, app, op, version).await? {
         return Err(VersionError::Active { version }.into());
     }
     let batches = count_batches(db, store, app, op, version).await?;

@@ -162,8 +162,8 @@ impl<'a> New<'a> {
                 FROM moment m
                 WHERE NOT EXISTS (SELECT FROM rowmill.processors p WHERE p.app = $2 AND p.op = $3 AND p.version = $6 AND p.removed_at IS NOT NULL)
                     AND ($36::bool IS NULL OR (
-                        $6 IS NOT DISTINCT FROM (SELECT s.version::bigint FROM rowmill.activations s WHERE s.app = $2 AND s.op = $3 AND s.undone_at IS NULL
-                            ORDER BY s.activation_no DESC LIMIT 1)
+                        $6 IS NOT DISTINCT FROM (SELECT s.version::bigint FROM rowmill.activations s WHERE s.app = $2 AND s.op = $3 AND s.kind = $4
+                            AND s.undone_at IS NULL ORDER BY s.activation_no DESC LIMIT 1)
                         AND $37 IS NOT DISTINCT FROM (SELECT o.terms FROM rowmill.policies o WHERE o.app = $2 AND o.op = $3)
                         AND $38 IS NOT DISTINCT FROM (SELECT o.terms FROM rowmill.policies o WHERE o.app = $2 AND o.op = '')))
                 ON CONFLICT (batch_id) DO NOTHING RETURNING batch_key),

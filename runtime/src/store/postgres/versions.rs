@@ -6,7 +6,7 @@ use super::connect::{PgStore, refuse};
 use super::text::{decode, encode};
 use crate::model::{FoundOp, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion};
 use crate::store::columns::{OpRow, ProcessorRow, failed, op_of, processor_of};
-use crate::store::versions::{ACTIVATIONS_MAX, RegisteredRow, check_quota, check_version};
+use crate::store::versions::{ACTIVATIONS_MAX, Activation, RegisteredRow, check_quota, check_version, kind_to_roll_back};
 use crate::store::{StoreError, VersionError};
 
 pub(super) fn decoded_version(version: ProcessorVersion) -> ProcessorVersion {
@@ -55,18 +55,7 @@ async fn put_in(db: &mut PgConnection, store: &PgStore, new: &NewVersion) -> Res
         [] => {}
         _ => super::removals::forget_in(db, store, &new.digest).await?,
     }
-    let newest: Vec<ProcessorRow> = sqlx::query_as(
-        "SELECT app, op, version::bigint, kind, digest, created_at FROM rowmill.processors WHERE app = $1 AND op = $2 AND removed_at IS NULL
-         ORDER BY version DESC LIMIT 1",
-    )
-    .persistent(store.named())
-    .bind(&app)
-    .bind(&op)
-    .fetch_all(&mut *db)
-    .await
-    .map_err(registering)?;
-    let newest = newest.into_iter().next().map(processor_of).map(decoded_version);
-    let version = match newest.filter(|newest| newest.digest == new.digest) {
+    let version = match find_same(db, store, new).await? {
         Some(same) => same,
         None => {
             let (versions, bytes): (i64, i64) =
@@ -103,6 +92,36 @@ async fn put_in(db: &mut PgConnection, store: &PgStore, new: &NewVersion) -> Res
     Ok(version)
 }
 
+/// The newest version of its kind, if it has the same code. A note that is given becomes that of the version.
+async fn find_same(db: &mut PgConnection, store: &PgStore, new: &NewVersion) -> Result<Option<ProcessorVersion>, StoreError> {
+    let registering = failed("register a processor");
+    let newest: Vec<ProcessorRow> = sqlx::query_as(
+        "SELECT app, op, version::bigint, kind, digest, created_at FROM rowmill.processors WHERE app = $1 AND op = $2 AND kind = $3 AND removed_at IS NULL
+         ORDER BY version DESC LIMIT 1",
+    )
+    .persistent(store.named())
+    .bind(encode(&new.app))
+    .bind(encode(&new.op.to_lowercase()))
+    .bind(new.kind.as_str())
+    .fetch_all(&mut *db)
+    .await
+    .map_err(registering)?;
+    let newest = newest.into_iter().next().map(processor_of).map(decoded_version);
+    let Some(same) = newest.filter(|newest| newest.digest == new.digest) else { return Ok(None) };
+    if let Some(note) = new.note.as_deref() {
+        sqlx::query("UPDATE rowmill.processors SET note = $4 WHERE app = $1 AND op = $2 AND version = $3")
+            .persistent(store.named())
+            .bind(encode(&same.app))
+            .bind(encode(&same.op))
+            .bind(i64::from(same.version))
+            .bind(encode(note))
+            .execute(db)
+            .await
+            .map_err(registering)?;
+    }
+    Ok(Some(same))
+}
+
 pub(super) async fn activate_processor(store: &PgStore, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
     let mut db = begin(store).await?;
     let done = async {
@@ -130,47 +149,66 @@ pub(super) async fn find_version(db: &mut PgConnection, store: &PgStore, app: &s
     found.ok_or_else(|| VersionError::Missing { app: app.to_owned(), op: op.to_lowercase(), version }.into())
 }
 
-/// The number of the activation that holds, and its version.
-pub(super) async fn active(db: &mut PgConnection, store: &PgStore, app: &str, op: &str) -> Result<Option<(i64, i64)>, StoreError> {
-    let found: Vec<(i64, i64)> = sqlx::query_as(
-        "SELECT activation_no, version::bigint FROM rowmill.activations WHERE app = $1 AND op = $2 AND undone_at IS NULL ORDER BY activation_no DESC LIMIT 1",
+/// The activation of a kind that holds.
+async fn active(db: &mut PgConnection, store: &PgStore, app: &str, op: &str, kind: ProcessorKind) -> Result<Option<Activation>, StoreError> {
+    let found: Vec<Activation> = sqlx::query_as(
+        "SELECT activation_no, version::bigint FROM rowmill.activations WHERE app = $1 AND op = $2 AND kind = $3 AND undone_at IS NULL
+         ORDER BY activation_no DESC LIMIT 1",
     )
     .persistent(store.named())
     .bind(encode(app))
     .bind(encode(op))
+    .bind(kind.as_str())
     .fetch_all(db)
     .await
     .map_err(failed("look up the active version"))?;
     Ok(found.into_iter().next())
 }
 
+/// Returns true if the version is the active one of its kind.
+pub(super) async fn is_active(db: &mut PgConnection, store: &PgStore, app: &str, op: &str, version: u32) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT FROM rowmill.processors p WHERE p.app = $1 AND p.op = $2 AND p.version = $3
+            AND p.version = (SELECT a.version FROM rowmill.activations a WHERE a.app = p.app AND a.op = p.op AND a.kind = p.kind AND a.undone_at IS NULL
+                ORDER BY a.activation_no DESC LIMIT 1))",
+    )
+    .persistent(store.named())
+    .bind(encode(app))
+    .bind(encode(op))
+    .bind(i64::from(version))
+    .fetch_one(db)
+    .await
+    .map_err(failed("look up the active version"))
+}
+
 async fn activate_in(db: &mut PgConnection, store: &PgStore, version: &ProcessorVersion) -> Result<(), StoreError> {
-    let number = i64::from(version.version);
-    if active(db, store, &version.app, &version.op).await?.is_some_and(|(_, active)| active == number) {
+    if is_active(db, store, &version.app, &version.op, version.version).await? {
         return Ok(());
     }
-    check_schedules(db, store, version).await?;
     let activating = failed("activate a version");
     let (app, op) = (encode(&version.app), encode(&version.op));
     sqlx::query(
-        "INSERT INTO rowmill.activations (app, op, activation_no, version, activated_at)
-         SELECT $1, $2, 1 + coalesce(max(a.activation_no), 0), $3, coalesce($4, rowmill.now_ms()) FROM rowmill.activations a WHERE a.app = $1 AND a.op = $2",
+        "INSERT INTO rowmill.activations (app, op, kind, activation_no, version, activated_at)
+         SELECT $1, $2, $3, 1 + coalesce(max(a.activation_no), 0), $4, coalesce($5, rowmill.now_ms()) FROM rowmill.activations a
+         WHERE a.app = $1 AND a.op = $2 AND a.kind = $3",
     )
     .persistent(store.named())
     .bind(&app)
     .bind(&op)
-    .bind(number)
+    .bind(version.kind.as_str())
+    .bind(i64::from(version.version))
     .bind(store.now())
     .execute(&mut *db)
     .await
     .map_err(activating)?;
     sqlx::query(
-        "DELETE FROM rowmill.activations WHERE app = $1 AND op = $2
-         AND activation_no <= (SELECT max(a.activation_no) FROM rowmill.activations a WHERE a.app = $1 AND a.op = $2) - $3",
+        "DELETE FROM rowmill.activations WHERE app = $1 AND op = $2 AND kind = $3
+         AND activation_no <= (SELECT max(a.activation_no) FROM rowmill.activations a WHERE a.app = $1 AND a.op = $2 AND a.kind = $3) - $4",
     )
     .persistent(store.named())
     .bind(&app)
     .bind(&op)
+    .bind(version.kind.as_str())
     .bind(ACTIVATIONS_MAX)
     .execute(db)
     .await
@@ -178,10 +216,43 @@ async fn activate_in(db: &mut PgConnection, store: &PgStore, version: &Processor
     Ok(())
 }
 
-/// Schedules whose ticks could not be submitted with it.
+pub(super) async fn deactivate_processor(store: &PgStore, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
+    let mut db = begin(store).await?;
+    let done = async {
+        let found = find_version(&mut db, store, app, op, version).await?;
+        if !is_active(&mut db, store, app, &found.op, version).await? {
+            return Err(VersionError::NotActive { version }.into());
+        }
+        check_schedules(&mut db, store, &found).await?;
+        undo_after(&mut db, store, &found, 0).await?;
+        Ok(found)
+    };
+    let done = done.await;
+    end(db, done).await
+}
+
+/// Marks the activations of a kind that follow one of them as undone.
+async fn undo_after(db: &mut PgConnection, store: &PgStore, version: &ProcessorVersion, activation: i64) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE rowmill.activations SET undone_at = coalesce($5, rowmill.now_ms())
+         WHERE app = $1 AND op = $2 AND kind = $3 AND activation_no > $4 AND undone_at IS NULL",
+    )
+    .persistent(store.named())
+    .bind(encode(&version.app))
+    .bind(encode(&version.op))
+    .bind(version.kind.as_str())
+    .bind(activation)
+    .bind(store.now())
+    .execute(db)
+    .await
+    .map_err(failed("undo activations"))?;
+    Ok(())
+}
+
+/// Refuses if a schedule submits to the kind of a version: its ticks would fail without one that serves.
 async fn check_schedules(db: &mut PgConnection, store: &PgStore, version: &ProcessorVersion) -> Result<(), StoreError> {
     let found: Vec<(String,)> =
-        sqlx::query_as("SELECT name FROM rowmill.schedules WHERE app = $1 AND op = $2 AND kind <> $3 AND NOT paused ORDER BY name LIMIT 1")
+        sqlx::query_as("SELECT name FROM rowmill.schedules WHERE app = $1 AND op = $2 AND kind = $3 AND NOT paused ORDER BY name LIMIT 1")
             .persistent(store.named())
             .bind(encode(&version.app))
             .bind(encode(&version.op))
@@ -191,66 +262,60 @@ async fn check_schedules(db: &mut PgConnection, store: &PgStore, version: &Proce
             .map_err(failed("look up schedules"))?;
     match found.into_iter().next() {
         None => Ok(()),
-        Some((schedule,)) => {
-            let (op, kind) = (version.op.clone(), version.kind);
-            let wanted = if kind == ProcessorKind::Batch { ProcessorKind::SlowQuery } else { ProcessorKind::Batch };
-            Err(VersionError::OtherKindScheduled { op, schedule: decode(schedule), wanted, version: version.version, kind }.into())
-        }
+        Some((schedule,)) => Err(VersionError::Scheduled { op: version.op.clone(), schedule: decode(schedule), kind: version.kind }.into()),
     }
 }
 
-pub(super) async fn rollback_processor(store: &PgStore, app: &str, op: &str) -> Result<ProcessorVersion, StoreError> {
+pub(super) async fn rollback_processor(store: &PgStore, app: &str, op: &str, kind: Option<ProcessorKind>) -> Result<ProcessorVersion, StoreError> {
     let op = op.to_lowercase();
     let mut db = begin(store).await?;
-    let done = rollback_in(&mut db, store, app, &op).await;
+    let done = rollback_in(&mut db, store, (app, &op), kind).await;
     end(db, done).await
 }
 
-async fn rollback_in(db: &mut PgConnection, store: &PgStore, app: &str, op: &str) -> Result<ProcessorVersion, StoreError> {
-    let rolling = failed("roll back to a version");
-    let nothing = || VersionError::NothingBefore { app: app.to_owned(), op: op.to_owned() };
-    let (at, version) = active(db, store, app, op).await?.ok_or_else(nothing)?;
+async fn rollback_in(
+    db: &mut PgConnection,
+    store: &PgStore,
+    (app, op): (&str, &str),
+    kind: Option<ProcessorKind>,
+) -> Result<ProcessorVersion, StoreError> {
+    let batch = active(db, store, app, op, ProcessorKind::Batch).await?;
+    let query = active(db, store, app, op, ProcessorKind::SlowQuery).await?;
+    let (kind, (at, version)) = kind_to_roll_back((app, op), kind, batch, query)?;
     let before: Vec<(i64, i64)> = sqlx::query_as(
         "SELECT a.activation_no, a.version::bigint FROM rowmill.activations a
          JOIN rowmill.processors p ON p.app = a.app AND p.op = a.op AND p.version = a.version AND p.removed_at IS NULL
-         WHERE a.app = $1 AND a.op = $2 AND a.undone_at IS NULL AND a.activation_no < $3 AND a.version <> $4 ORDER BY a.activation_no DESC LIMIT 1",
+         WHERE a.app = $1 AND a.op = $2 AND a.kind = $3 AND a.undone_at IS NULL AND a.activation_no < $4 AND a.version <> $5
+         ORDER BY a.activation_no DESC LIMIT 1",
     )
     .persistent(store.named())
     .bind(encode(app))
     .bind(encode(op))
+    .bind(kind.as_str())
     .bind(at)
     .bind(version)
     .fetch_all(&mut *db)
     .await
-    .map_err(rolling)?;
+    .map_err(failed("roll back to a version"))?;
+    let nothing = || VersionError::NothingBefore { app: app.to_owned(), op: op.to_owned(), kind: Some(kind) };
     let (back_to, version) = before.into_iter().next().ok_or_else(nothing)?;
     let found = find_version(db, store, app, op, u32::try_from(version).unwrap_or(u32::MAX)).await?;
-    check_schedules(db, store, &found).await?;
-    sqlx::query(
-        "UPDATE rowmill.activations SET undone_at = coalesce($4, rowmill.now_ms()) WHERE app = $1 AND op = $2 AND activation_no > $3 AND undone_at IS NULL",
-    )
-    .persistent(store.named())
-    .bind(encode(app))
-    .bind(encode(op))
-    .bind(back_to)
-    .bind(store.now())
-    .execute(db)
-    .await
-    .map_err(rolling)?;
+    undo_after(db, store, &found, back_to).await?;
     Ok(found)
 }
 
-pub(super) async fn find_op(store: &PgStore, app: &str, op: &str) -> Result<Option<FoundOp>, StoreError> {
+pub(super) async fn find_op(store: &PgStore, app: &str, op: &str, kind: ProcessorKind) -> Result<Option<FoundOp>, StoreError> {
     let mut db = store.unit().await?;
     let found: Vec<OpRow> = sqlx::query_as(
         "SELECT p.version::bigint, p.kind, p.digest, p.created_at,
             (SELECT o.terms FROM rowmill.policies o WHERE o.app = $1 AND o.op = $2), (SELECT a.terms FROM rowmill.policies a WHERE a.app = $1 AND a.op = '')
          FROM rowmill.processors p WHERE p.app = $1 AND p.op = $2 AND p.version = (SELECT s.version FROM rowmill.activations s
-            WHERE s.app = $1 AND s.op = $2 AND s.undone_at IS NULL ORDER BY s.activation_no DESC LIMIT 1)",
+            WHERE s.app = $1 AND s.op = $2 AND s.kind = $3 AND s.undone_at IS NULL ORDER BY s.activation_no DESC LIMIT 1)",
     )
     .persistent(store.named())
     .bind(encode(app))
     .bind(encode(&op.to_lowercase()))
+    .bind(kind.as_str())
     .fetch_all(&mut *db)
     .await
     .map_err(failed("look up a processor"))?;
@@ -264,7 +329,7 @@ pub(super) async fn list_processors(store: &PgStore, app: Option<&str>) -> Resul
     let found: Vec<RegisteredRow> = sqlx::query_as(
         "SELECT p.app, p.op, p.version::bigint, p.kind, p.digest, p.created_at, p.size_bytes, p.note,
             p.version IS NOT DISTINCT FROM (SELECT a.version FROM rowmill.activations a
-                WHERE a.app = p.app AND a.op = p.op AND a.undone_at IS NULL ORDER BY a.activation_no DESC LIMIT 1) AS active,
+                WHERE a.app = p.app AND a.op = p.op AND a.kind = p.kind AND a.undone_at IS NULL ORDER BY a.activation_no DESC LIMIT 1) AS active,
             CASE WHEN $1 IS NOT NULL THEN coalesce(u.batches, 0) END AS batches
          FROM rowmill.processors p
          LEFT JOIN (SELECT b.op, b.processor_version, count(*) AS batches FROM rowmill.batches b WHERE b.app = $1 AND b.step <> 'done' GROUP BY 1, 2) u

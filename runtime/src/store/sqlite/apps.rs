@@ -1,13 +1,38 @@
 //! Apps.
 
+use sqlx::SqliteConnection;
+
 use super::SqliteStore;
 use crate::model::{App, Grants};
 use crate::store::StoreError;
 use crate::store::columns::{AppRow, app_of, failed, grants_json, limits_json, quota_json};
-use crate::store::rules::{check_app, check_grants};
+use crate::store::rules::{check_app, check_grants, is_same_but_for_grants};
 
 pub(super) async fn put_app(store: &SqliteStore, app: &App) -> Result<(), StoreError> {
     check_app(app, &store.bounds)?;
+    let mut db = store.begin().await?;
+    put_in(&mut db, app).await?;
+    db.commit().await.map_err(failed("commit an app"))
+}
+
+pub(super) async fn change_app(store: &SqliteStore, from: &App, to: &App) -> Result<bool, StoreError> {
+    check_app(to, &store.bounds)?;
+    let mut db = store.begin().await?;
+    let stored: Option<AppRow> = sqlx::query_as("SELECT app, weight, running_max, limits, quota, grants FROM apps WHERE app = ?")
+        .bind(&to.name)
+        .fetch_optional(&mut *db)
+        .await
+        .map_err(failed("read an app"))?;
+    let stored = stored.map(app_of).transpose()?.unwrap_or_else(|| App::named(&to.name));
+    if !is_same_but_for_grants(&stored, from) {
+        return Ok(false);
+    }
+    put_in(&mut db, to).await?;
+    db.commit().await.map_err(failed("commit an app"))?;
+    Ok(true)
+}
+
+async fn put_in(db: &mut SqliteConnection, app: &App) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT INTO apps (app, weight, running_max, limits, quota) VALUES (?, ?, ?, ?, ?)
          ON CONFLICT (app) DO UPDATE SET weight = excluded.weight, running_max = excluded.running_max, limits = excluded.limits,
@@ -18,7 +43,7 @@ pub(super) async fn put_app(store: &SqliteStore, app: &App) -> Result<(), StoreE
     .bind(app.running_max)
     .bind(limits_json(app))
     .bind(quota_json(app))
-    .execute(&store.writer)
+    .execute(db)
     .await
     .map_err(failed("register an app"))?;
     Ok(())

@@ -223,6 +223,10 @@ impl Store for SqliteStore {
         apps::put_app(self, app).await
     }
 
+    async fn change_app(&self, from: &App, to: &App) -> Result<bool, StoreError> {
+        apps::change_app(self, from, to).await
+    }
+
     async fn set_grants(&self, app: &str, from: &Grants, to: &Grants) -> Result<bool, StoreError> {
         apps::set_grants(self, app, from, to).await
     }
@@ -243,8 +247,12 @@ impl Store for SqliteStore {
         versions::activate_processor(self, app, op, version).await
     }
 
-    async fn rollback_processor(&self, app: &str, op: &str) -> Result<ProcessorVersion, StoreError> {
-        versions::rollback_processor(self, app, op).await
+    async fn deactivate_processor(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
+        versions::deactivate_processor(self, app, op, version).await
+    }
+
+    async fn rollback_processor(&self, app: &str, op: &str, kind: Option<ProcessorKind>) -> Result<ProcessorVersion, StoreError> {
+        versions::rollback_processor(self, app, op, kind).await
     }
 
     async fn remove_processor(&self, app: &str, op: &str, version: u32) -> Result<Vec<String>, StoreError> {
@@ -255,12 +263,16 @@ impl Store for SqliteStore {
         removals::forget_code(self, digest).await
     }
 
-    async fn find_op(&self, app: &str, op: &str) -> Result<Option<FoundOp>, StoreError> {
-        versions::find_op(self, app, op).await
+    async fn find_op(&self, app: &str, op: &str, kind: ProcessorKind) -> Result<Option<FoundOp>, StoreError> {
+        versions::find_op(self, app, op, kind).await
     }
 
     async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError> {
         policies::put_policy(self, policy).await
+    }
+
+    async fn change_policy(&self, from: &Policy, to: &Policy) -> Result<bool, StoreError> {
+        policies::change_policy(self, from, to).await
     }
 
     async fn set_paused(&self, app: &str, op: Option<&str>, paused: bool) -> Result<(), StoreError> {

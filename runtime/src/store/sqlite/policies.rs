@@ -1,5 +1,7 @@
 //! What operators say about the work of apps and their operations.
 
+use sqlx::SqliteConnection;
+
 use super::SqliteStore;
 use crate::model::{Isolation, Policy, ProcessorKind};
 use crate::store::columns::{PolicyRow, failed, partial_keep_json, partial_terms_json, policy_of, signed};
@@ -8,6 +10,34 @@ use crate::store::{StoreError, StoreEvent};
 
 pub(super) async fn put_policy(store: &SqliteStore, policy: &Policy) -> Result<(), StoreError> {
     check_policy(policy)?;
+    let mut db = store.begin().await?;
+    put_in(&mut db, store, policy).await?;
+    db.commit().await.map_err(failed("commit a policy"))?;
+    tell(store);
+    Ok(())
+}
+
+pub(super) async fn change_policy(store: &SqliteStore, from: &Policy, to: &Policy) -> Result<bool, StoreError> {
+    check_policy(to)?;
+    let mut db = store.begin().await?;
+    let stored: Option<PolicyRow> =
+        sqlx::query_as("SELECT app, op, paused, rate_micros, burst, terms, keep, isolation FROM policies WHERE app = ? AND op = ?")
+            .bind(&to.app)
+            .bind(to.op.as_deref().unwrap_or_default().to_lowercase())
+            .fetch_optional(&mut *db)
+            .await
+            .map_err(failed("read a policy"))?;
+    let stored = stored.map(policy_of).transpose()?.unwrap_or_else(|| Policy::of(&to.app, to.op.as_deref()));
+    if stored != *from {
+        return Ok(false);
+    }
+    put_in(&mut db, store, to).await?;
+    db.commit().await.map_err(failed("commit a policy"))?;
+    tell(store);
+    Ok(true)
+}
+
+async fn put_in(db: &mut SqliteConnection, store: &SqliteStore, policy: &Policy) -> Result<(), StoreError> {
     let put = format!(
         "INSERT INTO policies AS p (app, op, paused, rate_micros, burst, terms, tokens, refilled_at, keep, isolation)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?5 * 1000000000, CASE WHEN ?4 IS NOT NULL THEN ?7 END, ?8, ?9)
@@ -27,10 +57,9 @@ pub(super) async fn put_policy(store: &SqliteStore, policy: &Policy) -> Result<(
         .bind(store.now().0)
         .bind(partial_keep_json(&policy.keep))
         .bind(policy.isolation.map(Isolation::as_str))
-        .execute(&store.writer)
+        .execute(db)
         .await
         .map_err(failed("set a policy"))?;
-    tell(store);
     Ok(())
 }
 

@@ -3,7 +3,7 @@
 use sqlx::SqliteConnection;
 
 use super::SqliteStore;
-use super::versions::active;
+use super::versions::is_active;
 use crate::store::columns::{count, failed};
 use crate::store::versions::REMOVAL_TIME;
 use crate::store::{StoreError, VersionError};
@@ -12,7 +12,7 @@ pub(super) async fn remove_processor(store: &SqliteStore, app: &str, op: &str, v
     let removing = failed("remove a version");
     let op = op.to_lowercase();
     let mut db = store.begin().await?;
-    if active(&mut db, app, &op).await?.is_some_and(|(_, active)| active == i64::from(version)) {
+    if is_active(&mut db, app, &op, version).await? {
         return Err(VersionError::Active { version }.into());
     }
     // Nothing is submitted meanwhile: there is one writer.

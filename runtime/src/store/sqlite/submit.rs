@@ -44,7 +44,7 @@ pub(super) async fn insert_batch(
             (SELECT row_micros FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6)
          WHERE NOT EXISTS (SELECT 1 FROM processors WHERE app = ?2 AND op = ?3 AND version = ?6 AND removed_at IS NOT NULL)
             AND (NOT ?21 OR (
-                ?6 IS (SELECT version FROM activations WHERE app = ?2 AND op = ?3 AND undone_at IS NULL ORDER BY activation_no DESC LIMIT 1)
+                ?6 IS (SELECT version FROM activations WHERE app = ?2 AND op = ?3 AND kind = ?4 AND undone_at IS NULL ORDER BY activation_no DESC LIMIT 1)
                 AND ?22 IS (SELECT terms FROM policies WHERE app = ?2 AND op = ?3) AND ?23 IS (SELECT terms FROM policies WHERE app = ?2 AND op = '')))
          ON CONFLICT (batch_id) DO NOTHING",
     )

@@ -5,7 +5,7 @@ use sqlx::SqliteConnection;
 use super::SqliteStore;
 use crate::model::{FoundOp, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion};
 use crate::store::columns::{OpRow, ProcessorRow, failed, op_of, processor_of};
-use crate::store::versions::{ACTIVATIONS_MAX, RegisteredRow, check_quota, check_version};
+use crate::store::versions::{ACTIVATIONS_MAX, Activation, RegisteredRow, check_quota, check_version, kind_to_roll_back};
 use crate::store::{StoreError, VersionError};
 
 pub(super) async fn put_processor(store: &SqliteStore, new: &NewVersion) -> Result<ProcessorVersion, StoreError> {
@@ -23,15 +23,7 @@ pub(super) async fn put_processor(store: &SqliteStore, new: &NewVersion) -> Resu
         Some(_) => super::removals::forget_in(&mut db, &new.digest).await?,
         None => {}
     }
-    let newest: Option<ProcessorRow> = sqlx::query_as(
-        "SELECT app, op, version, kind, digest, created_at FROM processors WHERE app = ? AND op = ? AND removed_at IS NULL ORDER BY version DESC LIMIT 1",
-    )
-    .bind(&new.app)
-    .bind(&op)
-    .fetch_optional(&mut *db)
-    .await
-    .map_err(registering)?;
-    let version = match newest.map(processor_of).filter(|newest| newest.digest == new.digest) {
+    let version = match find_same(&mut db, new, &op).await? {
         Some(same) => same,
         None => {
             let (versions, bytes): (i64, i64) =
@@ -66,6 +58,33 @@ pub(super) async fn put_processor(store: &SqliteStore, new: &NewVersion) -> Resu
     Ok(version)
 }
 
+/// The newest version of its kind, if it has the same code. A note that is given becomes that of the version.
+async fn find_same(db: &mut SqliteConnection, new: &NewVersion, op: &str) -> Result<Option<ProcessorVersion>, StoreError> {
+    let registering = failed("register a processor");
+    let newest: Option<ProcessorRow> = sqlx::query_as(
+        "SELECT app, op, version, kind, digest, created_at FROM processors WHERE app = ? AND op = ? AND kind = ? AND removed_at IS NULL
+         ORDER BY version DESC LIMIT 1",
+    )
+    .bind(&new.app)
+    .bind(op)
+    .bind(new.kind.as_str())
+    .fetch_optional(&mut *db)
+    .await
+    .map_err(registering)?;
+    let Some(same) = newest.map(processor_of).filter(|newest| newest.digest == new.digest) else { return Ok(None) };
+    if let Some(note) = &new.note {
+        sqlx::query("UPDATE processors SET note = ? WHERE app = ? AND op = ? AND version = ?")
+            .bind(note)
+            .bind(&same.app)
+            .bind(&same.op)
+            .bind(same.version)
+            .execute(db)
+            .await
+            .map_err(registering)?;
+    }
+    Ok(Some(same))
+}
+
 pub(super) async fn activate_processor(store: &SqliteStore, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
     let mut db = store.begin().await?;
     let found = find_version(&mut db, app, op, version).await?;
@@ -88,42 +107,58 @@ async fn find_version(db: &mut SqliteConnection, app: &str, op: &str, version: u
     found.map(processor_of).ok_or_else(|| VersionError::Missing { app: app.to_owned(), op: op.to_lowercase(), version }.into())
 }
 
-/// The number of the activation that holds, and its version.
-pub(super) async fn active(db: &mut SqliteConnection, app: &str, op: &str) -> Result<Option<(i64, i64)>, StoreError> {
+/// The activation of a kind that holds.
+async fn active(db: &mut SqliteConnection, app: &str, op: &str, kind: ProcessorKind) -> Result<Option<Activation>, StoreError> {
     sqlx::query_as(
-        "SELECT activation_no, version FROM activations WHERE app = ? AND op = ? AND undone_at IS NULL ORDER BY activation_no DESC LIMIT 1",
+        "SELECT activation_no, version FROM activations WHERE app = ? AND op = ? AND kind = ? AND undone_at IS NULL ORDER BY activation_no DESC LIMIT 1",
     )
     .bind(app)
     .bind(op)
+    .bind(kind.as_str())
     .fetch_optional(db)
     .await
     .map_err(failed("look up the active version"))
 }
 
-async fn activate_in(db: &mut SqliteConnection, store: &SqliteStore, version: &ProcessorVersion) -> Result<(), StoreError> {
-    let ProcessorVersion { app, op, version: number, .. } = version;
-    if active(db, app, op).await?.is_some_and(|(_, active)| active == i64::from(*number)) {
-        return Ok(());
-    }
-    check_schedules(db, version).await?;
-    let activating = failed("activate a version");
-    sqlx::query(
-        "INSERT INTO activations (app, op, activation_no, version, activated_at)
-         SELECT ?1, ?2, 1 + coalesce(max(activation_no), 0), ?3, ?4 FROM activations WHERE app = ?1 AND op = ?2",
+/// Returns true if the version is the active one of its kind.
+pub(super) async fn is_active(db: &mut SqliteConnection, app: &str, op: &str, version: u32) -> Result<bool, StoreError> {
+    sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM processors p WHERE p.app = ? AND p.op = ? AND p.version = ? AND p.version = (SELECT a.version FROM activations a
+            WHERE a.app = p.app AND a.op = p.op AND a.kind = p.kind AND a.undone_at IS NULL ORDER BY a.activation_no DESC LIMIT 1))",
     )
     .bind(app)
     .bind(op)
+    .bind(version)
+    .fetch_one(db)
+    .await
+    .map_err(failed("look up the active version"))
+}
+
+async fn activate_in(db: &mut SqliteConnection, store: &SqliteStore, version: &ProcessorVersion) -> Result<(), StoreError> {
+    let ProcessorVersion { app, op, version: number, kind, .. } = version;
+    if is_active(db, app, op, *number).await? {
+        return Ok(());
+    }
+    let activating = failed("activate a version");
+    sqlx::query(
+        "INSERT INTO activations (app, op, kind, activation_no, version, activated_at)
+         SELECT ?1, ?2, ?3, 1 + coalesce(max(activation_no), 0), ?4, ?5 FROM activations WHERE app = ?1 AND op = ?2 AND kind = ?3",
+    )
+    .bind(app)
+    .bind(op)
+    .bind(kind.as_str())
     .bind(number)
     .bind(store.now().0)
     .execute(&mut *db)
     .await
     .map_err(activating)?;
     sqlx::query(
-        "DELETE FROM activations WHERE app = ?1 AND op = ?2
-         AND activation_no <= (SELECT max(activation_no) FROM activations WHERE app = ?1 AND op = ?2) - ?3",
+        "DELETE FROM activations WHERE app = ?1 AND op = ?2 AND kind = ?3
+         AND activation_no <= (SELECT max(activation_no) FROM activations WHERE app = ?1 AND op = ?2 AND kind = ?3) - ?4",
     )
     .bind(app)
     .bind(op)
+    .bind(kind.as_str())
     .bind(ACTIVATIONS_MAX)
     .execute(db)
     .await
@@ -131,10 +166,36 @@ async fn activate_in(db: &mut SqliteConnection, store: &SqliteStore, version: &P
     Ok(())
 }
 
-/// Schedules whose ticks could not be submitted with it.
+pub(super) async fn deactivate_processor(store: &SqliteStore, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
+    let mut db = store.begin().await?;
+    let found = find_version(&mut db, app, op, version).await?;
+    if !is_active(&mut db, app, &found.op, version).await? {
+        return Err(VersionError::NotActive { version }.into());
+    }
+    check_schedules(&mut db, &found).await?;
+    undo_after(&mut db, store, &found, 0).await?;
+    db.commit().await.map_err(failed("commit a version"))?;
+    Ok(found)
+}
+
+/// Marks the activations of a kind that follow one of them as undone.
+async fn undo_after(db: &mut SqliteConnection, store: &SqliteStore, version: &ProcessorVersion, activation: i64) -> Result<(), StoreError> {
+    sqlx::query("UPDATE activations SET undone_at = ? WHERE app = ? AND op = ? AND kind = ? AND activation_no > ? AND undone_at IS NULL")
+        .bind(store.now().0)
+        .bind(&version.app)
+        .bind(&version.op)
+        .bind(version.kind.as_str())
+        .bind(activation)
+        .execute(db)
+        .await
+        .map_err(failed("undo activations"))?;
+    Ok(())
+}
+
+/// Refuses if a schedule submits to the kind of a version: its ticks would fail without one that serves.
 async fn check_schedules(db: &mut SqliteConnection, version: &ProcessorVersion) -> Result<(), StoreError> {
     let found: Option<String> =
-        sqlx::query_scalar("SELECT name FROM schedules WHERE app = ? AND op = ? AND kind <> ? AND NOT paused ORDER BY name LIMIT 1")
+        sqlx::query_scalar("SELECT name FROM schedules WHERE app = ? AND op = ? AND kind = ? AND NOT paused ORDER BY name LIMIT 1")
             .bind(&version.app)
             .bind(&version.op)
             .bind(version.kind.as_str())
@@ -143,56 +204,51 @@ async fn check_schedules(db: &mut SqliteConnection, version: &ProcessorVersion) 
             .map_err(failed("look up schedules"))?;
     match found {
         None => Ok(()),
-        Some(schedule) => {
-            let (op, kind) = (version.op.clone(), version.kind);
-            let wanted = if kind == ProcessorKind::Batch { ProcessorKind::SlowQuery } else { ProcessorKind::Batch };
-            Err(VersionError::OtherKindScheduled { op, schedule, wanted, version: version.version, kind }.into())
-        }
+        Some(schedule) => Err(VersionError::Scheduled { op: version.op.clone(), schedule, kind: version.kind }.into()),
     }
 }
 
-pub(super) async fn rollback_processor(store: &SqliteStore, app: &str, op: &str) -> Result<ProcessorVersion, StoreError> {
-    let rolling = failed("roll back to a version");
+pub(super) async fn rollback_processor(
+    store: &SqliteStore,
+    app: &str,
+    op: &str,
+    kind: Option<ProcessorKind>,
+) -> Result<ProcessorVersion, StoreError> {
     let op = op.to_lowercase();
-    let nothing = || VersionError::NothingBefore { app: app.to_owned(), op: op.clone() };
     let mut db = store.begin().await?;
-    let (at, version) = active(&mut db, app, &op).await?.ok_or_else(nothing)?;
+    let batch = active(&mut db, app, &op, ProcessorKind::Batch).await?;
+    let query = active(&mut db, app, &op, ProcessorKind::SlowQuery).await?;
+    let (kind, (at, version)) = kind_to_roll_back((app, &op), kind, batch, query)?;
     let before: Option<(i64, u32)> = sqlx::query_as(
         "SELECT a.activation_no, a.version FROM activations a
          JOIN processors p ON p.app = a.app AND p.op = a.op AND p.version = a.version AND p.removed_at IS NULL
-         WHERE a.app = ? AND a.op = ? AND a.undone_at IS NULL AND a.activation_no < ? AND a.version <> ? ORDER BY a.activation_no DESC LIMIT 1",
+         WHERE a.app = ? AND a.op = ? AND a.kind = ? AND a.undone_at IS NULL AND a.activation_no < ? AND a.version <> ? ORDER BY a.activation_no DESC LIMIT 1",
     )
     .bind(app)
     .bind(&op)
+    .bind(kind.as_str())
     .bind(at)
     .bind(version)
     .fetch_optional(&mut *db)
     .await
-    .map_err(rolling)?;
-    let (back_to, version) = before.ok_or_else(nothing)?;
+    .map_err(failed("roll back to a version"))?;
+    let (back_to, version) = before.ok_or_else(|| VersionError::NothingBefore { app: app.to_owned(), op: op.clone(), kind: Some(kind) })?;
     let found = find_version(&mut db, app, &op, version).await?;
-    check_schedules(&mut db, &found).await?;
-    sqlx::query("UPDATE activations SET undone_at = ? WHERE app = ? AND op = ? AND activation_no > ? AND undone_at IS NULL")
-        .bind(store.now().0)
-        .bind(app)
-        .bind(&op)
-        .bind(back_to)
-        .execute(&mut *db)
-        .await
-        .map_err(rolling)?;
+    undo_after(&mut db, store, &found, back_to).await?;
     db.commit().await.map_err(failed("commit a version"))?;
     Ok(found)
 }
 
-pub(super) async fn find_op(store: &SqliteStore, app: &str, op: &str) -> Result<Option<FoundOp>, StoreError> {
+pub(super) async fn find_op(store: &SqliteStore, app: &str, op: &str, kind: ProcessorKind) -> Result<Option<FoundOp>, StoreError> {
     let found: Option<OpRow> = sqlx::query_as(
         "SELECT p.version, p.kind, p.digest, p.created_at,
             (SELECT o.terms FROM policies o WHERE o.app = ?1 AND o.op = ?2), (SELECT a.terms FROM policies a WHERE a.app = ?1 AND a.op = '')
          FROM processors p WHERE p.app = ?1 AND p.op = ?2 AND p.version = (SELECT s.version FROM activations s
-            WHERE s.app = ?1 AND s.op = ?2 AND s.undone_at IS NULL ORDER BY s.activation_no DESC LIMIT 1)",
+            WHERE s.app = ?1 AND s.op = ?2 AND s.kind = ?3 AND s.undone_at IS NULL ORDER BY s.activation_no DESC LIMIT 1)",
     )
     .bind(app)
     .bind(op.to_lowercase())
+    .bind(kind.as_str())
     .fetch_optional(&store.readers)
     .await
     .map_err(failed("look up a processor"))?;
@@ -203,7 +259,7 @@ pub(super) async fn list_processors(store: &SqliteStore, app: Option<&str>) -> R
     let found: Vec<RegisteredRow> = sqlx::query_as(
         "SELECT p.app, p.op, p.version, p.kind, p.digest, p.created_at, p.size_bytes, p.note,
             p.version IS (SELECT a.version FROM activations a
-                WHERE a.app = p.app AND a.op = p.op AND a.undone_at IS NULL ORDER BY a.activation_no DESC LIMIT 1) AS active,
+                WHERE a.app = p.app AND a.op = p.op AND a.kind = p.kind AND a.undone_at IS NULL ORDER BY a.activation_no DESC LIMIT 1) AS active,
             CASE WHEN ?1 IS NOT NULL THEN coalesce(u.batches, 0) END AS batches
          FROM processors p
          LEFT JOIN (SELECT op, processor_version, count(*) AS batches FROM batches WHERE app = ?1 AND step <> 'done' GROUP BY op, processor_version) u

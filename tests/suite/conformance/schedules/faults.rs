@@ -319,6 +319,10 @@ impl Store for Faulty {
         self.store.put_app(app).await
     }
 
+    async fn change_app(&self, from: &App, to: &App) -> Result<bool, StoreError> {
+        self.store.change_app(from, to).await
+    }
+
     async fn set_grants(&self, app: &str, from: &Grants, to: &Grants) -> Result<bool, StoreError> {
         self.store.set_grants(app, from, to).await
     }
@@ -339,8 +343,12 @@ impl Store for Faulty {
         self.store.activate_processor(app, op, version).await
     }
 
-    async fn rollback_processor(&self, app: &str, op: &str) -> Result<ProcessorVersion, StoreError> {
-        self.store.rollback_processor(app, op).await
+    async fn deactivate_processor(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, StoreError> {
+        self.store.deactivate_processor(app, op, version).await
+    }
+
+    async fn rollback_processor(&self, app: &str, op: &str, kind: Option<ProcessorKind>) -> Result<ProcessorVersion, StoreError> {
+        self.store.rollback_processor(app, op, kind).await
     }
 
     async fn remove_processor(&self, app: &str, op: &str, version: u32) -> Result<Vec<String>, StoreError> {
@@ -351,12 +359,16 @@ impl Store for Faulty {
         self.store.forget_code(digest).await
     }
 
-    async fn find_op(&self, app: &str, op: &str) -> Result<Option<FoundOp>, StoreError> {
-        self.store.find_op(app, op).await
+    async fn find_op(&self, app: &str, op: &str, kind: ProcessorKind) -> Result<Option<FoundOp>, StoreError> {
+        self.store.find_op(app, op, kind).await
     }
 
     async fn put_policy(&self, policy: &Policy) -> Result<(), StoreError> {
         self.store.put_policy(policy).await
+    }
+
+    async fn change_policy(&self, from: &Policy, to: &Policy) -> Result<bool, StoreError> {
+        self.store.change_policy(from, to).await
     }
 
     async fn set_paused(&self, app: &str, op: Option<&str>, paused: bool) -> Result<(), StoreError> {
