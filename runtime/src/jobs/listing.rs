@@ -6,7 +6,7 @@ use crate::model::{BatchFilter, BatchId, BatchPage, BatchPosition};
 impl JobManager {
     /// A page of the batches and slow queries of an app that a filter matches, the newest first: at
     /// most `limit`, and 1,000. The next page begins behind `next`; without one the list has ended. A
-    /// page may be short or empty before that, since it looks at 10,000 batches at most.
+    /// page may be short or empty before that, since it looks at 2,000 batches at most.
     ///
     /// ```no_run
     /// # async fn example(jobs: rowmill::jobs::JobManager) -> anyhow::Result<()> {

@@ -4,7 +4,7 @@ use crate::model::{BatchFile, BatchFilter, BatchPage, BatchPosition, ListedBatch
 use crate::store::columns::{count, counts, kind_of, small, status_of, step_of};
 
 /// Batches that one page looks at, at most, where its filter may not match them.
-pub(super) const LOOKS_MAX: i64 = 10_000;
+pub(super) const LOOKS_MAX: i64 = 2_000;
 /// Batches of one page, at most.
 const LISTED_MAX: u32 = 1_000;
 

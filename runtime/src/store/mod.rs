@@ -251,7 +251,7 @@ pub trait Store: Send + Sync + 'static {
     async fn list_failed(&self, of: &FailedRows, after: Option<FailedPosition>, limit: u32) -> Result<FailedPage, StoreError>;
 
     /// The batches and slow queries of an app that a filter matches, the newest first, behind a place:
-    /// at most `limit`, and 1,000. A page looks at 10,000 batches at most, and is shorter or empty where
+    /// at most `limit`, and 1,000. A page looks at 2,000 batches at most, and is shorter or empty where
     /// the filter matches few of them. The end of the list is a page without a `next`.
     async fn list_batches(&self, of: &BatchFilter, after: Option<BatchPosition>, limit: u32) -> Result<BatchPage, StoreError>;
 

@@ -69,9 +69,12 @@ fn a_run_does_not_replace_what_it_did_not_write_or_what_was_changed() {
     fs::rename(directory.join("out/failed.ndjson"), directory.join("corrected.ndjson")).unwrap();
     assert_eq!(run(directory, &["--overwrite"]).0, 1);
     // A directory of somebody else.
-    let (status, said) = ended(rowmill(directory, "misbehaving").args(["--input", "rows.ndjson", "--overwrite", "--out", "."]));
-    assert!(status == 2 && said.contains("which is not of a result"), "{said}");
-    assert!(!directory.join(".rowmill").exists());
+    let other = directory_with("rows.ndjson", b"{\"do\":\"ok\"}\n");
+    fs::create_dir(other.path().join("out")).unwrap();
+    fs::write(other.path().join("out/results.ndjson"), "theirs").unwrap();
+    let (status, said) = run(other.path(), &["--overwrite"]);
+    assert!(status == 2 && said.contains("out holds results.ndjson, which is not of a result"), "{said}");
+    assert_eq!(names(other.path()), BTreeSet::from(["results.ndjson".to_owned()]));
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(super) struct RunSettings {
     /// The form of the input; none for a query.
     pub form: Option<String>,
     pub fuel: u64,
-    pub timeout_ms: u128,
+    pub timeout_ms: u64,
     pub memory_bytes: u64,
     pub attempts: u32,
     /// The SHA-256 of the grants as JSON, in hexadecimal.
@@ -62,7 +62,7 @@ impl RunSettings {
             query: args.query.clone(),
             form,
             fuel: args.fuel,
-            timeout_ms: args.timeout.as_millis(),
+            timeout_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
             memory_bytes: args.memory,
             attempts: args.attempts,
             grants: hex(&Sha256::digest(grants)),

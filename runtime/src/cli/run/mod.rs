@@ -110,6 +110,8 @@ async fn open(args: &RunArgs, processor: &Processor, grants: &Grants, directory:
     }
     match opened {
         Opened::Finished { summary, .. } => {
+            // A replacement may have been completed only now.
+            directory.close()?;
             say!("this run is finished already");
             Ok(Begin::Not(report(args, directory, &summary, None)?))
         }
