@@ -151,7 +151,8 @@ pub(super) fn remove_empty_parents(root: &Dir, path: &str) {
 
 /// Waits until the names in a directory are on the disk.
 pub(super) fn sync(directory: &Dir) -> io::Result<()> {
-    directory.try_clone()?.into_std_file().sync_all()
+    // The handle of a directory is for paths only; this opens it for reading.
+    directory.open(".")?.sync_all()
 }
 
 /// The same for a directory and all directories below it.
