@@ -59,7 +59,7 @@ impl<T> Outcome<T> {
     }
 
     /// Adds text, usually one line, to a named output file. When the batch is done, the pieces of each file are joined in line order: each is trimmed
-    /// and ends with a line break, empty ones are left out. A name has up to 128 ASCII letters, digits, `.`, `-` and `_`, and does not begin with a dot.
+    /// and ends with a line break, empty ones are left out. A file whose pieces are all empty does not come to be. A name has up to 128 ASCII letters, digits, `.`, `-` and `_`, and does not begin with a dot.
     pub fn piece(mut self, file: impl Into<String>, text: impl Into<String>) -> Self {
         self.pieces.push(Piece { file: file.into(), text: text.into() });
         self

@@ -67,7 +67,11 @@ impl BatchProcessor for Shop {
             _ => {
                 let cents = count * (100 - u32::from(batch.context.percent));
                 let receipt = Receipt { shop: self.name.clone(), number: self.served, cents };
-                Ok(Outcome::success(receipt).piece("log.txt", format!("  {item}  ")).piece("log.txt", " ").piece("all.txt", item))
+                Ok(Outcome::success(receipt)
+                    .piece("log.txt", format!("  {item}  "))
+                    .piece("log.txt", " ")
+                    .piece("blank.txt", "\n")
+                    .piece("all.txt", item))
             }
         }
     }

@@ -4,8 +4,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use rowmill::cli::{
-    Cli, Command, EXIT_CANNOT_RUN, apps, bench, compiler, config, deploy, events, export, failed, groups, logs, migrate, policies, processors, prune,
-    query, results, retry, run, schedules, status, submit, terms, usage, watch, work, workers,
+    Cli, Command, EXIT_CANNOT_RUN, apps, batches, bench, compiler, config, deploy, events, export, failed, groups, logs, migrate, policies,
+    processors, prune, query, results, retry, run, schedules, status, submit, terms, usage, watch, work, workers,
 };
 
 fn main() -> ExitCode {
@@ -31,6 +31,7 @@ fn main() -> ExitCode {
         Command::Status(args) => status::status(&args),
         Command::Rows(args) => results::rows(&args),
         Command::Results(args) => results::results(&args),
+        Command::Batches(args) => batches::run(&args),
         Command::Failed(args) => failed::run(&args),
         Command::Events(args) => events::run(&args),
         Command::Export(args) => export::run(&args),

@@ -1,5 +1,8 @@
 //! `rowmill run` as a process.
 
+mod outputs;
+mod resumes;
+
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};

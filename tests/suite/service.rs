@@ -4,6 +4,8 @@ mod apps;
 mod chains;
 mod failed;
 mod groups;
+mod listing;
+mod outputs;
 mod pruning;
 mod rounds;
 mod terms;

@@ -84,8 +84,14 @@ pub(super) fn summary(setup: &Setup, rows: &[RowResult]) -> types::Summary {
     let success = count(|row| matches!(&row.result, Ok(answer) if answer.status == RowStatus::Success));
     let aborted = count(|row| matches!(row.result, Err(Failure::AbortBatch(_))));
     let failed = rows.len() as u64 - success - aborted;
-    let names: BTreeSet<&str> =
-        rows.iter().filter_map(|row| row.result.as_ref().ok()).flat_map(|answer| &answer.pieces).map(|piece| piece.file.as_str()).collect();
+    let names: BTreeSet<&str> = rows
+        .iter()
+        .filter_map(|row| row.result.as_ref().ok())
+        .flat_map(|answer| &answer.pieces)
+        // The runtime makes no file of pieces without text.
+        .filter(|piece| !piece.text.trim().is_empty())
+        .map(|piece| piece.file.as_str())
+        .collect();
     let file_of = |name: &str| OutputFile { name: name.into(), object: format!("test/{name}"), size: file(rows, name).len() as u64 };
     types::Summary {
         batch: setup.info.clone(),

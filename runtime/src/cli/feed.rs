@@ -47,12 +47,14 @@ pub(super) struct InputFile {
     pub reader: Box<dyn Read + Send>,
     /// Of what was read of it.
     pub fingerprint: Fingerprint,
+    /// The object of the object store that it is, if it is one.
+    pub object: Option<String>,
 }
 
 impl InputFile {
     pub(super) fn new(name: String, form: FileForm, file: impl Read + Send + 'static) -> InputFile {
         let (fingerprint, reader) = Fingerprint::of(file);
-        InputFile { name, form, reader: Box::new(reader), fingerprint }
+        InputFile { name, form, reader: Box::new(reader), fingerprint, object: None }
     }
 }
 
@@ -88,9 +90,9 @@ pub(super) fn base_name(name: &str) -> String {
 }
 
 /// What is recorded of a file whose rows begin with this one.
-pub(super) fn batch_file(name: &str, form: FileForm, sum: FileSum, first_row: u32) -> BatchFile {
+pub(super) fn batch_file(name: &str, form: FileForm, sum: FileSum, first_row: u32, source_object: Option<String>) -> BatchFile {
     let FileSum { size_bytes, sha256 } = sum;
-    BatchFile { first_row, name: base_name(name), form: form.as_str().to_owned(), size_bytes, sha256, object: None }
+    BatchFile { first_row, name: base_name(name), form: form.as_str().to_owned(), size_bytes, sha256, object: None, source_object }
 }
 
 /// Begins to read the rows of a file; what was wrong with its beginning is said of it.

@@ -9,6 +9,7 @@ macro_rules! say {
 }
 
 pub mod apps;
+pub mod batches;
 pub mod bench;
 pub mod compiler;
 pub mod config;
@@ -84,6 +85,7 @@ pub enum Command {
     Status(status::StatusCommand),
     Rows(results::RowsCommand),
     Results(results::ResultsCommand),
+    Batches(batches::BatchesCommand),
     Failed(failed::FailedCommand),
     Events(events::EventsCommand),
     Export(export::ExportCommand),

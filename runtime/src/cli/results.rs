@@ -12,8 +12,7 @@ use serde_json::value::RawValue;
 use super::config::ConfigArgs;
 use super::wiring::{block_on, open_blobs, open_store};
 use super::{EXIT_SUCCESS, print_data};
-use crate::export::{Summary, export_batch, write_past_outcome, write_result};
-use crate::intake::Format;
+use crate::export::{OutputDirectory, ResultKind, ResultOptions, RowSource, Summary, export_batch, write_past_outcome, write_result};
 use crate::model::{BatchId, Message, RecordedOutcome, RowStatus, printable};
 use crate::store::{ResultCursor, Store};
 
@@ -52,7 +51,9 @@ pub enum RowStatusArg {
 
 /// Print the results of a batch that has ended, one line of JSON per row, in the order of their lines; or put them into a directory.
 ///
-/// A directory gets results.ndjson, failed.ndjson, files/ and summary.json, as `rowmill run` leaves them.
+/// A directory gets results.ndjson, failed.ndjson, files/, summary.json and manifest.json, as `rowmill run` leaves them.
+///
+/// Earlier results of the same batch are replaced. A directory that holds another result, or files that rowmill did not write or that were changed since, is refused.
 #[derive(Debug, Args)]
 pub struct ResultsCommand {
     #[command(flatten)]
@@ -61,6 +62,9 @@ pub struct ResultsCommand {
     /// A directory, which is made when it is missing.
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
+    /// Replace the result of another batch, or of another command, that rowmill wrote there. Other files, and files that were changed since, are refused all the same.
+    #[arg(long, requires = "out")]
+    pub overwrite: bool,
 }
 
 #[derive(Serialize)]
@@ -198,8 +202,19 @@ pub fn results(args: &ResultsCommand) -> anyhow::Result<ExitCode> {
             print_rows(&*store, batch.id, u64::MAX, |_| true).await?;
             return Ok(ExitCode::from(EXIT_SUCCESS));
         };
-        std::fs::create_dir_all(directory).with_context(|| format!("cannot make {}", directory.display()))?;
-        let summary: Summary = export_batch(&*store, &open_blobs(&config)?, &batch, Format::Ndjson, &[], directory).await?;
+        let owner = (batch.id, ResultKind::Results);
+        let blobs = open_blobs(&config)?;
+        let out = OutputDirectory::open_for(directory, owner, args.overwrite)?;
+        let options = ResultOptions { kind: ResultKind::Results, run: None, overwrite: args.overwrite };
+        let exported = export_batch(&*store, &blobs, &batch, RowSource::JSON, &out, options).await;
+        let summary: Summary = match exported {
+            Ok(summary) => summary,
+            Err(error) => {
+                out.abandon();
+                return Err(error);
+            }
+        };
+        out.close()?;
         print_data(&serde_json::to_string(&summary)?)?;
         Ok(ExitCode::from(EXIT_SUCCESS))
     })

@@ -29,7 +29,8 @@ impl<'a> Source<'a> {
             Source::Object(object) => {
                 let form = form_of(object, format)?;
                 let file = jobs.open_object(object).await.with_context(|| format!("cannot read the object {object}"))?;
-                Ok(InputFile::new(object.to_owned(), form, file))
+                let file = InputFile::new(object.to_owned(), form, file);
+                Ok(InputFile { object: Some(object.to_owned()), ..file })
             }
         }
     }

@@ -11,12 +11,15 @@ use super::signals::Stop;
 use super::wiring::{Parts, block_on, open_store};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data, progress};
 use crate::export::{BatchView, read_input_files, read_past_rounds};
-use crate::model::{After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, Part, PastRound, Timestamp, without_controls};
+use crate::model::{After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, JsonText, Part, PastRound, Timestamp, without_controls};
 use crate::status::Snapshot;
 use crate::store::Store;
 
 /// Between two looks at a batch that is watched.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// Characters of a context that are shown, at most.
+const CONTEXT_CHARACTERS_MAX: usize = 1_000;
 
 /// Past rounds that are shown, at most: the last ones.
 const ROUNDS_MAX: u32 = 100;
@@ -128,7 +131,7 @@ async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Re
     let input_files = read_input_files(store, batch.id).await?;
     let past = read_past_rounds(store, batch, ROUNDS_MAX).await?;
     if json {
-        return print_data(&serde_json::to_string(&BatchView::of(batch, &input_files, &past, |_, file| file))?);
+        return print_data(&serde_json::to_string(&BatchView::of(batch, &input_files, &past, |_, file| file)?)?);
     }
     let BatchCounts { rows, success, failed, aborted } = batch.counts;
     let mut text = format!(
@@ -172,15 +175,34 @@ async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Re
             text.push_str(&format!("\nits {} were pruned on {at}", part.as_str()));
         }
     }
-    for BatchFile { name, form, size_bytes, sha256, object, .. } in &input_files {
-        let kept = object.as_ref().map(|object| format!(", {object}")).unwrap_or_default();
-        text.push_str(&format!("\nfrom {name:?} ({form}): {size_bytes} bytes, SHA-256 {sha256}{kept}"));
+    if batch.context != JsonText::default() {
+        text.push_str(&format!("\ncontext {}", shortened(batch.context.as_str())));
+    }
+    for BatchFile { name, form, size_bytes, sha256, object, source_object, .. } in &input_files {
+        text.push_str(&format!("\nfrom {name:?} ({form}): {size_bytes} bytes, SHA-256 {sha256}"));
+        if let Some(object) = source_object {
+            text.push_str(&format!(", read from object:{object}"));
+        }
+        if let Some(object) = object {
+            text.push_str(&format!(", kept as {object}"));
+        }
     }
     for file in &batch.files {
         text.push_str(&format!("\nfile {}: {} bytes, {}", file.name, file.size_bytes, file.object));
     }
     let text: Vec<String> = text.lines().map(without_controls).collect();
     print_data(&text.join("\n"))
+}
+
+/// A context as one line, cut where it is long.
+fn shortened(context: &str) -> String {
+    let line = context.replace(['\n', '\r'], " ");
+    match line.char_indices().nth(CONTEXT_CHARACTERS_MAX) {
+        None => line,
+        Some((end, _)) => {
+            format!("{} … ({} bytes; --json has all of it)", &line[..end], context.len())
+        }
+    }
 }
 
 fn moment(at: Timestamp) -> String {

@@ -259,7 +259,7 @@ async fn take(
     first_row: u32,
     stop: &Stop,
 ) -> anyhow::Result<bool> {
-    let InputFile { name, form, reader, fingerprint } = file;
+    let InputFile { name, form, reader, fingerprint, object } = file;
     let taking = || format!("cannot take {name}");
     // What is not local waits for others while it is read, which only a thread of its own may do.
     let opened = tokio::task::spawn_blocking({
@@ -269,7 +269,8 @@ async fn take(
     let reader = opened.await.context("the reading thread failed")??;
     let whole = append_all(reader, &**jobs.store(), id, place, stop).await.with_context(taking)?;
     if whole {
-        jobs.record_batch_file(id, &batch_file(&name, form, fingerprint.sum(), first_row), None).await.with_context(taking)?;
+        let file = batch_file(&name, form, fingerprint.sum(), first_row, object);
+        jobs.record_batch_file(id, &file, None).await.with_context(taking)?;
     }
     Ok(whole)
 }

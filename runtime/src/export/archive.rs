@@ -2,15 +2,18 @@
 
 use anyhow::{Context, bail};
 use futures_util::TryStreamExt;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::directory::read_output;
 use super::failed::write_failed_line;
-use super::place::{Archive, ArchiveFile, Place, read_from};
+use super::manifest::{ExportedFile, Manifest, ResultKind};
+use super::objects;
+use super::place::{Archive, ArchiveFile, Place};
 use super::view::{BatchView, read_input_files, read_past_rounds};
 use super::{FAILED_NDJSON, FILES, PAGE_ROWS, SUMMARY, on_one_line};
 use crate::blobs::Blobs;
-use crate::model::{Batch, BatchId, Message, OutputFile, Part, PastOutcome, PastRound, PrunedParts, RecordedOutcome, RowStatus};
+use crate::model::{Batch, Message, OutputFile, Part, PastOutcome, PastRound, RecordedOutcome, RowStatus};
 use crate::store::{ResultCursor, Store, StoreError};
 
 /// Rows with their inputs and what became of them, a line of JSON each.
@@ -19,36 +22,12 @@ pub const ROWS: &str = "rows.ndjson";
 pub const HISTORY: &str = "history.ndjson";
 /// Output files of the rounds before the last, below the number of each.
 pub const ROUNDS: &str = "rounds";
-/// Is written last: where it stands, everything does.
-pub const MANIFEST: &str = "manifest.json";
-
-/// What an export holds, and that it is whole.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Manifest {
-    pub batch: BatchId,
-    /// What had been pruned before, and is not there.
-    #[serde(default)]
-    pub pruned: PrunedParts,
-    pub files: Vec<ExportedFile>,
-}
-
-/// A file of an export.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ExportedFile {
-    /// Below the place of the export.
-    pub path: String,
-    pub size_bytes: u64,
-    /// The SHA-256 of its contents, in hexadecimal.
-    pub sha256: String,
-}
-
 /// All of a batch but its rows.
 #[derive(Serialize)]
 struct WholeSummary<'a> {
     #[serde(flatten)]
     batch: BatchView<'a, SummaryFile<'a>>,
     processor: &'a str,
-    context: &'a RawValue,
 }
 
 #[derive(Serialize)]
@@ -77,38 +56,68 @@ struct WholeRow<'a> {
     log: Option<&'a str>,
 }
 
-/// The manifest of an export that is there and whole; none when there is none.
+/// The manifest of a result that is there and whole, whatever wrote it; none when there is none.
 ///
 /// # Errors
-/// What could not be read, or is no manifest.
+/// The manifest cannot be read, or is not one.
 pub async fn read_manifest(blobs: &Blobs, place: Place<'_>) -> anyhow::Result<Option<Manifest>> {
-    let Some(text) = read_from(blobs, place, MANIFEST).await? else { return Ok(None) };
-    serde_json::from_slice(&text).map(Some).with_context(|| format!("{MANIFEST} is there and is not that of an export"))
+    match place {
+        Place::Directory(directory) => read_output(directory),
+        Place::Objects(prefix) => objects::read_manifest(blobs, prefix).await,
+    }
 }
 
-/// Writes all of a batch that is done, the manifest last. Files appear whole or not at all, and writing again replaces them.
+/// Writes all of a batch that is done: every file of it, the manifest last. An earlier export of the
+/// batch in this place is replaced, that of another batch with `overwrite` only.
 ///
 /// # Errors
-/// What could not be read or written; that outcomes were pruned, or that there is the export of another batch.
-pub async fn archive_batch(store: &dyn Store, blobs: &Blobs, batch: &Batch, place: Place<'_>) -> anyhow::Result<Manifest> {
+/// A part cannot be read or written; outcomes were pruned; the place holds something that is not
+/// replaced.
+pub async fn archive_batch(store: &dyn Store, blobs: &Blobs, batch: &Batch, place: Place<'_>, overwrite: bool) -> anyhow::Result<Manifest> {
     if let Some(at) = batch.pruned.outcomes {
         bail!(StoreError::Pruned { id: batch.id, part: Part::Outcomes, at });
-    }
-    if let Some(other) = read_manifest(blobs, place).await?.filter(|there| there.batch != batch.id) {
-        bail!("there is an export of batch {} already: each needs a place of its own", other.batch);
     }
     let mut past = read_past_rounds(store, batch, u32::MAX).await?;
     if batch.pruned.files.is_some() {
         // Those of past rounds are going, too.
         past.iter_mut().for_each(|round| round.files.clear());
     }
-    let mut archive = Archive::open(blobs, place)?;
-    write_rows(store, batch, &mut archive).await?;
-    if !past.is_empty() {
-        write_history(store, batch, &mut archive).await?;
+    let planned = planned_paths(batch, &past);
+    let mut archive = Archive::open(blobs, place, batch.id, planned, overwrite).await?;
+    match write_all(store, blobs, batch, &past, &mut archive).await {
+        Ok(files) => {
+            let manifest = Manifest::new(batch.id, ResultKind::Export, files);
+            archive.commit(Manifest { pruned: batch.pruned, ..manifest }).await
+        }
+        Err(error) => {
+            archive.abandon();
+            Err(error)
+        }
     }
-    for (round, file) in all_files(batch, &past) {
-        let mut parts = blobs.read(&file.object).await.with_context(|| format!("cannot read the output file {} of round {round}", file.name))?;
+}
+
+/// The paths of all files that an export may have.
+fn planned_paths(batch: &Batch, past: &[PastRound]) -> Vec<String> {
+    let fixed = [ROWS, FAILED_NDJSON, HISTORY, SUMMARY].map(str::to_owned);
+    let files = all_files(batch, past).map(|(round, file)| path_of(batch, round, file));
+    fixed.into_iter().chain(files).collect()
+}
+
+/// Writes all files but the manifest.
+async fn write_all(
+    store: &dyn Store,
+    blobs: &Blobs,
+    batch: &Batch,
+    past: &[PastRound],
+    archive: &mut Archive<'_>,
+) -> anyhow::Result<Vec<ExportedFile>> {
+    write_rows(store, batch, archive).await?;
+    if !past.is_empty() {
+        write_history(store, batch, archive).await?;
+    }
+    for (round, file) in all_files(batch, past) {
+        let reading = || format!("cannot read the output file {} of round {round}", file.name);
+        let mut parts = blobs.read(&file.object).await.with_context(reading)?;
         let mut copy = archive.begin(&path_of(batch, round, file))?;
         while let Some(part) = parts.try_next().await? {
             copy.write(&part).await?;
@@ -117,23 +126,18 @@ pub async fn archive_batch(store: &dyn Store, blobs: &Blobs, batch: &Batch, plac
     }
     let input_files = read_input_files(store, batch.id).await?;
     let summary = WholeSummary {
-        batch: BatchView::of(batch, &input_files, &past, |round, file| SummaryFile {
+        batch: BatchView::of(batch, &input_files, past, |round, file| SummaryFile {
             name: &file.name,
             path: path_of(batch, round, file),
             size_bytes: file.size_bytes,
-        }),
+        })
+        .context("cannot read the context")?,
         processor: &batch.processor_digest,
-        context: serde_json::from_str(batch.context.as_str()).context("cannot read the context")?,
     };
     let mut file = archive.begin(SUMMARY)?;
     file.write(&serde_json::to_vec_pretty(&summary)?).await?;
     archive.written.push(file.finish().await?);
-    let manifest = Manifest { batch: batch.id, pruned: batch.pruned, files: std::mem::take(&mut archive.written) };
-    let mut file = archive.begin(MANIFEST)?;
-    file.write(&serde_json::to_vec_pretty(&manifest)?).await?;
-    file.finish().await?;
-    archive.sync()?;
-    Ok(manifest)
+    Ok(std::mem::take(&mut archive.written))
 }
 
 /// The output files of all rounds, each with its round.

@@ -1,21 +1,25 @@
 //! Results go out: what a finished batch leaves in a directory.
 
 mod archive;
+mod contents;
+mod directory;
 mod failed;
+mod manifest;
+mod objects;
 mod place;
 mod results;
 mod summary;
 mod view;
 
 use std::io::Write;
-use std::path::Path;
 
 use anyhow::{Context, bail};
-use cap_std::ambient_authority;
 use cap_std::fs::Dir;
 use futures_util::TryStreamExt;
 
-pub use archive::{ExportedFile, HISTORY, MANIFEST, Manifest, ROUNDS, ROWS, archive_batch, read_manifest};
+pub use archive::{HISTORY, ROUNDS, ROWS, archive_batch, read_manifest};
+pub use directory::{OutputDirectory, WORK, check_output, read_output};
+pub use manifest::{ExportedFile, MANIFEST, Manifest, ResultKind};
 pub use place::Place;
 pub use results::{on_one_line, write_failed as write_failed_row, write_past as write_past_outcome, write_row as write_result};
 pub use summary::Summary;
@@ -37,31 +41,56 @@ pub const SUMMARY: &str = "summary.json";
 /// Rows that are read at once.
 const PAGE_ROWS: u32 = 5_000;
 
-/// Writes all that a finished batch leaves, the summary last: where it stands, everything does. Files appear whole or not at all, and writing again
-/// replaces them.
+/// Writes all that a finished batch leaves into a directory: every file of it, or none. A result that
+/// is there is replaced if it is of the same batch and kind, or with `overwrite`. The working area of
+/// the directory is left to the caller.
 ///
 /// `format` and `header` are those of the file that the rows came from, for the list of failed rows.
 ///
 /// # Errors
-/// What could not be read or written.
+/// A part cannot be read or written; the directory holds something that is not replaced.
 pub async fn export_batch(
     store: &dyn Store,
     blobs: &Blobs,
     batch: &Batch,
-    format: Format,
-    header: &[String],
-    directory: &Path,
+    source: RowSource<'_>,
+    out: &OutputDirectory,
+    result: ResultOptions,
 ) -> anyhow::Result<Summary> {
-    // Everything is written through this handle: no name leads out of the directory.
-    let out = Dir::open_ambient_dir(directory, ambient_authority()).with_context(|| format!("cannot open {}", directory.display()))?;
-    export_rows(store, batch, format, header, &out).await?;
-    export_files(blobs, batch, &out).await?;
-    let summary = Summary::of(batch);
-    let mut file = Whole::begin(&out, SUMMARY)?;
+    let staged = out.stage()?;
+    export_rows(store, batch, source.format, source.header, &staged).await?;
+    export_files(blobs, batch, &staged).await?;
+    let summary = Summary::of(batch, read_input_files(store, batch.id).await?);
+    let mut file = Whole::begin(&staged, SUMMARY)?;
     serde_json::to_writer_pretty(&mut file.writer, &summary).context("cannot write the summary")?;
     file.writer.write_all(b"\n")?;
     file.finish()?;
+    let manifest = Manifest::new(batch.id, result.kind, out.staged_files()?);
+    out.commit(&Manifest { run: result.run, ..manifest }, result.overwrite)?;
     Ok(summary)
+}
+
+/// The form of the file that rows came from.
+#[derive(Clone, Copy, Debug)]
+pub struct RowSource<'a> {
+    pub format: Format,
+    /// The columns of a CSV file.
+    pub header: &'a [String],
+}
+
+impl RowSource<'_> {
+    /// Rows of any file, shown as JSON.
+    pub const JSON: RowSource<'static> = RowSource { format: Format::Ndjson, header: &[] };
+}
+
+/// How a result is written into its directory.
+#[derive(Clone, Debug)]
+pub struct ResultOptions {
+    pub kind: ResultKind,
+    /// For a run: see [`Manifest::run`].
+    pub run: Option<serde_json::Value>,
+    /// The result of another batch may be replaced.
+    pub overwrite: bool,
 }
 
 async fn export_rows(store: &dyn Store, batch: &Batch, format: Format, header: &[String], out: &Dir) -> anyhow::Result<()> {

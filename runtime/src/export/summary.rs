@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::FILES;
-use crate::model::{Batch, BatchId, BatchStatus};
+use crate::model::{Batch, BatchFile, BatchId, BatchStatus};
 
 /// What `summary.json` holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct Summary {
     /// Of all rows together.
     pub fuel: u64,
     pub files: Vec<SummaryFile>,
+    /// The files that its rows came from: name, size and SHA-256 of each.
+    #[serde(default)]
+    pub input_files: Vec<BatchFile>,
     /// Why the batch was aborted.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub abort_reason: Option<String>,
@@ -38,8 +41,8 @@ pub struct SummaryFile {
 }
 
 impl Summary {
-    /// Of a finished batch.
-    pub fn of(batch: &Batch) -> Summary {
+    /// The summary of a finished batch, whose rows came from these files.
+    pub fn of(batch: &Batch, input_files: Vec<BatchFile>) -> Summary {
         let seconds = match (batch.started_at, batch.finished_at) {
             (Some(started), Some(finished)) => finished.since(started).as_secs_f64(),
             _ => 0.0,
@@ -60,6 +63,7 @@ impl Summary {
                 .iter()
                 .map(|file| SummaryFile { name: file.name.clone(), path: format!("{FILES}/{}", file.name), size_bytes: file.size_bytes })
                 .collect(),
+            input_files,
             abort_reason: batch.abort_reason.clone(),
             mark_error: batch.mark_error.clone(),
         }

@@ -1,6 +1,7 @@
 //! A batch for programs: what `rowmill status --json` prints and the summary of an export begins with.
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 
 use crate::model::{
     After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, OutputFile, PastRound, ProcessorKind, PrunedParts,
@@ -29,6 +30,8 @@ pub struct BatchView<'a, F> {
     failures_max: Option<FailureLimit>,
     after: Option<After>,
     group: Option<&'a str>,
+    /// The context that its processor is given.
+    context: &'a RawValue,
     round: u32,
     status: BatchStatus,
     /// Whether `mark-done` was called, too.
@@ -67,9 +70,17 @@ struct PastRoundView<'a, F> {
 
 impl<'a, F> BatchView<'a, F> {
     /// With these rounds of the past, and each output file of a round as it is to be shown.
-    pub fn of(batch: &'a Batch, input_files: &'a [BatchFile], past: &'a [PastRound], file: impl Fn(u32, &'a OutputFile) -> F) -> BatchView<'a, F> {
+    ///
+    /// # Errors
+    /// That the context is not JSON.
+    pub fn of(
+        batch: &'a Batch,
+        input_files: &'a [BatchFile],
+        past: &'a [PastRound],
+        file: impl Fn(u32, &'a OutputFile) -> F,
+    ) -> serde_json::Result<BatchView<'a, F>> {
         let files = |round: u32, files: &'a [OutputFile]| files.iter().map(|shown| file(round, shown)).collect();
-        BatchView {
+        Ok(BatchView {
             id: batch.id,
             app: &batch.app,
             op: &batch.op,
@@ -83,6 +94,7 @@ impl<'a, F> BatchView<'a, F> {
             failures_max: batch.terms.failures_max,
             after: batch.after,
             group: batch.group.as_deref(),
+            context: serde_json::from_str(batch.context.as_str())?,
             round: batch.round,
             status: batch.status,
             done: batch.step == BatchStep::Done,
@@ -109,7 +121,7 @@ impl<'a, F> BatchView<'a, F> {
                     files: files(past.round, &past.files),
                 })
                 .collect(),
-        }
+        })
     }
 }
 

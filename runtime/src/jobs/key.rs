@@ -28,7 +28,8 @@ pub(super) fn name(app: &str, key: Option<&str>, digest: impl FnOnce() -> String
     })
 }
 
-fn id_of(app: &str, key: &str) -> Result<BatchId, JobError> {
+/// The id that a submission of an app with a key has.
+pub(super) fn id_of(app: &str, key: &str) -> Result<BatchId, JobError> {
     if key.is_empty() || key.len() > KEY_BYTES_MAX {
         return Err(JobError::BadKey { bytes: key.len() });
     }

@@ -49,6 +49,7 @@ mod files;
 mod groups;
 mod keeping;
 mod key;
+mod listing;
 mod logs;
 mod ops;
 mod policies;
@@ -66,7 +67,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::error::JobError;
 pub use self::events::EventsFrom;
-pub use self::export::Exported;
+pub use self::export::{ExportOptions, Exported};
 pub use self::files::{KeepError, KeptFile};
 pub use self::key::KEY_BYTES_MAX;
 pub use self::logs::LogPage;

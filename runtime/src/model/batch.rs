@@ -279,4 +279,8 @@ pub struct BatchFile {
     pub sha256: String,
     /// Where it is kept in the object store, if it is, and was not pruned. The name is ours, and nothing of the file's own.
     pub object: Option<String>,
+    /// The object of the object store that it was read from, if it was. It belongs to the submitter,
+    /// and stays when the batch is pruned.
+    #[serde(default)]
+    pub source_object: Option<String>,
 }

@@ -2,6 +2,7 @@
 
 mod app;
 mod batch;
+mod batch_list;
 mod chain;
 mod clock;
 mod ending;
@@ -30,6 +31,7 @@ mod worker;
 
 pub use app::{App, NAME_BYTES_MAX};
 pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, INPUT_BYTES_MAX, NewBatch, NewRow, OutputFile, ProcessorKind};
+pub use batch_list::{BatchFilter, BatchPage, BatchPosition, ListedBatch, ParseBatchPositionError};
 pub use chain::{After, AfterCondition};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use ending::{Answer, Ending, RowRun};

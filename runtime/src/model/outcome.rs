@@ -54,6 +54,13 @@ pub struct Piece {
     pub text: String,
 }
 
+impl Piece {
+    /// Returns true if the piece adds no text to its file: files are joined from trimmed pieces.
+    pub fn is_blank(&self) -> bool {
+        self.text.trim().is_empty()
+    }
+}
+
 /// What a worker records for one row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowResult {

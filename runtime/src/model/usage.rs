@@ -58,7 +58,7 @@ impl Meter {
             meter.fuel = meter.fuel.saturating_add(result.fuel);
             meter.input_bytes += u64::from(result.input_bytes);
             meter.output_bytes += output.as_ref().map_or(0, |output| output.len() as u64);
-            meter.file_bytes += pieces.iter().map(|piece| piece.text.len() as u64).sum::<u64>();
+            meter.file_bytes += pieces.iter().filter(|piece| !piece.is_blank()).map(|piece| piece.text.len() as u64).sum::<u64>();
             let code = match status {
                 RowStatus::Success => {
                     meter.success += 1;

@@ -328,12 +328,13 @@ pub(super) struct BatchFileRow {
     size_bytes: i64,
     sha256: String,
     object: Option<String>,
+    source_object: Option<String>,
 }
 
 impl BatchFileRow {
     pub fn batch_file(self) -> BatchFile {
-        let BatchFileRow { first_row, name, form, size_bytes, sha256, object } = self;
-        BatchFile { first_row: small(first_row), name, form, size_bytes: count(size_bytes), sha256, object }
+        let BatchFileRow { first_row, name, form, size_bytes, sha256, object, source_object } = self;
+        BatchFile { first_row: small(first_row), name, form, size_bytes: count(size_bytes), sha256, object, source_object }
     }
 }
 

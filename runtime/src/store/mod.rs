@@ -9,6 +9,7 @@ mod columns;
 mod error;
 mod events;
 mod history;
+mod listing;
 mod pages;
 mod postgres;
 mod pruned;
@@ -26,11 +27,11 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::model::{
-    App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FailedPage,
-    FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
-    NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
-    RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord,
-    WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchFilter, BatchId, BatchPage, BatchPosition, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage,
+    EventPosition, EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey,
+    LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind,
+    ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd,
+    TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
 };
 
 pub use changes::{Aborted, ChainEnd, ChainStep, Overdue, PruneStep, Recorded};
@@ -248,6 +249,11 @@ pub trait Store: Send + Sync + 'static {
     /// `limit`. A page of large rows is shorter, and so is one for which many were looked at that are none of those; the end is a page without a `next`. What was pruned is
     /// not there.
     async fn list_failed(&self, of: &FailedRows, after: Option<FailedPosition>, limit: u32) -> Result<FailedPage, StoreError>;
+
+    /// The batches and slow queries of an app that a filter matches, the newest first, behind a place:
+    /// at most `limit`, and 1,000. A page looks at 2,000 batches at most, and is shorter or empty where
+    /// the filter matches few of them. The end of the list is a page without a `next`.
+    async fn list_batches(&self, of: &BatchFilter, after: Option<BatchPosition>, limit: u32) -> Result<BatchPage, StoreError>;
 
     /// The names of a batch's output files. Their order does not change while the batch is joined.
     ///

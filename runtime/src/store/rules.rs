@@ -211,11 +211,13 @@ pub(super) fn not_the_next_row(row_no: impl std::fmt::Display, wanted: Option<im
     StoreError::Invalid(format!("a result is of row {row_no}, but {wanted}"))
 }
 
-pub(super) fn pieces(result: &RowResult) -> &[Piece] {
-    match &result.verdict {
+/// The pieces of a result that add text to a file.
+pub(super) fn pieces(result: &RowResult) -> impl Iterator<Item = &Piece> {
+    let pieces: &[Piece] = match &result.verdict {
         Verdict::Final { pieces, .. } => pieces,
         Verdict::Retry { .. } => &[],
-    }
+    };
+    pieces.iter().filter(|piece| !piece.is_blank())
 }
 
 /// The names of the files that results write to, each once.

@@ -109,7 +109,15 @@ impl Taking<'_> {
             self.jobs.store().discard_batch(id).await?;
             return Err(TakeError::Changed);
         }
-        let file = BatchFile { first_row: 1, name: name.to_owned(), form: form.as_str().to_owned(), size_bytes, sha256, object: Some(object) };
+        let file = BatchFile {
+            first_row: 1,
+            name: name.to_owned(),
+            form: form.as_str().to_owned(),
+            size_bytes,
+            sha256,
+            object: Some(object),
+            source_object: None,
+        };
         self.jobs.record_batch_file(id, &file, context.as_ref()).await?;
         self.jobs.release(id).await?;
         Ok(id)

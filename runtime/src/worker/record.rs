@@ -6,8 +6,8 @@ use super::heartbeat::HeldLease;
 use super::run::Ran;
 use super::{Worker, WorkerError};
 use crate::model::{
-    Answer, BatchCounts, BatchId, BatchStatus, Ending, FinishLease, Lease, LeasedRow, Meter, ProcessorKind, RetryRule, RowResult, RowRun, RowStatus,
-    Terms, Verdict, without_controls,
+    Answer, BatchCounts, BatchId, BatchStatus, Ending, FinishLease, Lease, LeasedRow, Meter, Piece, ProcessorKind, RetryRule, RowResult, RowRun,
+    RowStatus, Terms, Verdict, without_controls,
 };
 use crate::status::{QueryAnswer, Snapshot};
 use crate::store::{LeaseOwner, Recorded, StoreError};
@@ -21,7 +21,11 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is to be recorded for a row.
 pub(super) fn result_of(row: &LeasedRow, run: RowRun, terms: &Terms) -> RowResult {
-    let final_verdict = |status, output, messages, pieces| Verdict::Final { status, output, messages, pieces };
+    let final_verdict = |status, output, messages, mut pieces: Vec<Piece>| {
+        // A blank piece leaves nothing in its file, and does not name one.
+        pieces.retain(|piece| !piece.is_blank());
+        Verdict::Final { status, output, messages, pieces }
+    };
     // A rule for retries cannot bring back the row that kills workers, nor what is no input.
     let may_be_run = !matches!(run.ending, Ending::Quarantined { .. } | Ending::Rejected { .. });
     let verdict = match run.ending {
@@ -240,6 +244,17 @@ mod tests {
             assert!(matches!(ended(3, ending, &terms), Verdict::Final { .. }));
         }
         assert!(matches!(ended(1, trap(), &Terms::default()), Verdict::Final { .. }));
+    }
+
+    #[test]
+    fn a_blank_piece_names_no_file() {
+        let piece = |file: &str, text: &str| Piece { file: file.to_owned(), text: text.to_owned() };
+        let pieces = vec![piece("a", " \r\n"), piece("b", " 1 "), piece("c", "")];
+        let answer = Answer { output: None, messages: Vec::new(), pieces };
+        for ending in [Ending::Succeeded(answer.clone()), Ending::Failed(answer)] {
+            let Verdict::Final { pieces, .. } = ended(1, ending, &Terms::default()) else { panic!() };
+            assert_eq!(pieces, [piece("b", " 1 ")]);
+        }
     }
 
     #[test]

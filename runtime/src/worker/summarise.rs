@@ -72,7 +72,7 @@ impl Worker {
     async fn write_files(&self, lease: &FinishLease) -> Result<Option<Vec<OutputFile>>, WorkerError> {
         let (names, page) = tokio::join!(self.store.list_file_names(lease.batch), self.store.read_pieces(lease.batch, None, PAGE_ROWS));
         let (names, mut page) = (names?, page?);
-        let mut writers: Vec<Joined> = names.iter().map(|_| Joined { writer: self.blobs.begin(lease.batch), has_pieces: false }).collect();
+        let mut writers: Vec<Joined> = names.iter().map(|_| Joined { writer: self.blobs.begin(lease.batch), has_text: false }).collect();
         while let Some(last) = page.last() {
             // The database reads the next page while this one is written.
             let (next, written) = tokio::join!(self.store.read_pieces(lease.batch, Some(last.at), PAGE_ROWS), write_page(&mut writers, &page));
@@ -83,8 +83,8 @@ impl Worker {
             }
         }
         let mut files = Vec::with_capacity(names.len());
-        // A row that wrote to a file may have been run again, and written to none.
-        for (name, Joined { writer, .. }) in names.into_iter().zip(writers).filter(|(_, joined)| joined.has_pieces) {
+        // A file is left out when the rows that wrote to it were run again and wrote nothing to it.
+        for (name, Joined { writer, .. }) in names.into_iter().zip(writers).filter(|(_, joined)| joined.has_text) {
             let (object, size_bytes) = writer.finish().await?;
             files.push(OutputFile { name, object, size_bytes });
         }
@@ -194,15 +194,15 @@ impl Worker {
 /// An output file that is being joined.
 struct Joined {
     writer: BlobWriter,
-    has_pieces: bool,
+    has_text: bool,
 }
 
 /// Each piece is trimmed and ends with a line break; empty ones are left out.
 async fn write_page(writers: &mut [Joined], page: &[RowPieces]) -> Result<(), BlobError> {
     for (file, text) in page.iter().flat_map(|row| &row.pieces) {
-        let (text, Joined { writer, has_pieces }) = (text.trim(), &mut writers[*file]);
-        *has_pieces = true;
+        let (text, Joined { writer, has_text }) = (text.trim(), &mut writers[*file]);
         if !text.is_empty() {
+            *has_text = true;
             writer.write(text.as_bytes()).await?;
             writer.write(b"\n").await?;
         }

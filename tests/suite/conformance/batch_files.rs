@@ -14,6 +14,7 @@ fn file(first_row: u32, name: &str) -> BatchFile {
         size_bytes: 1 << 40,
         sha256: "0123456789abcdef".repeat(4),
         object: Some(format!("files/{name}")),
+        source_object: None,
     }
 }
 

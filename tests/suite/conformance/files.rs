@@ -39,13 +39,15 @@ pub async fn names_differ_in_every_letter(kit: Kit) {
     let id = kit.submit(1).await;
     let wanted = ["", " ", "A", "a", "a ", "á", "a\u{301}", "名前.csv", "a'b", "a\"b", "a/b", "%"];
     let lease = kit.claim_rows(1).await;
-    kit.record_each(&lease, |row| with_pieces(row, &wanted.map(|name| (name, name)))).await;
+    let texts = wanted.map(|name| format!("of {name}"));
+    let pieces: Vec<(&str, &str)> = wanted.into_iter().zip(texts.iter().map(String::as_str)).collect();
+    kit.record_each(&lease, |row| with_pieces(row, &pieces)).await;
     let found = kit.store.list_file_names(id).await.unwrap();
     let mut sorted = wanted;
     sorted.sort_unstable();
     assert_eq!(names(&kit, id).await, sorted);
     for (file, text) in &kit.pieces_by(id, 1).await[0].pieces {
-        assert_eq!(found[*file], *text);
+        assert_eq!(format!("of {}", found[*file]), *text);
     }
 }
 
@@ -91,6 +93,31 @@ pub async fn a_batch_has_only_so_many_files(kit: Kit) {
     assert_eq!(refused(&kit, &lease, &[with_pieces(&rows[3], &[("one more", "text")])]).await, allowed);
     assert_eq!(kit.view(id).await, full);
     assert!(kit.record(&lease, &[with_files(&rows[3], 0..5), success(&rows[4])]).await.last);
+}
+
+pub async fn a_file_without_text_does_not_come_to_be_and_takes_no_place(kit: Kit) {
+    let id = kit.submit(3).await;
+    let lease = kit.claim_rows(3).await;
+    let rows = kit.read(&lease).await;
+    let blanks: Vec<String> = (0..FILES_PER_BATCH_MAX).map(|number| format!("blank {number}")).collect();
+    let mut pieces: Vec<(&str, &str)> =
+        blanks.iter().map(String::as_str).zip(["", " ", "\r\n", "\t \u{2003}", "\u{a0}"].into_iter().cycle()).collect();
+    pieces.push(("full", "1"));
+    kit.record(&lease, &[with_pieces(&rows[0], &pieces)]).await;
+    assert_eq!(names(&kit, id).await, ["full"]);
+    kit.record(&lease, &[with_pieces(&rows[1], &[("blank 1", "\n"), ("full", " ")])]).await;
+    kit.record(&lease, &[with_pieces(&rows[2], &[("full", ""), ("full", " 2 "), ("full", "")])]).await;
+    assert_eq!(names(&kit, id).await, ["full"]);
+    let pieces: Vec<Vec<(usize, String)>> = kit.pieces_by(id, 1).await.into_iter().map(|row| row.pieces).collect();
+    assert_eq!(pieces, [[(0, "1".to_owned())], [(0, " 2 ".to_owned())]]);
+    // A file that was blank in one row comes to be with the first text for it.
+    let other = kit.submit(2).await;
+    let lease = kit.claim_rows(2).await;
+    let rows = kit.read(&lease).await;
+    kit.record(&lease, &[with_pieces(&rows[0], &[("late", "")])]).await;
+    assert_eq!(names(&kit, other).await, [] as [&str; 0]);
+    kit.record(&lease, &[with_pieces(&rows[1], &[("late", "text")])]).await;
+    assert_eq!(names(&kit, other).await, ["late"]);
 }
 
 pub async fn the_files_of_several_rows_are_limited_together(kit: Kit) {

@@ -50,6 +50,7 @@ fn input_file(object: &str) -> BatchFile {
         size_bytes: 100,
         sha256: String::new(),
         object: Some(object.to_owned()),
+        source_object: None,
     }
 }
 

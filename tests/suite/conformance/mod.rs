@@ -12,6 +12,7 @@ mod abort;
 mod apps;
 mod at_once;
 mod batch_files;
+mod batch_list;
 mod chains;
 mod claim;
 mod due;
@@ -124,6 +125,12 @@ macro_rules! conformance {
                 another_file_that_begins_with_a_row_takes_its_place
                 a_discarded_batch_is_gone_with_its_files
                 the_name_of_a_file_may_be_any_text
+            }
+            batch_list {
+                batches_are_listed_from_the_newest_on_as_they_are
+                batches_are_found_by_all_that_a_filter_names
+                batches_are_found_by_the_name_and_the_digest_of_a_file
+                a_page_of_batches_is_bounded_in_work
             }
             quotas {
                 a_batch_has_no_more_rows_than_its_app_may_have
@@ -266,6 +273,7 @@ macro_rules! conformance {
                 names_belong_to_their_batch
                 names_differ_in_every_letter
                 a_batch_has_only_so_many_files
+                a_file_without_text_does_not_come_to_be_and_takes_no_place
                 the_files_of_several_rows_are_limited_together
                 a_lost_lease_is_not_told_about_files
                 files_can_be_seen_once_they_were_joined

@@ -4,13 +4,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use rowmill::export::{MANIFEST, Place};
-use rowmill::jobs::{BatchRequest, JobError};
+use rowmill::jobs::{BatchRequest, ExportOptions, JobError};
 use rowmill::model::{BatchFile, BatchId, JsonText, KeepFor, Part, PartialKeep, Policy, RetryRows};
 use rowmill::store::StoreError;
 use serde_json::Value;
 
 use super::{Site, is_store, on_each_store, refused, row, transaction};
 use rowmill::jobs::JobManager;
+
+const KEEP: ExportOptions = ExportOptions { remove: false, overwrite: false };
+const REMOVE: ExportOptions = ExportOptions { remove: true, overwrite: false };
 
 on_each_store! {
     what_is_not_kept_any_longer_goes_with_its_objects
@@ -48,6 +51,7 @@ async fn done(site: &mut Site) -> BatchId {
         size_bytes: kept.size_bytes,
         sha256: kept.sha256,
         object: Some(kept.object),
+        source_object: None,
     };
     site.jobs.record_batch_file(id, &file, None).await.unwrap();
     site.jobs.release(id).await.unwrap();
@@ -134,8 +138,8 @@ async fn an_app_prunes_and_removes_what_is_its_own(mut site: Site) {
     assert_eq!(shop.prune(None, None).await.unwrap().batches, 0);
     refused!(shop.remove_batch(id).await, JobError::NoBatch { .. });
     let out = tempfile::tempdir().unwrap();
-    refused!(shop.export_batch(id, Place::Directory(out.path()), true).await, JobError::NoBatch { .. });
-    refused!(shop.export_batch(id, Place::Objects("exports"), false).await, JobError::FilesOfAllApps { .. });
+    refused!(shop.export_batch(id, Place::Directory(out.path()), REMOVE).await, JobError::NoBatch { .. });
+    refused!(shop.export_batch(id, Place::Objects("exports"), KEEP).await, JobError::FilesOfAllApps { .. });
     assert_eq!(site.jobs.restricted_to("bank").prune(None, None).await.unwrap().batches, 1);
 }
 
@@ -151,7 +155,7 @@ async fn an_export_is_whole(mut site: Site) {
     let id = done(&mut site).await;
     site.end_work().await;
     let out = tempfile::tempdir().unwrap();
-    let exported = site.jobs.export_batch(id, Place::Directory(out.path()), false).await.unwrap();
+    let exported = site.jobs.export_batch(id, Place::Directory(out.path()), KEEP).await.unwrap();
     assert!(exported.removed.is_none() && !exported.was_there);
     let rows = lines(&out.path().join("rows.ndjson"));
     assert_eq!(rows.iter().map(|row| row["status"].as_str().unwrap()).collect::<Vec<_>>(), ["success", "failed", "success"]);
@@ -167,7 +171,7 @@ async fn an_export_is_whole(mut site: Site) {
         assert_eq!(Some(std::fs::metadata(copy).unwrap().len()), file["size_bytes"].as_u64());
     }
     // The manifest names each file as it is; and in the object store it is the same.
-    let objects = site.jobs.export_batch(id, Place::Objects("exports/1"), false).await.unwrap();
+    let objects = site.jobs.export_batch(id, Place::Objects("exports/1"), KEEP).await.unwrap();
     assert_eq!(
         objects.manifest.files.iter().map(|file| &file.path).collect::<Vec<_>>(),
         exported.manifest.files.iter().map(|file| &file.path).collect::<Vec<_>>()
@@ -179,7 +183,7 @@ async fn an_export_is_whole(mut site: Site) {
     }
     assert_eq!(lines(&out.path().join("rows.ndjson")), rows);
     // Again, it is written again; another batch has no place there.
-    assert_eq!(site.jobs.export_batch(id, Place::Directory(out.path()), false).await.unwrap().manifest, exported.manifest);
+    assert_eq!(site.jobs.export_batch(id, Place::Directory(out.path()), KEEP).await.unwrap().manifest, exported.manifest);
     site.worker = None;
     let hidden =
         std::fs::read_dir(out.path()).unwrap().filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with('.')).count();
@@ -196,7 +200,7 @@ async fn a_retried_batch_is_exported_with_what_was_before(mut site: Site) {
     site.end_work().await;
     assert_eq!((second.round, names(&second)), (2, names(&first)));
     let out = tempfile::tempdir().unwrap();
-    let exported = site.jobs.export_batch(id, Place::Directory(out.path()), false).await.unwrap();
+    let exported = site.jobs.export_batch(id, Place::Directory(out.path()), KEEP).await.unwrap();
     // The bad row failed once before, and is as it was last among the rows.
     let history = lines(&out.path().join("history.ndjson"));
     let [past] = &history[..] else { panic!("{history:?}") };
@@ -221,7 +225,7 @@ async fn a_retried_batch_is_exported_with_what_was_before(mut site: Site) {
     // What of it was pruned is not there, and the export says so.
     put(&site, None, kept(AT_ONCE, None, None)).await;
     site.jobs.prune(None, None).await.unwrap();
-    let objects = site.jobs.export_batch(id, Place::Objects("exports/1"), true).await.unwrap();
+    let objects = site.jobs.export_batch(id, Place::Objects("exports/1"), REMOVE).await.unwrap();
     assert!(objects.manifest.pruned.files.is_some() && objects.removed.is_some());
     let paths: Vec<&str> = objects.manifest.files.iter().map(|file| file.path.as_str()).collect();
     assert_eq!(paths, ["rows.ndjson", "failed.ndjson", "history.ndjson", "summary.json"]);
@@ -233,16 +237,16 @@ async fn an_exported_batch_is_removed_and_asked_for_again_it_is_as_it_was(mut si
     site.end_work().await;
     let (out, there) = (tempfile::tempdir().unwrap(), objects(&site));
     let place = || Place::Directory(out.path());
-    let exported = site.jobs.export_batch(id, place(), true).await.unwrap();
+    let exported = site.jobs.export_batch(id, place(), REMOVE).await.unwrap();
     assert_eq!(exported.removed.unwrap().rows, 3);
     refused!(site.jobs.batch_done(id).await, JobError::NoBatch { .. });
     assert_eq!(objects(&site), there / 2);
-    let again = site.jobs.export_batch(id, place(), true).await.unwrap();
+    let again = site.jobs.export_batch(id, place(), REMOVE).await.unwrap();
     assert!(again.was_there && again.manifest == exported.manifest);
-    let refusal = site.jobs.export_batch(other, place(), true).await;
+    let refusal = site.jobs.export_batch(other, place(), REMOVE).await;
     assert!(matches!(&refusal, Err(JobError::NotExported { source, .. }) if source.to_string().contains(&id.to_string())), "{refusal:?}");
     assert!(site.jobs.batch_done(other).await.unwrap().is_some(), "and it is there");
-    refused!(site.jobs.export_batch(id, place(), false).await, JobError::NoBatch { .. });
+    refused!(site.jobs.export_batch(id, place(), KEEP).await, JobError::NoBatch { .. });
 }
 
 async fn a_removal_that_was_left_in_the_middle_is_gone_on_with(mut site: Site) {
@@ -250,14 +254,14 @@ async fn a_removal_that_was_left_in_the_middle_is_gone_on_with(mut site: Site) {
     site.end_work().await;
     let out = tempfile::tempdir().unwrap();
     let place = || Place::Directory(out.path());
-    let exported = site.jobs.export_batch(id, place(), false).await.unwrap();
+    let exported = site.jobs.export_batch(id, place(), KEEP).await.unwrap();
     // As a process leaves it that is killed then.
     site.store.begin_removal(id, Duration::from_secs(60)).await.unwrap();
     site.store.prune_rows(id, 1, Duration::from_secs(60)).await.unwrap();
     let elsewhere = tempfile::tempdir().unwrap();
-    refused!(site.jobs.export_batch(id, Place::Directory(elsewhere.path()), true).await, JobError::NotExported { .. });
+    refused!(site.jobs.export_batch(id, Place::Directory(elsewhere.path()), REMOVE).await, JobError::NotExported { .. });
     assert!(!elsewhere.path().join(MANIFEST).exists());
-    let again = site.jobs.export_batch(id, place(), true).await.unwrap();
+    let again = site.jobs.export_batch(id, place(), REMOVE).await.unwrap();
     assert!(again.was_there && again.manifest == exported.manifest);
     refused!(site.jobs.batch_done(id).await, JobError::NoBatch { .. });
     assert_eq!(objects(&site), 0);
@@ -266,19 +270,19 @@ async fn a_removal_that_was_left_in_the_middle_is_gone_on_with(mut site: Site) {
 async fn what_cannot_be_exported_is_not_removed(mut site: Site) {
     let held = site.jobs.batch_submit(BatchRequest::new("bank", "validate").held().with_context(JsonText::check("{}").unwrap())).await.unwrap();
     let out = tempfile::tempdir().unwrap();
-    refused!(site.jobs.export_batch(held, Place::Directory(out.path()), true).await, JobError::NotFinal { .. });
+    refused!(site.jobs.export_batch(held, Place::Directory(out.path()), REMOVE).await, JobError::NotFinal { .. });
     is_store(&site.jobs.remove_batch(held).await.unwrap_err(), "only a batch that is done can be removed");
     let id = done(&mut site).await;
     site.end_work().await;
     std::fs::write(out.path().join("taken"), "").unwrap();
-    refused!(site.jobs.export_batch(id, Place::Directory(&out.path().join("taken")), true).await, JobError::NotExported { .. });
+    refused!(site.jobs.export_batch(id, Place::Directory(&out.path().join("taken")), REMOVE).await, JobError::NotExported { .. });
     for prefix in ["batches/x", "../x", ""] {
-        refused!(site.jobs.export_batch(id, Place::Objects(prefix), true).await, JobError::NotExported { .. });
+        refused!(site.jobs.export_batch(id, Place::Objects(prefix), REMOVE).await, JobError::NotExported { .. });
     }
     // An output file is gone from the object store: the export is not whole, and nothing goes.
     let object = site.jobs.batch_done(id).await.unwrap().unwrap().files[0].object.clone();
     site.blobs.delete(&object).await.unwrap();
-    refused!(site.jobs.export_batch(id, Place::Directory(out.path()), true).await, JobError::NotExported { .. });
+    refused!(site.jobs.export_batch(id, Place::Directory(out.path()), REMOVE).await, JobError::NotExported { .. });
     assert!(!out.path().join(MANIFEST).exists());
     assert_eq!(site.jobs.batch_rows(id, None, 10).await.unwrap().len(), 3);
 }

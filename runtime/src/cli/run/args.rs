@@ -17,7 +17,9 @@ use crate::worker::WorkerSettings;
 /// Run a file, or one query, through a processor on this machine.
 ///
 /// Leaves in the output directory: results.ndjson (every row, in the order of the file), failed.csv or failed.ndjson (the rows that failed, with the reason,
-/// ready to be corrected and run again), files/ (the output files that the processor made) and summary.json.
+/// ready to be corrected and run again), files/ (the output files that the processor made), summary.json, and manifest.json with the size and SHA-256 of each.
+///
+/// A directory that holds anything else is refused.
 ///
 /// Exit status: 0 all rows succeeded, 1 some rows failed, 2 it could not run, 130 or 143 it was stopped by Ctrl-C or SIGTERM and can go on with --resume.
 #[derive(Debug, Args)]
@@ -66,9 +68,12 @@ pub struct RunArgs {
     /// Print the summary as JSON on stdout, and nothing else there.
     #[arg(long)]
     pub json: bool,
-    /// Go on with a run that was stopped.
+    /// Go on with a run that was stopped: with the same processor, settings and input.
     #[arg(long)]
     pub resume: bool,
+    /// Replace what an earlier run left in the output directory. Other files, and files that were changed since, are refused all the same.
+    #[arg(long)]
+    pub overwrite: bool,
 }
 
 /// Where the rows come from.
@@ -109,16 +114,23 @@ impl RunArgs {
         self.processor.file_stem().map_or_else(|| "run".to_owned(), |stem| stem.to_string_lossy().to_lowercase())
     }
 
-    /// Opens the input, as the processor needs it.
-    pub(super) fn source(&self, kind: ProcessorKind) -> anyhow::Result<Source> {
-        self.context()?;
+    /// Checks that the processor is of the kind that this command needs.
+    pub(super) fn check(&self, kind: ProcessorKind) -> anyhow::Result<()> {
         let processor = self.processor.display();
         match (kind, &self.input, &self.query) {
-            (ProcessorKind::Batch, Some(input), _) => Ok(Source::File(open_file(input, self.format)?)),
-            (ProcessorKind::SlowQuery, _, Some(query)) => Ok(Source::Query(JsonText::check(query.as_str()).context("--query")?)),
             (ProcessorKind::Batch, None, _) => bail!("{processor} is a processor of rows: give it --input FILE instead of --query"),
             (ProcessorKind::SlowQuery, _, None) => bail!("{processor} is a processor of slow queries: give it --query JSON instead of --input"),
+            _ => Ok(()),
         }
+    }
+
+    /// Opens the input, as the processor needs it.
+    pub(super) fn source(&self) -> anyhow::Result<Source> {
+        if let Some(query) = &self.query {
+            return Ok(Source::Query(JsonText::check(query.as_str()).context("--query")?));
+        }
+        let input = self.input.as_deref().context("there is no --input")?;
+        Ok(Source::File(open_file(input, self.format)?))
     }
 
     pub(super) fn out_directory(&self) -> PathBuf {

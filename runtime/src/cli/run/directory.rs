@@ -1,6 +1,6 @@
 //! The directory of a run: results in sight, and beside them, until the run is finished, its state.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
@@ -8,44 +8,48 @@ use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
 
 use super::SystemClock;
-use crate::export::{FAILED_CSV, FAILED_NDJSON, FILES, RESULTS, SUMMARY, Summary};
+use super::begun::{Begun, RunSettings};
+use crate::export::{Manifest, OutputDirectory, ResultKind, SUMMARY, Summary, WORK, check_output, read_output};
 use crate::intake::Format;
 use crate::model::BatchId;
 use crate::store::SqliteStore;
 
-/// The state: the store, its objects, and the manifest.
-const STATE: &str = ".rowmill";
-const MANIFEST: &str = "run.json";
+const RECORD: &str = "run.json";
 const STORE: &str = "store.sqlite";
 const OBJECTS: &str = "objects";
-const LOCK: &str = "lock";
 
 pub(super) struct RunDirectory {
     out: PathBuf,
-    /// Held from the moment on that something is done in the state: it keeps a second process out.
-    lock: OnceLock<File>,
+    /// Results of another run may be replaced.
+    overwrite: bool,
+    /// Locked from the moment on that something is done in the state: the lock keeps a second process
+    /// out.
+    locked: OnceLock<OutputDirectory>,
 }
 
-/// What a run needs to know of itself when it goes on. Written when all rows are in the store, and not before.
+/// The state of a run that is needed to go on with it. It is written when all rows are in the store,
+/// and not before.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Manifest {
+pub(super) struct RunRecord {
     pub batch: BatchId,
-    pub processor_digest: String,
+    pub begun: Begun,
     pub format: Format,
     /// Columns of the CSV file.
     pub header: Vec<String>,
+    /// The run replaces results that are in the directory.
+    pub overwrite: bool,
 }
 
-/// What there is in the directory.
+/// The contents of the directory.
 pub(super) enum Opened {
     Nothing,
-    Started(Manifest),
-    Finished(Box<Summary>),
+    Started(Box<RunRecord>),
+    Finished { begun: Box<Begun>, summary: Box<Summary> },
 }
 
 impl RunDirectory {
-    pub(super) fn new(out: PathBuf) -> RunDirectory {
-        RunDirectory { out, lock: OnceLock::new() }
+    pub(super) fn new(out: PathBuf, overwrite: bool) -> RunDirectory {
+        RunDirectory { out, overwrite, locked: OnceLock::new() }
     }
 
     pub(super) fn out(&self) -> &Path {
@@ -53,95 +57,113 @@ impl RunDirectory {
     }
 
     pub(super) fn objects(&self) -> PathBuf {
-        self.out.join(STATE).join(OBJECTS)
+        self.out.join(WORK).join(OBJECTS)
     }
 
-    /// For a new run: nothing of another may be there.
+    /// Checks that a new run may be begun.
     pub(super) fn check_free(&self) -> anyhow::Result<Opened> {
-        let taken = [STATE, RESULTS, FAILED_CSV, FAILED_NDJSON, FILES, SUMMARY].into_iter().find(|name| self.out.join(name).exists());
-        match taken {
-            Some(name) => bail!(
-                "{} holds another run ({name} is there): choose another directory with --out, remove it, or go on with --resume",
-                self.out.display()
-            ),
-            None => Ok(Opened::Nothing),
-        }
-    }
-
-    /// For a run that goes on.
-    pub(super) fn resume(&self, processor_digest: &str) -> anyhow::Result<Opened> {
-        let manifest_path = self.out.join(STATE).join(MANIFEST);
-        if self.out.join(STATE).exists() {
-            self.lock()?;
-        }
-        if manifest_path.exists() {
-            let manifest: Manifest = read_json(&manifest_path)?;
-            if manifest.processor_digest != processor_digest {
-                bail!("the run in {} was begun with another processor: a run goes on with the code that it began with", self.out.display());
+        if OutputDirectory::has_work(&self.out) {
+            let locked = self.lock()?;
+            if locked.has_state()? && !self.overwrite {
+                bail!(
+                    "{} holds another run, which is not finished{}: go on with that one with --resume, \
+                     begin anew with --overwrite, or choose another directory with --out",
+                    self.out.display(),
+                    self.read_record()?.map(|record| begun_with(&record.begun)).unwrap_or_default()
+                );
             }
-            return Ok(Opened::Started(manifest));
+            locked.check(None, self.overwrite)?;
+        } else {
+            check_output(&self.out, None, self.overwrite)?;
         }
-        if self.out.join(STATE).exists() {
-            say!("the input was not read to its end: it is read anew");
-            self.remove_state()?;
-            return Ok(Opened::Nothing);
-        }
-        let summary = self.out.join(SUMMARY);
-        if summary.exists() {
-            return Ok(Opened::Finished(Box::new(read_json(&summary)?)));
-        }
-        bail!("there is no run in {} to go on with: leave --resume out to begin one", self.out.display())
+        Ok(Opened::Nothing)
     }
 
-    /// Makes the state of a new run.
+    /// Opens a run to go on with it: one with these settings.
+    pub(super) fn resume(&self, settings: &RunSettings) -> anyhow::Result<Opened> {
+        let out = self.out.display().to_string();
+        if OutputDirectory::has_work(&self.out) {
+            let locked = self.lock()?;
+            if let Some(record) = self.read_record()? {
+                record.begun.check_settings(settings, &out)?;
+                return Ok(Opened::Started(Box::new(record)));
+            }
+            if locked.has_state()? {
+                say!("the input was not read to its end: it is read anew");
+                locked.clear()?;
+                locked.check(None, self.overwrite)?;
+                return Ok(Opened::Nothing);
+            }
+        }
+        let finished = read_output(&self.out)?.filter(|there| there.kind == ResultKind::Run);
+        let Some(Manifest { run: Some(begun), .. }) = finished else {
+            bail!("there is no run in {out} to go on with: leave --resume out to begin one");
+        };
+        let begun: Begun = serde_json::from_value(begun).with_context(|| format!("the manifest in {out} is not one that this version wrote"))?;
+        begun.check_settings(settings, &out)?;
+        let summary = Box::new(read_json(&self.out.join(SUMMARY))?);
+        Ok(Opened::Finished { begun: Box::new(begun), summary })
+    }
+
+    fn read_record(&self) -> anyhow::Result<Option<RunRecord>> {
+        let path = self.out.join(WORK).join(RECORD);
+        if path.exists() { read_json(&path).map(Some) } else { Ok(None) }
+    }
+
+    /// Makes the state of a new run, in place of one that is overwritten.
     pub(super) fn create(&self) -> anyhow::Result<()> {
-        fs::create_dir_all(self.objects()).with_context(|| format!("cannot make {}", self.out.display()))?;
+        self.lock()?.clear()?;
+        fs::create_dir_all(self.objects()).with_context(|| format!("cannot make {}", self.objects().display()))
+    }
+
+    fn lock(&self) -> anyhow::Result<&OutputDirectory> {
+        if let Some(locked) = self.locked.get() {
+            return Ok(locked);
+        }
+        let locked = OutputDirectory::open(&self.out)?;
+        Ok(self.locked.get_or_init(|| locked))
+    }
+
+    /// The directory, which [`RunDirectory::create`] or [`RunDirectory::resume`] has locked.
+    pub(super) fn output(&self) -> anyhow::Result<&OutputDirectory> {
         self.lock()
     }
 
-    fn lock(&self) -> anyhow::Result<()> {
-        let path = self.out.join(STATE).join(LOCK);
-        let file = File::create(&path).with_context(|| format!("cannot make {}", path.display()))?;
-        if let Err(error) = file.try_lock() {
-            let reason = match error {
-                TryLockError::WouldBlock => "another process works on it".to_owned(),
-                TryLockError::Error(error) => error.to_string(),
-            };
-            bail!("cannot use {}: {reason}", self.out.display());
-        }
-        self.lock.set(file).ok();
-        Ok(())
-    }
-
     pub(super) async fn open_store(&self) -> anyhow::Result<Arc<SqliteStore>> {
-        let store = SqliteStore::open(&self.out.join(STATE).join(STORE), Arc::new(SystemClock)).await?;
+        let store = SqliteStore::open(&self.out.join(WORK).join(STORE), Arc::new(SystemClock)).await?;
         Ok(Arc::new(store))
     }
 
-    pub(super) fn write_manifest(&self, manifest: &Manifest) -> anyhow::Result<()> {
-        let path = self.out.join(STATE).join(MANIFEST);
+    pub(super) fn write_record(&self, record: &RunRecord) -> anyhow::Result<()> {
+        let path = self.out.join(WORK).join(RECORD);
         let part = path.with_extension("part");
-        fs::write(&part, serde_json::to_vec_pretty(manifest)?)
+        fs::write(&part, serde_json::to_vec_pretty(record)?)
             .and_then(|()| fs::rename(&part, &path))
             .with_context(|| format!("cannot write {}", path.display()))
     }
 
-    pub(super) fn remove_state(&self) -> anyhow::Result<()> {
-        let state = self.out.join(STATE);
-        fs::remove_dir_all(&state).with_context(|| format!("cannot remove {}", state.display()))
+    pub(super) fn overwrite(&self) -> bool {
+        self.overwrite
+    }
+
+    /// Removes the state of a run that is finished.
+    pub(super) fn close(&mut self) -> anyhow::Result<()> {
+        self.locked.take().map_or(Ok(()), OutputDirectory::close)
     }
 
     /// Leaves nothing behind when the input could not be taken.
-    pub(super) fn discard(&self) {
-        if let Err(error) = self.remove_state() {
-            tracing::warn!("{error:#}");
+    pub(super) fn discard(&mut self) {
+        if let Some(locked) = self.locked.take() {
+            locked.abandon();
         }
-        // Only when it is empty, and no matter if not.
-        let _ = fs::remove_dir(&self.out);
     }
+}
+
+fn begun_with(begun: &Begun) -> String {
+    format!(" (of {})", begun.input_in_words())
 }
 
 fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> anyhow::Result<T> {
     let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is not what this program wrote", path.display()))
+    serde_json::from_slice(&text).with_context(|| format!("{} is not one that this version wrote", path.display()))
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use anyhow::Context;
 
 use super::args::{RunArgs, Source};
-use super::directory::{Manifest, RunDirectory};
+use super::begun::{Begun, RunSettings};
+use super::directory::{RunDirectory, RunRecord};
 use super::{APP, VERSION};
-use crate::cli::feed::{InputFile, append_all, open_rows};
+use crate::cli::feed::{InputFile, append_all, batch_file, open_rows};
 use crate::cli::signals::Stop;
-use crate::intake::{Format, InflateLimits, Place, RowReader};
+use crate::intake::{FileForm, Fingerprint, Format, InflateLimits, Place, RowReader};
 use crate::model::{BatchId, NewBatch, NewRow, ProcessorKind, Terms};
-use crate::sandbox::Processor;
 use crate::store::{SqliteStore, Store};
 
 /// Submits the input as one batch, which nothing runs before all of it is there. None when it was asked to stop.
@@ -21,23 +21,28 @@ use crate::store::{SqliteStore, Store};
 pub(super) async fn submit(
     source: Source,
     args: &RunArgs,
-    processor: &Processor,
-    directory: &RunDirectory,
+    settings: RunSettings,
+    directory: &mut RunDirectory,
     stop: &Stop,
-) -> anyhow::Result<Option<(Arc<SqliteStore>, Manifest)>> {
+) -> anyhow::Result<Option<(Arc<SqliteStore>, RunRecord)>> {
     let (rows, format, header) = match source {
-        Source::File(InputFile { name, form, reader, .. }) => {
+        Source::File(InputFile { name, form, reader, fingerprint, .. }) => {
             let reader = open_rows(form, InflateLimits::default(), reader, &name)?;
             let header = reader.header().to_vec();
-            (Rows::File { name, reader: Box::new(reader) }, form.format, header)
+            let file = RowsFile { name, form, fingerprint, reader: Box::new(reader) };
+            (Rows::File(file), form.format, header)
         }
-        Source::Query(input) => (Rows::Query(NewRow { line: 0, input, rejected: None }), Format::Ndjson, Vec::new()),
+        Source::Query(input) => {
+            let row = NewRow { line: 0, input, rejected: None };
+            (Rows::Query(row), Format::Ndjson, Vec::new())
+        }
     };
     directory.create()?;
-    let manifest = Manifest { batch: BatchId::generate(), processor_digest: processor.digest.clone(), format, header };
-    let submitted = submit_rows(rows, args, processor, directory, &manifest, stop).await;
-    match submitted {
-        Ok(Some(store)) => Ok(Some((store, manifest))),
+    let begun = Begun { settings, input: None };
+    let overwrite = directory.overwrite();
+    let record = RunRecord { batch: BatchId::generate(), begun, format, header, overwrite };
+    match submit_rows(rows, args, directory, record, stop).await {
+        Ok(Some(submitted)) => Ok(Some(submitted)),
         Ok(None) => {
             directory.discard();
             Ok(None)
@@ -50,27 +55,35 @@ pub(super) async fn submit(
 }
 
 enum Rows {
-    File { name: String, reader: Box<RowReader> },
+    File(RowsFile),
     Query(NewRow),
+}
+
+struct RowsFile {
+    name: String,
+    form: FileForm,
+    /// Of what was read of it.
+    fingerprint: Fingerprint,
+    reader: Box<RowReader>,
 }
 
 async fn submit_rows(
     rows: Rows,
     args: &RunArgs,
-    processor: &Processor,
     directory: &RunDirectory,
-    manifest: &Manifest,
+    mut record: RunRecord,
     stop: &Stop,
-) -> anyhow::Result<Option<Arc<SqliteStore>>> {
+) -> anyhow::Result<Option<(Arc<SqliteStore>, RunRecord)>> {
     let store = directory.open_store().await?;
-    let is_file = matches!(rows, Rows::File { .. });
+    let is_file = matches!(rows, Rows::File(_));
+    let id = record.batch;
     let batch = NewBatch {
-        id: manifest.batch,
+        id,
         app: APP.to_owned(),
         op: args.op(),
         kind: if is_file { ProcessorKind::Batch } else { ProcessorKind::SlowQuery },
         processor_version: VERSION,
-        processor_digest: processor.digest.clone(),
+        processor_digest: record.begun.settings.processor.clone(),
         context: args.context()?,
         terms: Terms { attempts_max: args.attempts, ..Terms::default() },
         hold: is_file,
@@ -81,15 +94,19 @@ async fn submit_rows(
     };
     match rows {
         Rows::Query(row) => store.submit_batch(batch, vec![row]).await?,
-        Rows::File { name, reader } => {
+        Rows::File(RowsFile { name, form, fingerprint, reader }) => {
             store.submit_batch(batch, Vec::new()).await?;
-            if !append_all(*reader, &*store, manifest.batch, Place::default(), stop).await.with_context(|| format!("cannot take {name}"))? {
+            let taken = append_all(*reader, &*store, id, Place::default(), stop).await;
+            if !taken.with_context(|| format!("cannot take {name}"))? {
                 store.close().await;
                 return Ok(None);
             }
-            store.release_batch(manifest.batch).await?;
+            let file = batch_file(&name, form, fingerprint.sum(), 1, None);
+            store.record_batch_file(id, &file, None).await?;
+            record.begun.input = Some(file);
+            store.release_batch(id).await?;
         }
     }
-    directory.write_manifest(manifest)?;
-    Ok(Some(store))
+    directory.write_record(&record)?;
+    Ok(Some((store, record)))
 }

@@ -1,6 +1,7 @@
 //! `rowmill run`: a file, or a query, through a processor on this machine, without any server.
 
 mod args;
+mod begun;
 mod directory;
 mod feed;
 
@@ -11,14 +12,15 @@ use anyhow::{Context, bail};
 
 pub use self::args::RunArgs;
 
-use self::directory::{Manifest, Opened, RunDirectory};
+use self::begun::{Checked, RunSettings};
+use self::directory::{Opened, RunDirectory, RunRecord};
 use super::progress;
 use super::signals::Stop;
 use super::wiring::cache_directory;
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
 use crate::blobs::Blobs;
-use crate::export::{Summary, export_batch};
-use crate::model::{Batch, BatchStatus, BatchStep, ProcessorKind, SystemClock, without_controls};
+use crate::export::{ResultKind, ResultOptions, RowSource, Summary, export_batch};
+use crate::model::{Batch, BatchId, BatchStatus, BatchStep, Grants, ProcessorKind, SystemClock, without_controls};
 use crate::registry::Registry;
 use crate::sandbox::{CompilerSettings, Processor, Sandbox, SandboxSettings};
 use crate::status::StatusBoard;
@@ -50,25 +52,10 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
     let processor = load_processor(args, &sandbox)?;
     let grants = args.grants()?;
     processor.check_grants(APP, &grants).context("rowmill run grants with the same options as rowmill apps grant")?;
-    let directory = RunDirectory::new(args.out_directory());
-    let opened = if args.resume { directory.resume(&processor.digest)? } else { directory.check_free()? };
-    let manifest = match opened {
-        Opened::Finished(summary) => {
-            say!("this run is finished already");
-            return report(args, &directory, &summary, None);
-        }
-        Opened::Started(manifest) => Some(manifest),
-        Opened::Nothing => None,
-    };
-    let (store, manifest) = match manifest {
-        Some(manifest) => (directory.open_store().await?, manifest),
-        None => match feed::submit(args.source(processor.kind())?, args, &processor, &directory, stop).await? {
-            Some(fed) => fed,
-            None => {
-                say!("stopped while the input was read; nothing was run");
-                return Ok(ExitCode::from(stop.exit_status()));
-            }
-        },
+    let mut directory = RunDirectory::new(args.out_directory(), args.overwrite);
+    let (store, record) = match open(args, &processor, &grants, &mut directory, stop).await? {
+        Begin::With(store, record) => (store, record),
+        Begin::Not(ended) => return Ok(ended),
     };
     let before = store.read_app(APP).await?.map(|app| app.grants).unwrap_or_default();
     // Nobody else has this store.
@@ -76,20 +63,70 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
     let blobs = Blobs::local(&directory.objects())?;
     let registry = Registry::new(sandbox, blobs.clone());
     registry.add(processor);
-    let batch = work(Arc::clone(&store), &blobs, registry, settings, &manifest, stop).await;
+    let batch = work(Arc::clone(&store), &blobs, registry, settings, record.batch, stop).await;
     let batch = batch.with_context(|| format!("what was done is kept: {}", args.how_to_resume()))?;
     if batch.step != BatchStep::Done {
         say!("stopped after {} of {} rows; to go on: {}", batch.counts.success + batch.counts.failed, batch.counts.rows, args.how_to_resume());
         return Ok(ExitCode::from(stop.exit_status()));
     }
-    let summary = export_batch(&*store, &blobs, &batch, manifest.format, &manifest.header, directory.out()).await?;
+    let source = RowSource { format: record.format, header: &record.header };
+    let options =
+        ResultOptions { kind: ResultKind::Run, run: Some(serde_json::to_value(&record.begun)?), overwrite: record.overwrite || args.overwrite };
+    let exported = export_batch(&*store, &blobs, &batch, source, directory.output()?, options).await;
+    let summary = exported.with_context(|| format!("what was done is kept: {}", args.how_to_resume()))?;
     let answer = match batch.kind {
         ProcessorKind::SlowQuery => store.read_results(batch.id, None, 1).await?.pop(),
         ProcessorKind::Batch => None,
     };
     store.close().await;
-    directory.remove_state()?;
+    directory.close()?;
     report(args, &directory, &summary, answer.and_then(|answer| answer.output))
+}
+
+/// How a run begins.
+enum Begin {
+    With(Arc<SqliteStore>, RunRecord),
+    /// There is nothing to run.
+    Not(ExitCode),
+}
+
+/// Reads the input into a new run, or opens the one that goes on.
+async fn open(args: &RunArgs, processor: &Processor, grants: &Grants, directory: &mut RunDirectory, stop: &Stop) -> anyhow::Result<Begin> {
+    // A command that cannot be right is refused before the directory is looked at.
+    args.check(processor.kind())?;
+    let settings = RunSettings::of(args, &processor.digest, grants)?;
+    let opened = if args.resume { directory.resume(&settings)? } else { directory.check_free()? };
+    let begun = match &opened {
+        Opened::Nothing => None,
+        Opened::Started(record) => Some(&record.begun),
+        Opened::Finished { begun, .. } => Some(&**begun),
+    };
+    if let Some(begun) = begun {
+        let out = directory.out().display().to_string();
+        if matches!(begun.check_input(args, &out, stop).await?, Checked::Stopped) {
+            say!("stopped while the input was compared; to go on: {}", args.how_to_resume());
+            return Ok(Begin::Not(ExitCode::from(stop.exit_status())));
+        }
+    }
+    match opened {
+        Opened::Finished { summary, .. } => {
+            // A replacement may have been completed only now.
+            directory.close()?;
+            say!("this run is finished already");
+            Ok(Begin::Not(report(args, directory, &summary, None)?))
+        }
+        Opened::Started(record) => Ok(Begin::With(directory.open_store().await?, *record)),
+        Opened::Nothing => {
+            let source = args.source()?;
+            match feed::submit(source, args, settings, directory, stop).await? {
+                Some((store, record)) => Ok(Begin::With(store, record)),
+                None => {
+                    say!("stopped while the input was read; nothing was run");
+                    Ok(Begin::Not(ExitCode::from(stop.exit_status())))
+                }
+            }
+        }
+    }
 }
 
 fn make_sandbox(settings: &WorkerSettings) -> anyhow::Result<Sandbox> {
@@ -109,10 +146,10 @@ async fn work(
     blobs: &Blobs,
     registry: Registry,
     settings: WorkerSettings,
-    manifest: &Manifest,
+    id: BatchId,
     stop: &Stop,
 ) -> anyhow::Result<Batch> {
-    let batch = store.read_batch(manifest.batch).await?;
+    let batch = store.read_batch(id).await?;
     if batch.step == BatchStep::Done {
         return Ok(batch);
     }
@@ -133,7 +170,7 @@ async fn work(
     let worked = worker.run().await;
     watching.abort();
     worked?;
-    Ok(store.read_batch(manifest.batch).await?)
+    Ok(store.read_batch(id).await?)
 }
 
 fn report(args: &RunArgs, directory: &RunDirectory, summary: &Summary, answer: Option<String>) -> anyhow::Result<ExitCode> {

@@ -16,9 +16,12 @@ pub(super) async fn record_batch_file(store: &PgStore, id: BatchId, file: &Batch
         return refuse(db, StoreError::WrongStatus { id, status, wanted: "a file can be recorded only while it is held" }).await;
     }
     sqlx::query(
-        "INSERT INTO rowmill.batch_files (batch_key, first_row, name, form, size_bytes, sha256, object) VALUES ($1, $2, $3, $4, $5, $6, $7)
+        "INSERT INTO rowmill.batch_files
+            (batch_key, first_row, name, form, size_bytes, sha256, object, source_object)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT (batch_key, first_row) DO UPDATE
-         SET name = excluded.name, form = excluded.form, size_bytes = excluded.size_bytes, sha256 = excluded.sha256, object = excluded.object",
+         SET name = excluded.name, form = excluded.form, size_bytes = excluded.size_bytes,
+            sha256 = excluded.sha256, object = excluded.object, source_object = excluded.source_object",
     )
     .persistent(store.named())
     .bind(place.key)
@@ -28,6 +31,7 @@ pub(super) async fn record_batch_file(store: &PgStore, id: BatchId, file: &Batch
     .bind(signed(file.size_bytes))
     .bind(encode(&file.sha256))
     .bind(file.object.as_deref().map(encode))
+    .bind(file.source_object.as_deref().map(encode))
     .execute(&mut *db)
     .await
     .map_err(failed("record a file"))?;
@@ -56,7 +60,8 @@ pub(super) async fn list_batch_files(store: &PgStore, id: BatchId, after_row: u3
         return Err(StoreError::NotFound(id));
     };
     let files: Vec<BatchFileRow> = sqlx::query_as(
-        "SELECT first_row, name, form, size_bytes, sha256, object FROM rowmill.batch_files WHERE batch_key = $1 AND first_row > $2 ORDER BY first_row LIMIT $3",
+        "SELECT first_row, name, form, size_bytes, sha256, object, source_object
+         FROM rowmill.batch_files WHERE batch_key = $1 AND first_row > $2 ORDER BY first_row LIMIT $3",
     )
     .persistent(store.named())
     .bind(key)
@@ -66,14 +71,18 @@ pub(super) async fn list_batch_files(store: &PgStore, id: BatchId, after_row: u3
     .await
     .map_err(failed("read the files of a batch"))?;
     db.done().await?;
-    let files = files.into_iter().map(BatchFileRow::batch_file);
-    Ok(files
-        .map(|file| BatchFile {
-            name: decode(file.name),
-            form: decode(file.form),
-            sha256: decode(file.sha256),
-            object: file.object.filter(|_| !pruned).map(decode),
-            ..file
-        })
-        .collect())
+    Ok(files.into_iter().map(|file| batch_file(file, pruned)).collect())
+}
+
+/// A file of a batch whose inputs were pruned, or not.
+pub(super) fn batch_file(row: BatchFileRow, pruned: bool) -> BatchFile {
+    let file = row.batch_file();
+    BatchFile {
+        name: decode(file.name),
+        form: decode(file.form),
+        sha256: decode(file.sha256),
+        object: file.object.filter(|_| !pruned).map(decode),
+        source_object: file.source_object.map(decode),
+        ..file
+    }
 }

@@ -15,6 +15,7 @@ mod held;
 mod history;
 mod leases;
 mod listen;
+mod listing;
 mod log;
 mod policies;
 mod prune;
@@ -47,11 +48,11 @@ pub use sqlx::PgConnection;
 
 use super::{Aborted, ChainStep, LeaseOwner, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, AppBounds, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf,
-    FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
-    NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
-    RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord,
-    WorkerInfo, WorkerRecord,
+    App, AppBounds, Batch, BatchFile, BatchFilter, BatchId, BatchPage, BatchPosition, ClaimRequest, ClaimedWork, Clock, ComingTicks, Due, DueCounts,
+    EventPage, EventPosition, EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease,
+    LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind,
+    ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd,
+    TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -232,6 +233,10 @@ impl Store for PgStore {
 
     async fn read_results(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError> {
         read::read_results(self, id, after, limit).await
+    }
+
+    async fn list_batches(&self, of: &BatchFilter, after: Option<BatchPosition>, limit: u32) -> Result<BatchPage, StoreError> {
+        listing::list_batches(self, of, after, limit).await
     }
 
     async fn list_failed(&self, of: &FailedRows, after: Option<FailedPosition>, limit: u32) -> Result<FailedPage, StoreError> {

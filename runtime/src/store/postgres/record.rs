@@ -12,7 +12,7 @@ use super::{bytes, micros, millis, refused};
 use crate::model::{BatchStatus, FinishLease, LeaseKey, Meter, Piece, RowResult, RowStatus, Verdict};
 use crate::store::columns::{counts, failed, signed, small, step_of};
 use crate::store::quota::fit_logs;
-use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
+use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row, pieces};
 use crate::store::{FILES_PER_BATCH_MAX, LeaseOwner, Recorded, StoreError};
 
 /// What the function returns: rows, success, failed, whether these were the last, the batch and its step then, the token to finish it, and whether it
@@ -70,15 +70,15 @@ impl<'a> Columns<'a> {
                     columns.again_attempts.push(int(result.attempt.saturating_add(1)));
                     columns.again_millis.push(millis(*after));
                 }
-                Verdict::Final { status, output, messages, pieces } => {
+                Verdict::Final { status, output, messages, .. } => {
                     columns.failed.push(*status == RowStatus::Failed);
                     columns.outputs.push(output.as_deref());
                     let json = || serde_json::to_string(messages).expect("messages of numbers and strings are always JSON");
                     columns.messages.push((!messages.is_empty()).then(json));
                     columns.logs.push(result.log.as_deref().map(encode));
-                    let files = || pieces.iter().map(|piece| marks[piece.file.as_str()]).collect();
-                    columns.piece_files.push((!pieces.is_empty()).then(files));
-                    columns.pieces.push(join_pieces(pieces));
+                    let files: String = pieces(result).map(|piece| marks[piece.file.as_str()]).collect();
+                    columns.piece_files.push((!files.is_empty()).then_some(files));
+                    columns.pieces.push(join_pieces(pieces(result)));
                 }
             }
         }
@@ -114,10 +114,9 @@ fn clear_if_none<T>(column: &mut Vec<Option<T>>) {
 }
 
 /// The pieces of a row as one text; [`super::text::split_pieces`] takes it apart.
-fn join_pieces(pieces: &[Piece]) -> Option<Cow<'_, str>> {
-    let (first, others) = pieces.split_first()?;
-    let mut joined = encode(&first.text);
-    for piece in others {
+fn join_pieces<'a>(mut pieces: impl Iterator<Item = &'a Piece>) -> Option<Cow<'a, str>> {
+    let mut joined = encode(&pieces.next()?.text);
+    for piece in pieces {
         let joined = joined.to_mut();
         joined.push_str(PIECE_END);
         joined.push_str(&encode(&piece.text));

@@ -13,17 +13,22 @@ pub(super) async fn record_batch_file(store: &SqliteStore, id: BatchId, file: &B
     if status != BatchStatus::Wait {
         return Err(StoreError::WrongStatus { id, status, wanted: "a file can be recorded only while it is held" });
     }
-    sqlx::query("INSERT OR REPLACE INTO batch_files (batch_key, first_row, name, form, size_bytes, sha256, object) VALUES (?, ?, ?, ?, ?, ?, ?)")
-        .bind(key)
-        .bind(i64::from(file.first_row))
-        .bind(&file.name)
-        .bind(&file.form)
-        .bind(signed(file.size_bytes))
-        .bind(&file.sha256)
-        .bind(&file.object)
-        .execute(&mut *db)
-        .await
-        .map_err(failed("record a file"))?;
+    sqlx::query(
+        "INSERT OR REPLACE INTO batch_files
+            (batch_key, first_row, name, form, size_bytes, sha256, object, source_object)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(key)
+    .bind(i64::from(file.first_row))
+    .bind(&file.name)
+    .bind(&file.form)
+    .bind(signed(file.size_bytes))
+    .bind(&file.sha256)
+    .bind(&file.object)
+    .bind(&file.source_object)
+    .execute(&mut *db)
+    .await
+    .map_err(failed("record a file"))?;
     if let Some(context) = context {
         sqlx::query("UPDATE batches SET context = ? WHERE batch_key = ?")
             .bind(context.as_str())
@@ -40,7 +45,7 @@ pub(super) async fn list_batch_files(store: &SqliteStore, id: BatchId, after_row
     let mut db = store.readers.begin().await.map_err(reading)?;
     let (key, _) = find_batch(&mut db, id).await?;
     let files: Vec<BatchFileRow> = sqlx::query_as(
-        "SELECT first_row, name, form, size_bytes, sha256, CASE WHEN b.inputs_pruned_at IS NULL THEN object END AS object
+        "SELECT first_row, name, form, size_bytes, sha256, CASE WHEN b.inputs_pruned_at IS NULL THEN object END AS object, source_object
          FROM batch_files JOIN batches b USING (batch_key) WHERE batch_key = ? AND first_row > ? ORDER BY first_row LIMIT ?",
     )
     .bind(key)

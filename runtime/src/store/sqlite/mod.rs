@@ -11,6 +11,7 @@ mod finish;
 mod groups;
 mod history;
 mod leases;
+mod listing;
 mod policies;
 mod prune;
 mod quota;
@@ -39,11 +40,11 @@ pub use self::connect::SqliteStore;
 use super::columns::{failed, status_of};
 use super::{Aborted, ChainStep, LeaseOwner, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FailedPage,
-    FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
-    NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
-    RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord,
-    WorkerInfo, WorkerRecord,
+    App, Batch, BatchFile, BatchFilter, BatchId, BatchPage, BatchPosition, BatchStatus, ClaimRequest, ComingTicks, Due, DueCounts, EventPage,
+    EventPosition, EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey,
+    LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind,
+    ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd,
+    TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -205,6 +206,10 @@ impl Store for SqliteStore {
 
     async fn read_results(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError> {
         read::read_results(self, id, after, limit).await
+    }
+
+    async fn list_batches(&self, of: &BatchFilter, after: Option<BatchPosition>, limit: u32) -> Result<BatchPage, StoreError> {
+        listing::list_batches(self, of, after, limit).await
     }
 
     async fn list_failed(&self, of: &FailedRows, after: Option<FailedPosition>, limit: u32) -> Result<FailedPage, StoreError> {

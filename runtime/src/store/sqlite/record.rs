@@ -10,7 +10,7 @@ use super::quota::{Fitted, fit_into_quota};
 use super::{ROWS_PER_INSERT, SqliteStore, new_token};
 use crate::model::{BatchId, BatchStatus, FinishLease, LeaseKey, Piece, ProcessorKind, RowResult, RowStatus, Timestamp, Verdict};
 use crate::store::columns::{counts, failed, kind_of, quota_of, signed, small, step_of};
-use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row};
+use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row, pieces};
 use crate::store::{FILES_PER_BATCH_MAX, LeaseOwner, Recorded, StoreError, StoreEvent};
 
 /// A lease that is held: its batch, whether it is of retries, its next and last row; what its batch has logged and written, and what the app was given.
@@ -342,11 +342,11 @@ impl FileNumbers {
     }
 
     /// The pieces of a row as JSON.
-    fn encode(&self, pieces: &[Piece]) -> Option<String> {
-        if pieces.is_empty() {
+    fn encode<'a>(&self, pieces: impl Iterator<Item = &'a Piece>) -> Option<String> {
+        let numbered: Vec<(i64, &str)> = pieces.map(|piece| (self.0[&piece.file], piece.text.as_str())).collect();
+        if numbered.is_empty() {
             return None;
         }
-        let numbered: Vec<(i64, &str)> = pieces.iter().map(|piece| (self.0[&piece.file], piece.text.as_str())).collect();
         Some(serde_json::to_string(&numbered).expect("numbers and strings are always JSON"))
     }
 }
@@ -367,7 +367,7 @@ async fn insert_outcomes(
         let sql = if full { AssertSqlSafe(FULL.clone()) } else { AssertSqlSafe(insert_outcomes_sql(chunk.len()).into()) };
         let mut insert = sqlx::query(sql).persistent(full);
         for (at, result) in chunk {
-            let Verdict::Final { status, output, messages, pieces } = &result.verdict else { continue };
+            let Verdict::Final { status, output, messages, .. } = &result.verdict else { continue };
             let messages = (!messages.is_empty()).then(|| serde_json::to_string(messages).expect("messages of numbers and strings are always JSON"));
             insert = insert
                 .bind(key)
@@ -377,7 +377,7 @@ async fn insert_outcomes(
                 .bind(signed(result.fuel))
                 .bind(output.as_deref())
                 .bind(messages)
-                .bind(files.encode(pieces))
+                .bind(files.encode(pieces(result)))
                 .bind(result.log.as_deref().filter(|_| dropped.binary_search(at).is_err()));
         }
         insert.execute(&mut *db).await.map_err(failed("append outcomes"))?;

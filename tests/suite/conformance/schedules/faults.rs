@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rowmill::model::{
-    self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf,
-    FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
-    NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
-    RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord,
-    Verdict, WorkerInfo, WorkerRecord,
+    self, App, Batch, BatchFile, BatchFilter, BatchId, BatchPage, BatchPosition, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts,
+    EventPage, EventPosition, EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease,
+    LeaseKey, LeasedRow, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind,
+    ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd,
+    TickKey, Timestamp, UsageRecord, Verdict, WorkerInfo, WorkerRecord,
 };
 use rowmill::store::{Aborted, ChainStep, LeaseOwner, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
@@ -301,6 +301,10 @@ impl Store for Faulty {
             }
         }
         Ok(page)
+    }
+
+    async fn list_batches(&self, of: &BatchFilter, after: Option<BatchPosition>, limit: u32) -> Result<BatchPage, StoreError> {
+        self.store.list_batches(of, after, limit).await
     }
 
     async fn list_failed(&self, of: &FailedRows, after: Option<FailedPosition>, limit: u32) -> Result<FailedPage, StoreError> {
