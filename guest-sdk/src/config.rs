@@ -2,11 +2,13 @@
 //!
 //! In a native build they are what [`testing::set_config`](crate::testing::set_config) said.
 
+use crate::GrantError;
+
 /// The value of a key; `None` when there is none.
 ///
 /// # Errors
-/// A sentence, when the runtime cannot tell.
-pub fn get(key: impl AsRef<str>) -> Result<Option<String>, String> {
+/// [`GrantError`] when the runtime cannot read its configuration.
+pub fn get(key: impl AsRef<str>) -> Result<Option<String>, GrantError> {
     let key = key.as_ref();
     #[cfg(not(target_arch = "wasm32"))]
     return Ok(crate::testing::granted::config(key));
@@ -14,7 +16,7 @@ pub fn get(key: impl AsRef<str>) -> Result<Option<String>, String> {
     {
         use crate::bindings::granted_part::wasi::config::store::{Error, get};
         get(key).map_err(|error| match error {
-            Error::Upstream(text) | Error::Io(text) => text,
+            Error::Upstream(text) | Error::Io(text) => GrantError(text),
         })
     }
 }
@@ -22,8 +24,8 @@ pub fn get(key: impl AsRef<str>) -> Result<Option<String>, String> {
 /// The value of a key that must be there.
 ///
 /// # Errors
-/// A sentence that names the key.
-pub fn require(key: impl AsRef<str>) -> Result<String, String> {
+/// [`GrantError`] that names the key.
+pub fn require(key: impl AsRef<str>) -> Result<String, GrantError> {
     let key = key.as_ref();
-    get(key)?.ok_or_else(|| format!("nothing is configured for {key:?}"))
+    get(key)?.ok_or_else(|| GrantError(format!("nothing is configured for {key:?}")))
 }

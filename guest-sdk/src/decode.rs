@@ -24,7 +24,10 @@ fn bad_input(root: &str, json: &str, error: &serde_json::Error) -> Message {
     if let Some(name) = text.strip_prefix("missing field `").and_then(|rest| rest.split('`').next()) {
         push_key(&mut path, name);
     }
-    let message = Message::new(BAD_INPUT).value(text);
+    // The position in JSON that the runtime made says nothing to the submitter, and the path says it all.
+    let position = format!(" at line {} column {}", error.line(), error.column());
+    let told = if error.is_data() { text.strip_suffix(&position).unwrap_or(&text) } else { &text };
+    let message = Message::new(BAD_INPUT).value(told);
     if path.is_empty() { message } else { message.field(path) }
 }
 

@@ -3,28 +3,30 @@
 //!
 //! In a native build they are the machine's own files.
 
+use crate::GrantError;
+
 /// The whole contents of a file.
 ///
 /// # Errors
-/// A sentence: it is not there, or not granted.
-pub fn read(path: impl AsRef<str>) -> Result<Vec<u8>, String> {
-    system::read(path.as_ref()).map_err(|reason| format!("{} cannot be read: {reason}", path.as_ref()))
+/// [`GrantError`] when the file is not there or not granted.
+pub fn read(path: impl AsRef<str>) -> Result<Vec<u8>, GrantError> {
+    system::read(path.as_ref()).map_err(|reason| GrantError(format!("{} cannot be read: {reason}", path.as_ref())))
 }
 
 /// Writes a file, instead of what was in it.
 ///
 /// # Errors
 /// As for [`read`]; and when the directory may only be read.
-pub fn write(path: impl AsRef<str>, contents: impl AsRef<[u8]>) -> Result<(), String> {
-    system::write(path.as_ref(), contents.as_ref()).map_err(|reason| format!("{} cannot be written: {reason}", path.as_ref()))
+pub fn write(path: impl AsRef<str>, contents: impl AsRef<[u8]>) -> Result<(), GrantError> {
+    system::write(path.as_ref(), contents.as_ref()).map_err(|reason| GrantError(format!("{} cannot be written: {reason}", path.as_ref())))
 }
 
 /// The names of what is in a directory, sorted.
 ///
 /// # Errors
 /// As for [`read`].
-pub fn list(path: impl AsRef<str>) -> Result<Vec<String>, String> {
-    let mut names = system::list(path.as_ref()).map_err(|reason| format!("{} cannot be listed: {reason}", path.as_ref()))?;
+pub fn list(path: impl AsRef<str>) -> Result<Vec<String>, GrantError> {
+    let mut names = system::list(path.as_ref()).map_err(|reason| GrantError(format!("{} cannot be listed: {reason}", path.as_ref())))?;
     names.sort();
     Ok(names)
 }

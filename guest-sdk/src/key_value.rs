@@ -5,41 +5,42 @@
 
 #[cfg(target_arch = "wasm32")]
 mod runtime {
+    use crate::GrantError;
     use crate::bindings::granted_part::wasi::keyvalue::{atomics, batch, store};
 
-    fn told(error: store::Error) -> String {
-        match error {
+    fn told(error: store::Error) -> GrantError {
+        GrantError(match error {
             store::Error::NoSuchStore => "there is no store of values".to_owned(),
             store::Error::AccessDenied => "no store of values is granted to this app".to_owned(),
             store::Error::Other(text) => text,
-        }
+        })
     }
 
-    fn with<T>(work: impl FnOnce(&store::Bucket) -> Result<T, store::Error>) -> Result<T, String> {
+    fn with<T>(work: impl FnOnce(&store::Bucket) -> Result<T, store::Error>) -> Result<T, GrantError> {
         store::open("default").and_then(|bucket| work(&bucket)).map_err(told)
     }
 
-    pub fn get(key: &str) -> Result<Option<Vec<u8>>, String> {
+    pub fn get(key: &str) -> Result<Option<Vec<u8>>, GrantError> {
         with(|bucket| bucket.get(key))
     }
 
-    pub fn set(key: &str, value: &[u8]) -> Result<(), String> {
+    pub fn set(key: &str, value: &[u8]) -> Result<(), GrantError> {
         with(|bucket| bucket.set(key, value))
     }
 
-    pub fn delete(key: &str) -> Result<(), String> {
+    pub fn delete(key: &str) -> Result<(), GrantError> {
         with(|bucket| bucket.delete(key))
     }
 
-    pub fn increment(key: &str, delta: u64) -> Result<u64, String> {
+    pub fn increment(key: &str, delta: u64) -> Result<u64, GrantError> {
         with(|bucket| atomics::increment(bucket, key, delta))
     }
 
-    pub fn get_many(keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, String> {
+    pub fn get_many(keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, GrantError> {
         Ok(with(|bucket| batch::get_many(bucket, keys))?.into_iter().map(|found| found.map(|(_, value)| value)).collect())
     }
 
-    pub fn list_keys() -> Result<Vec<String>, String> {
+    pub fn list_keys() -> Result<Vec<String>, GrantError> {
         with(|bucket| {
             let (mut keys, mut cursor) = (Vec::new(), None);
             loop {
@@ -58,11 +59,14 @@ mod runtime {
 #[cfg(not(target_arch = "wasm32"))]
 use crate::testing::granted as runtime;
 
+use crate::GrantError;
+
 /// The value of a key; `None` when there is none.
 ///
 /// # Errors
-/// A sentence, as for all functions here: it is not granted, a limit was reached, or the values cannot be reached at the moment.
-pub fn get(key: impl AsRef<str>) -> Result<Option<Vec<u8>>, String> {
+/// [`GrantError`], as for all functions here: values by keys are not granted, a limit was reached, or the values cannot be
+/// reached at the moment.
+pub fn get(key: impl AsRef<str>) -> Result<Option<Vec<u8>>, GrantError> {
     runtime::get(key.as_ref())
 }
 
@@ -70,7 +74,7 @@ pub fn get(key: impl AsRef<str>) -> Result<Option<Vec<u8>>, String> {
 ///
 /// # Errors
 /// As for [`get`].
-pub fn get_many(keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, String> {
+pub fn get_many(keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, GrantError> {
     runtime::get_many(keys)
 }
 
@@ -78,7 +82,7 @@ pub fn get_many(keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, String> {
 ///
 /// # Errors
 /// As for [`get`].
-pub fn set(key: impl AsRef<str>, value: impl AsRef<[u8]>) -> Result<(), String> {
+pub fn set(key: impl AsRef<str>, value: impl AsRef<[u8]>) -> Result<(), GrantError> {
     runtime::set(key.as_ref(), value.as_ref())
 }
 
@@ -86,7 +90,7 @@ pub fn set(key: impl AsRef<str>, value: impl AsRef<[u8]>) -> Result<(), String> 
 ///
 /// # Errors
 /// As for [`get`].
-pub fn delete(key: impl AsRef<str>) -> Result<(), String> {
+pub fn delete(key: impl AsRef<str>) -> Result<(), GrantError> {
     runtime::delete(key.as_ref())
 }
 
@@ -94,7 +98,7 @@ pub fn delete(key: impl AsRef<str>) -> Result<(), String> {
 ///
 /// # Errors
 /// As for [`get`]; and when what is there is no number, or the sum is too large.
-pub fn increment(key: impl AsRef<str>, delta: u64) -> Result<u64, String> {
+pub fn increment(key: impl AsRef<str>, delta: u64) -> Result<u64, GrantError> {
     runtime::increment(key.as_ref(), delta)
 }
 
@@ -102,6 +106,6 @@ pub fn increment(key: impl AsRef<str>, delta: u64) -> Result<u64, String> {
 ///
 /// # Errors
 /// As for [`get`].
-pub fn list_keys() -> Result<Vec<String>, String> {
+pub fn list_keys() -> Result<Vec<String>, GrantError> {
     runtime::list_keys()
 }

@@ -6,9 +6,11 @@ mod check;
 #[doc(hidden)]
 pub mod check_instance;
 pub mod config;
+mod decimal;
 mod decode;
 mod failure;
 pub mod files;
+mod grant_error;
 pub mod host;
 pub mod http;
 #[doc(hidden)]
@@ -24,7 +26,9 @@ pub mod testing;
 
 pub use bindings::types::{AppInfo, BatchStatus, Message, OutputFile, Piece, RowStatus};
 pub use check::{Columns, File, FileChecker, Finding, Record, Rejection, Rows};
+pub use decimal::{Cents, Decimal, DecimalErrorKind, ParseDecimalError};
 pub use failure::Failure;
+pub use grant_error::GrantError;
 pub use host::Level;
 pub use outcome::Outcome;
 pub use processor::{Batch, BatchProcessor, Empty, Query, Row, SlowQueryProcessor, Summary};

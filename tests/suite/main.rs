@@ -9,7 +9,7 @@ mod help;
 mod history;
 mod jobs;
 mod migrate;
-mod readme;
+mod pages;
 mod rooms;
 mod run;
 mod sandbox;

@@ -2,7 +2,7 @@
 //!
 //! `[{"do": "config", "key": "branch"}, {"do": "http", "url": "http://127.0.0.1:8080/"}]`
 
-use rowmill_guest::{AppInfo, Batch, BatchProcessor, Empty, Failure, Outcome, Row, config, files, host, http, key_value, objects, sql};
+use rowmill_guest::{AppInfo, Batch, BatchProcessor, Empty, Failure, GrantError, Outcome, Row, config, files, host, http, key_value, objects, sql};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -172,7 +172,7 @@ fn take(step: Step, told: &mut Told) -> Result<Value, Failure> {
     let value = match step {
         Step::Config { key } => said(config::get(key).map(Value::from)),
         Step::Tell { key, place } => {
-            tell(config::require(key).map_err(Failure::Permanent)?, &place, told)?;
+            tell(config::require(key)?, &place, told)?;
             Value::Null
         }
         Step::Http { method, url, body, headers, bytes, follow } => {
@@ -233,8 +233,8 @@ fn of_objects(done: Result<Value, objects::Error>) -> Value {
     done.unwrap_or_else(|error| json!({ "error": format!("{error:?}") }))
 }
 
-fn said(done: Result<Value, String>) -> Value {
-    done.unwrap_or_else(|error| json!({ "error": error }))
+fn said(done: Result<Value, GrantError>) -> Value {
+    done.unwrap_or_else(|error| json!({ "error": error.to_string() }))
 }
 
 fn tell(value: String, place: &Place, told: &mut Told) -> Result<(), Failure> {

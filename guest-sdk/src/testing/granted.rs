@@ -1,5 +1,6 @@
 //! What an operator may grant, in a native build: kept per thread, and answered as the test wishes.
 
+use crate::GrantError;
 use crate::http::{Error, Request, Response};
 use crate::sql;
 use std::cell::RefCell;
@@ -51,33 +52,33 @@ pub(crate) fn answer(request: Request) -> Result<Response, Error> {
 // As the runtime does it, which may fail.
 
 #[expect(clippy::unnecessary_wraps, reason = "the runtime's own may fail")]
-pub(crate) fn get(key: &str) -> Result<Option<Vec<u8>>, String> {
+pub(crate) fn get(key: &str) -> Result<Option<Vec<u8>>, GrantError> {
     Ok(VALUES.with_borrow(|values| values.get(key).cloned()))
 }
 
-pub(crate) fn get_many(keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, String> {
+pub(crate) fn get_many(keys: &[String]) -> Result<Vec<Option<Vec<u8>>>, GrantError> {
     keys.iter().map(|key| get(key)).collect()
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the runtime's own may fail")]
-pub(crate) fn set(key: &str, value: &[u8]) -> Result<(), String> {
+pub(crate) fn set(key: &str, value: &[u8]) -> Result<(), GrantError> {
     VALUES.with_borrow_mut(|values| values.insert(key.to_owned(), value.to_owned()));
     Ok(())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the runtime's own may fail")]
-pub(crate) fn delete(key: &str) -> Result<(), String> {
+pub(crate) fn delete(key: &str) -> Result<(), GrantError> {
     VALUES.with_borrow_mut(|values| values.remove(key));
     Ok(())
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the runtime's own may fail")]
-pub(crate) fn list_keys() -> Result<Vec<String>, String> {
+pub(crate) fn list_keys() -> Result<Vec<String>, GrantError> {
     Ok(VALUES.with_borrow(|values| values.keys().cloned().collect()))
 }
 
-pub(crate) fn increment(key: &str, delta: u64) -> Result<u64, String> {
-    let no_number = || format!("the value of {key:?} is no whole number that can be added to");
+pub(crate) fn increment(key: &str, delta: u64) -> Result<u64, GrantError> {
+    let no_number = || GrantError(format!("the value of {key:?} is no whole number that can be added to"));
     let old = match get(key)? {
         None => 0,
         Some(value) => String::from_utf8(value).ok().and_then(|text| text.parse::<u64>().ok()).ok_or_else(no_number)?,
