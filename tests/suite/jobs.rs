@@ -7,6 +7,7 @@ mod guests_of_apps;
 mod keeping;
 mod kinds;
 mod languages;
+mod marks;
 mod queries;
 mod schedules;
 mod versions;

@@ -11,7 +11,7 @@ use super::manifest::{ExportedFile, Manifest, ResultKind};
 use super::objects;
 use super::place::{Archive, ArchiveFile, Place};
 use super::view::{BatchView, read_input_files, read_past_rounds};
-use super::{FAILED_NDJSON, FILES, PAGE_ROWS, SUMMARY, on_one_line};
+use super::{FAILED_NDJSON, FILES, MARK, PAGE_ROWS, SUMMARY, on_one_line, write_mark_call};
 use crate::blobs::Blobs;
 use crate::model::{Batch, Message, OutputFile, Part, PastOutcome, PastRound, RecordedOutcome, RowStatus};
 use crate::store::{ResultCursor, Store, StoreError};
@@ -98,7 +98,7 @@ pub async fn archive_batch(store: &dyn Store, blobs: &Blobs, batch: &Batch, plac
 
 /// The paths of all files that an export may have.
 fn planned_paths(batch: &Batch, past: &[PastRound]) -> Vec<String> {
-    let fixed = [ROWS, FAILED_NDJSON, HISTORY, SUMMARY].map(str::to_owned);
+    let fixed = [ROWS, FAILED_NDJSON, MARK, HISTORY, SUMMARY].map(str::to_owned);
     let files = all_files(batch, past).map(|(round, file)| path_of(batch, round, file));
     fixed.into_iter().chain(files).collect()
 }
@@ -115,6 +115,7 @@ async fn write_all(
     if !past.is_empty() {
         write_history(store, batch, archive).await?;
     }
+    write_mark_calls(store, batch, archive).await?;
     for (round, file) in all_files(batch, past) {
         let reading = || format!("cannot read the output file {} of round {round}", file.name);
         let mut parts = blobs.read(&file.object).await.with_context(reading)?;
@@ -138,6 +139,32 @@ async fn write_all(
     file.write(&serde_json::to_vec_pretty(&summary)?).await?;
     archive.written.push(file.finish().await?);
     Ok(std::mem::take(&mut archive.written))
+}
+
+/// The calls of `mark-done` in all rounds. Where none wrote anything or failed, there is no file.
+async fn write_mark_calls(store: &dyn Store, batch: &Batch, archive: &mut Archive<'_>) -> anyhow::Result<()> {
+    let mut file = None;
+    for round in 1..=batch.round {
+        let mut last = 0;
+        loop {
+            let page = store.read_mark_calls(batch.id, round, last, PAGE_ROWS).await?;
+            let Some(call) = page.last() else { break };
+            last = call.call;
+            let file = match &mut file {
+                Some(file) => file,
+                none => none.insert(archive.begin(MARK)?),
+            };
+            let mut lines = Vec::new();
+            for call in &page {
+                write_mark_call(&mut lines, round, call)?;
+            }
+            file.write(&lines).await?;
+        }
+    }
+    if let Some(file) = file {
+        archive.written.push(file.finish().await?);
+    }
+    Ok(())
 }
 
 /// The output files of all rounds, each with its round.
