@@ -184,7 +184,7 @@ pub async fn batches_are_found_by_the_name_and_the_digest_of_a_file(kit: Kit) {
     assert_eq!(pruning.batch, first);
     assert_eq!(kit.store.list_pruned_objects(first, 10).await.unwrap(), ["files/1"]);
     let kept = BatchFile { object: None, ..read_from };
-    assert_eq!(shown(all(&kit, &both("a.csv", "aa"), 9).await), [Some(kept)]);
+    assert_eq!(shown(all(&kit, &both("a.csv", "aa"), 9).await)[1], Some(kept));
 }
 
 pub async fn a_page_of_batches_is_bounded_in_work(kit: Kit) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rowmill::export::{MANIFEST, Place};
 use rowmill::jobs::{BatchRequest, ExportOptions, JobError};
-use rowmill::model::{BatchFile, BatchId, JsonText, KeepFor, Part, PartialKeep, Policy, RetryRows};
+use rowmill::model::{BatchFile, BatchFilter, BatchId, JsonText, KeepFor, Part, PartialKeep, Policy, RetryRows};
 use rowmill::store::StoreError;
 use serde_json::Value;
 
@@ -135,6 +135,8 @@ async fn an_app_prunes_and_removes_what_is_its_own(mut site: Site) {
     let shop = site.jobs.restricted_to("shop");
     refused!(shop.prune(Some("bank"), None).await, JobError::OtherApp { .. });
     refused!(shop.list_due(Some("bank"), None).await, JobError::OtherApp { .. });
+    refused!(shop.list_batches(&BatchFilter::of("bank"), None, 9).await, JobError::OtherApp { .. });
+    refused!(shop.id_of_key("bank", "k"), JobError::OtherApp { .. });
     assert_eq!(shop.prune(None, None).await.unwrap().batches, 0);
     refused!(shop.remove_batch(id).await, JobError::NoBatch { .. });
     let out = tempfile::tempdir().unwrap();

@@ -85,7 +85,7 @@ async fn execute(args: &RunArgs, stop: &Stop) -> anyhow::Result<ExitCode> {
 
 /// How a run begins.
 enum Begin {
-    With(Arc<SqliteStore>, RunRecord),
+    With(Arc<SqliteStore>, Box<RunRecord>),
     /// There is nothing to run.
     Not(ExitCode),
 }
@@ -115,11 +115,11 @@ async fn open(args: &RunArgs, processor: &Processor, grants: &Grants, directory:
             say!("this run is finished already");
             Ok(Begin::Not(report(args, directory, &summary, None)?))
         }
-        Opened::Started(record) => Ok(Begin::With(directory.open_store().await?, *record)),
+        Opened::Started(record) => Ok(Begin::With(directory.open_store().await?, record)),
         Opened::Nothing => {
             let source = args.source()?;
             match feed::submit(source, args, settings, directory, stop).await? {
-                Some((store, record)) => Ok(Begin::With(store, record)),
+                Some((store, record)) => Ok(Begin::With(store, Box::new(record))),
                 None => {
                     say!("stopped while the input was read; nothing was run");
                     Ok(Begin::Not(ExitCode::from(stop.exit_status())))

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::connect::PgStore;
 use super::text::{decode, encode};
-use crate::model::{BatchFilter, BatchPage, BatchPosition};
+use crate::model::{BatchFilter, BatchId, BatchPage, BatchPosition};
 use crate::store::StoreError;
 use crate::store::columns::failed;
 use crate::store::listing::{Along, LOOKS_MAX, ListedFileRow, ListedRow, Look};
@@ -117,7 +117,7 @@ fn filters(of: &BatchFilter, look: &Look, floor: i64) -> Result<PgArguments, sql
     arguments.add(statuses)?;
     arguments.add(of.version.map(i64::from))?;
     arguments.add(encoded(&of.group))?;
-    arguments.add(of.id.map(|id| id.uuid()))?;
+    arguments.add(of.id.map(BatchId::uuid))?;
     arguments.add(encoded(&of.file_name))?;
     arguments.add(encoded(&of.file_sha256.as_ref().map(|digest| digest.to_lowercase())))?;
     arguments.add(of.since.map(|since| since.0))?;
