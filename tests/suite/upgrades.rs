@@ -109,7 +109,7 @@ async fn a_database_from_when_one_kind_served_an_operation() {
     migrations.run(&mut before).await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(one_kind_at_a_time("rowmill."))).execute(&mut before).await.unwrap();
     before.close().await.unwrap();
-    let settings = PgSettings { url: database.url(), connections: 2, pooler: Pooler::None };
+    let settings = PgSettings { url: database.url(), connections: 8, pooler: Pooler::None };
     PgStore::migrate(&settings).await.unwrap();
     both_kinds_can_serve(&PgStore::connect(&settings).await.unwrap()).await;
 }
