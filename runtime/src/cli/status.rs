@@ -91,15 +91,16 @@ pub fn abort(args: &AbortCommand) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Shows the progress of a batch until it is done, and then what it is. Where no worker can run beside this, runs it.
+/// Shows the progress of a batch until it is done, or was aborted, and then what it is. Where no worker can run beside this,
+/// runs it.
 pub(super) async fn wait_and_show(parts: Parts, id: BatchId, json: bool, stop: &Stop) -> anyhow::Result<ExitCode> {
     let board = Arc::clone(parts.jobs.status());
-    let store = Arc::clone(parts.jobs.store());
+    let (store, is_shared) = (Arc::clone(parts.jobs.store()), parts.store_is_shared);
     let following = async {
         loop {
             let batch = store.read_batch(id).await?;
             board.publish(Snapshot::of(&batch));
-            if batch.step == BatchStep::Done {
+            if batch.step == BatchStep::Done || (is_shared && ended_by_abort(&batch)) {
                 return Ok::<Batch, crate::store::StoreError>(batch);
             }
             tokio::time::sleep(LOOK_EVERY).await;
@@ -116,12 +117,18 @@ pub(super) async fn wait_and_show(parts: Parts, id: BatchId, json: bool, stop: &
     let _ = shown.await;
     working.end().await?;
     let batch = batch?;
-    if batch.step != BatchStep::Done {
+    if batch.step != BatchStep::Done && !ended_by_abort(&batch) {
         say!("stopped watching; the batch goes on, where there are workers: rowmill status --watch {id}");
         return Ok(ExitCode::from(stop.exit_status()));
     }
     print_batch(&*store, &batch, json).await?;
     Ok(ExitCode::from(if batch.status == BatchStatus::Success { EXIT_SUCCESS } else { EXIT_SOME_FAILED }))
+}
+
+/// Returns true if it was aborted, and nothing of what is shown will change: nobody has to wait for a worker to tell its
+/// processor.
+fn ended_by_abort(batch: &Batch) -> bool {
+    batch.status == BatchStatus::Aborted && batch.has_ended()
 }
 
 async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Result<()> {

@@ -1,5 +1,6 @@
 //! Plain types that every room speaks. This room imports nothing of ours.
 
+mod abort;
 mod app;
 mod batch;
 mod chain;
@@ -28,8 +29,9 @@ mod text;
 mod usage;
 mod worker;
 
+pub use abort::AbortReason;
 pub use app::{App, NAME_BYTES_MAX};
-pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, INPUT_BYTES_MAX, NewBatch, NewRow, OutputFile, ProcessorKind};
+pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, INPUT_BYTES_MAX, Line, NewBatch, NewRow, OutputFile, ProcessorKind};
 pub use chain::{After, AfterCondition};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
 pub use ending::{Answer, Ending, RowRun};

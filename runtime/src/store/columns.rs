@@ -1,7 +1,7 @@
 //! How values stand in columns, the same in every database.
 
 use crate::model::{
-    After, AfterCondition, App, AppQuota, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, FoundOp, Grants, Group, GroupCounts,
+    AbortReason, After, AfterCondition, App, AppQuota, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, FoundOp, Grants, Group, GroupCounts,
     Isolation, Message, OpStamp, OutputFile, PartialKeep, PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, PrunedParts,
     Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
 };
@@ -257,6 +257,11 @@ impl ResultRow {
     }
 }
 
+/// The sentence of a reason that the store kept.
+pub(super) fn worded(reason: String) -> String {
+    AbortReason::of_stored(reason).to_string()
+}
+
 fn messages_of(json: Option<String>) -> Result<Vec<Message>, StoreError> {
     Ok(json.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read messages"))?.unwrap_or_default())
 }
@@ -282,7 +287,7 @@ impl PastRoundRow {
             round: small(self.round),
             status,
             counts: counts(status, self.row_count, self.success, self.failed),
-            abort_reason: self.abort_reason,
+            abort_reason: self.abort_reason.map(worded),
             mark_error: self.mark_error,
             started_at: self.started_at.map(Timestamp),
             finished_at: Timestamp(self.finished_at),

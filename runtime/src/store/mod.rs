@@ -9,6 +9,7 @@ mod columns;
 mod error;
 mod events;
 mod history;
+mod lines;
 mod pages;
 mod postgres;
 mod pruned;
@@ -74,7 +75,8 @@ pub trait Store: Send + Sync + 'static {
         self.submit_batch(batch, vec![row]).await.map(|()| None)
     }
 
-    /// Appends rows to a held batch. Returns how many it has now.
+    /// Appends rows to a held batch, contiguous and in their order, whoever else appends. Returns how many it has now: the rows of
+    /// this call are the last of those.
     ///
     /// # Errors
     /// `NotFound`; `WrongStatus` unless it is in `wait`; `Invalid` for a line that is 0, or that the batch has already; `OverQuota`.

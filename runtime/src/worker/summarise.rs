@@ -164,7 +164,7 @@ impl Worker {
             return Ok(None);
         }
         let row = self.store.read_results(batch.id, None, 1).await?.pop();
-        Ok(row.map(|row| QueryAnswer { output: row.output, messages: row.messages }))
+        Ok(Some(QueryAnswer::of(batch, row)))
     }
 
     /// Renews a finish lease while something is done under it.

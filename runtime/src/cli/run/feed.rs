@@ -31,7 +31,7 @@ pub(super) async fn submit(
             let header = reader.header().to_vec();
             (Rows::File { name, reader: Box::new(reader) }, form.format, header)
         }
-        Source::Query(input) => (Rows::Query(NewRow { line: 0, input, rejected: None }), Format::Ndjson, Vec::new()),
+        Source::Query(input) => (Rows::Query(NewRow::new(0, input)), Format::Ndjson, Vec::new()),
     };
     directory.create()?;
     let manifest = Manifest { batch: BatchId::generate(), processor_digest: processor.digest.clone(), format, header };
@@ -83,7 +83,8 @@ async fn submit_rows(
         Rows::Query(row) => store.submit_batch(batch, vec![row]).await?,
         Rows::File { name, reader } => {
             store.submit_batch(batch, Vec::new()).await?;
-            if !append_all(*reader, &*store, manifest.batch, Place::default(), stop).await.with_context(|| format!("cannot take {name}"))? {
+            let appended = append_all(*reader, &*store, manifest.batch, Place::default(), stop).await;
+            if !appended.with_context(|| format!("cannot take {name}"))?.whole {
                 store.close().await;
                 return Ok(None);
             }

@@ -6,7 +6,7 @@ use super::connect::PgStore;
 use super::text::{decode, split_pieces};
 use super::{PAGE_BYTES_MAX, PgConnection};
 use crate::model::{Batch, BatchId, JsonText, OutputFile, RecordedOutcome, Timestamp};
-use crate::store::columns::{PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, small, status_of, step_of};
+use crate::store::columns::{PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, small, status_of, step_of, worded};
 use crate::store::pruned::{Opened, ensure_outcomes};
 use crate::store::{ResultCursor, RowPieces, StoreError};
 
@@ -83,7 +83,7 @@ impl BatchRow {
             round: small(self.round),
             counts: counts(status, self.row_count.into(), self.success.into(), self.failed.into()),
             fuel: count(self.fuel),
-            abort_reason: self.abort_reason.map(decode),
+            abort_reason: self.abort_reason.map(decode).map(worded),
             mark_error: self.mark_error.map(decode),
             submitted_at: Timestamp(self.submitted_at),
             started_at: self.started_at.map(Timestamp),
