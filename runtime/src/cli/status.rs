@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
@@ -17,6 +17,10 @@ use crate::store::Store;
 
 /// Between two looks at a batch that is watched.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+
+/// A batch that was aborted before a row had an outcome is watched for this time longer, so that a worker may tell its processor.
+/// Perhaps no worker runs.
+const DONE_GRACE: Duration = Duration::from_secs(2);
 
 /// Past rounds that are shown, at most: the last ones.
 const ROUNDS_MAX: u32 = 100;
@@ -97,11 +101,15 @@ pub(super) async fn wait_and_show(parts: Parts, id: BatchId, json: bool, stop: &
     let board = Arc::clone(parts.jobs.status());
     let (store, is_shared) = (Arc::clone(parts.jobs.store()), parts.store_is_shared);
     let following = async {
+        let mut aborted_since: Option<Instant> = None;
         loop {
             let batch = store.read_batch(id).await?;
             board.publish(Snapshot::of(&batch));
-            if batch.step == BatchStep::Done || (is_shared && ended_by_abort(&batch)) {
+            if batch.step == BatchStep::Done {
                 return Ok::<Batch, crate::store::StoreError>(batch);
+            }
+            if is_shared && ended_by_abort(&batch) && aborted_since.get_or_insert_with(Instant::now).elapsed() >= DONE_GRACE {
+                return Ok(batch);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

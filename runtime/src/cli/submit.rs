@@ -250,14 +250,7 @@ pub fn release(args: &ReleaseCommand) -> anyhow::Result<ExitCode> {
 }
 
 /// Appends a file to a held batch, and records it there if it was taken whole.
-async fn take(
-    jobs: &JobManager,
-    id: BatchId,
-    file: InputFile,
-    limits: InflateLimits,
-    place: Place,
-    stop: &Stop,
-) -> anyhow::Result<Appended> {
+async fn take(jobs: &JobManager, id: BatchId, file: InputFile, limits: InflateLimits, place: Place, stop: &Stop) -> anyhow::Result<Appended> {
     let InputFile { name, form, reader, fingerprint } = file;
     let taking = || format!("cannot take {name}");
     // What is not local waits for others while it is read, which only a thread of its own may do.

@@ -13,20 +13,39 @@ pub enum AbortReason {
     /// Its submitter, an operator or its processor wanted it, and said this.
     Asked(String),
     /// More rows failed than the limit. A record holds several rows, so `failed` may be more than the limit and one.
-    RowsFailed { failed: u64, limit: u64 },
+    RowsFailed {
+        failed: u64,
+        limit: u64,
+    },
     /// The same for a limit in percent of all rows of the batch.
-    PartFailed { failed: u64, rows: u64, limit: u64 },
+    PartFailed {
+        failed: u64,
+        rows: u64,
+        limit: u64,
+    },
     DeadlinePassed {},
     /// It ran for longer than a batch of its app is allowed to run.
-    RanTooLong { ran_ms: u64, limit_ms: u64 },
+    RanTooLong {
+        ran_ms: u64,
+        limit_ms: u64,
+    },
     /// The batch that it comes after did not succeed, and its condition is success.
-    PredecessorEnded { batch: BatchId, status: BatchStatus },
+    PredecessorEnded {
+        batch: BatchId,
+        status: BatchStatus,
+    },
     /// No row of the batch that it comes after succeeded.
-    PredecessorWithoutOutputs { batch: BatchId },
+    PredecessorWithoutOutputs {
+        batch: BatchId,
+    },
     /// The outcomes of the batch that it comes after were pruned before its rows were made.
-    PredecessorPruned { batch: BatchId },
+    PredecessorPruned {
+        batch: BatchId,
+    },
     /// The batch that it comes after was discarded or removed.
-    PredecessorRemoved { batch: BatchId },
+    PredecessorRemoved {
+        batch: BatchId,
+    },
 }
 
 impl AbortReason {
@@ -51,7 +70,7 @@ impl fmt::Display for AbortReason {
             AbortReason::Asked(text) => f.write_str(text),
             AbortReason::RowsFailed { failed, limit } => {
                 write!(f, "{failed} {} failed; the limit is {limit}", if *failed == 1 { "row" } else { "rows" })
-            },
+            }
             AbortReason::PartFailed { failed, rows, limit } => write!(f, "{failed} of {rows} rows failed; the limit is {limit}%"),
             AbortReason::DeadlinePassed {} => f.write_str("its deadline has passed"),
             AbortReason::RanTooLong { ran_ms, limit_ms } => {

@@ -1,9 +1,9 @@
 //! How values stand in columns, the same in every database.
 
 use crate::model::{
-    AbortReason, After, AfterCondition, App, AppQuota, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, FoundOp, Grants, Group, GroupCounts,
-    Isolation, Message, OpStamp, OutputFile, PartialKeep, PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, PrunedParts,
-    Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
+    AbortReason, After, AfterCondition, App, AppQuota, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, FoundOp, Grants, Group,
+    GroupCounts, Isolation, Message, OpStamp, OutputFile, PartialKeep, PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion,
+    PrunedParts, Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
 };
 use crate::store::StoreError;
 

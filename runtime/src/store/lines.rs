@@ -16,9 +16,10 @@ pub(super) struct LinedRow {
 /// Checks the lines that the submitter gave.
 pub(super) fn check_lines(kind: ProcessorKind, rows: &[NewRow]) -> Result<(), StoreError> {
     let wrong = match kind {
-        ProcessorKind::Batch => {
-            rows.iter().position(|row| row.line == Line::Given(0)).map(|at| format!("a row's line is 1 or more, but row {} of this request has 0", at + 1))
-        }
+        ProcessorKind::Batch => rows
+            .iter()
+            .position(|row| row.line == Line::Given(0))
+            .map(|at| format!("a row's line is 1 or more, but row {} of this request has 0", at + 1)),
         ProcessorKind::SlowQuery => rows.iter().find_map(|row| match row.line {
             Line::Given(0) => None,
             Line::Given(line) => Some(format!("a slow query's line is 0, but this request has {line}")),

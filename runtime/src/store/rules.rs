@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::model::{
-    AbortReason, App, AppBounds, BatchFile, BatchId, BatchStatus, FailedPosition, Grants, NAME_BYTES_MAX, NewBatch, NewRow, PastCursor, Piece, Policy,
-    ProcessorKind, Rate, RetryRows, RowResult, RowStatus, Verdict,
+    AbortReason, App, AppBounds, BatchFile, BatchId, BatchStatus, FailedPosition, Grants, NAME_BYTES_MAX, NewBatch, NewRow, PastCursor, Piece,
+    Policy, ProcessorKind, Rate, RetryRows, RowResult, RowStatus, Verdict,
 };
 use crate::store::lines::{LinedRow, check_lines};
 use crate::store::{StoreError, StoreEvent};

@@ -7,8 +7,8 @@ use super::columns::{failed, kind_of, partial_terms_of, small};
 use super::lines::{LinedRow, number_lines};
 use super::rules::{check_name, check_submit};
 use crate::model::{
-    BatchId, JsonText, Line, Missed, NewBatch, NewRow, NewSchedule, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, Terms, TickAction, TickKey,
-    Timestamp,
+    BatchId, JsonText, Line, Missed, NewBatch, NewRow, NewSchedule, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, Terms, TickAction,
+    TickKey, Timestamp,
 };
 
 /// Stands where the digest of a request does: the id of a tick's batch is made from the tick, so one that is there is the same.

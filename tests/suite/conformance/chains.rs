@@ -91,7 +91,10 @@ pub async fn a_condition_that_is_not_met_aborts_the_next(kit: Kit) {
     kit.finish_all().await;
     advance(&kit).await;
     assert_eq!(kit.batch(wants).await.abort_reason.unwrap(), format!("batch {none} ended as aborted, and this batch runs only after its success"));
-    assert_eq!(kit.batch(takes).await.abort_reason.unwrap(), format!("no row of batch {none} succeeded, and the rows of this batch are made from those"));
+    assert_eq!(
+        kit.batch(takes).await.abort_reason.unwrap(),
+        format!("no row of batch {none} succeeded, and the rows of this batch are made from those")
+    );
     kit.finish_all().await;
     assert_eq!(kit.batch(takes).await.step, BatchStep::Done);
 }
@@ -159,7 +162,10 @@ pub async fn a_first_batch_that_is_discarded_aborts_the_next(kit: Kit) {
     let next = chain(&kit, first.id, AfterCondition::Any).await;
     kit.store.discard_batch(first.id).await.unwrap();
     assert_eq!(advance(&kit).await, [ChainEnd::Aborted]);
-    assert_eq!(kit.batch(next).await.abort_reason.unwrap(), format!("batch {} was removed, and the rows of this batch are made from its outcomes", first.id));
+    assert_eq!(
+        kit.batch(next).await.abort_reason.unwrap(),
+        format!("batch {} was removed, and the rows of this batch are made from its outcomes", first.id)
+    );
 }
 
 pub async fn the_terms_of_a_chained_batch_are_its_own(kit: Kit) {

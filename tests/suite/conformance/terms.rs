@@ -148,8 +148,7 @@ pub async fn more_failures_than_may_be_abort_the_batch(kit: Kit) {
 
 /// Rows that have run keep their outcomes: so a record that brings several failures may go beyond the limit.
 pub async fn a_record_that_goes_beyond_the_limit_of_failures_is_kept_whole_and_the_reason_says_so(kit: Kit) {
-    let cases =
-        [(FailureLimit::Rows(2), "5 rows failed; the limit is 2"), (FailureLimit::Percent(20), "5 of 10 rows failed; the limit is 20%")];
+    let cases = [(FailureLimit::Rows(2), "5 rows failed; the limit is 2"), (FailureLimit::Percent(20), "5 of 10 rows failed; the limit is 20%")];
     for (limit, reason) in cases {
         let id = submit(&kit, 10, failing(limit)).await;
         let lease = kit.claim_rows(5).await;

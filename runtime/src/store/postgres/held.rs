@@ -9,8 +9,8 @@ use super::text::{decode, encode};
 use crate::model::{AppBounds, BatchId, BatchStatus, NewRow, ProcessorKind};
 use crate::store::StoreError;
 use crate::store::columns::{count, failed, signed, status_of};
-use crate::store::quota::longest_input;
 use crate::store::lines::{check_lines, number_lines};
+use crate::store::quota::longest_input;
 use crate::store::rules::{CHAINED, NO_ROWS_WAIT, count_rows};
 
 pub(super) async fn append_rows(store: &PgStore, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {

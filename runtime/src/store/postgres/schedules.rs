@@ -2,10 +2,10 @@
 
 use uuid::Uuid;
 
-use super::connect::PgStore;
-use super::text::{decode, encode};
 use super::bytes;
+use super::connect::PgStore;
 use super::rows::check_inputs;
+use super::text::{decode, encode};
 use crate::model::{ComingTicks, NewRow, NewSchedule, Schedule, ScheduleKey, Timestamp};
 use crate::store::StoreError;
 use crate::store::columns::{failed, partial_terms_json};

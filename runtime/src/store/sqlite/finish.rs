@@ -102,7 +102,10 @@ async fn run_too_long(store: &SqliteStore, now: Timestamp) -> Result<Vec<(i64, S
     .fetch_all(&store.readers)
     .await
     .map_err(failed("look for batches that run for too long"))?;
-    Ok(found.into_iter().map(|(key, id, kind, ran, most)| (key, id, kind, AbortReason::RanTooLong { ran_ms: count(ran), limit_ms: count(most) })).collect())
+    Ok(found
+        .into_iter()
+        .map(|(key, id, kind, ran, most)| (key, id, kind, AbortReason::RanTooLong { ran_ms: count(ran), limit_ms: count(most) }))
+        .collect())
 }
 
 fn millis(time: Duration) -> i64 {

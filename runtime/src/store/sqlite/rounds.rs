@@ -36,13 +36,14 @@ pub(super) async fn retry_batch(store: &SqliteStore, id: BatchId, rows: &RetryRo
     let codes = serde_json::to_string(&code_marks(&rows.codes)).expect("strings are always JSON");
     let mut db = store.begin().await?;
     let (key, _) = find_batch(&mut db, id).await?;
-    let batch: EndedBatch =
-        sqlx::query_as("SELECT app, kind, status, step, round, row_count, next_row, deferred, success, failed, pruning = 0 AND parts & 6 = 6 AS whole,
-                after_batch IS NOT NULL AND chain_end IS NOT 'made' AS is_unmade FROM batches WHERE batch_key = ?")
-            .bind(key)
-            .fetch_one(&mut *db)
-            .await
-            .map_err(retrying)?;
+    let batch: EndedBatch = sqlx::query_as(
+        "SELECT app, kind, status, step, round, row_count, next_row, deferred, success, failed, pruning = 0 AND parts & 6 = 6 AS whole,
+                after_batch IS NOT NULL AND chain_end IS NOT 'made' AS is_unmade FROM batches WHERE batch_key = ?",
+    )
+    .bind(key)
+    .fetch_one(&mut *db)
+    .await
+    .map_err(retrying)?;
     let refusal = match (batch.kind.as_str(), batch.step.as_str(), batch.status.as_str()) {
         ("slow_query", ..) => Some(RetryRefusal::Kind),
         (_, "done", "aborted") if !rows.aborted => Some(RetryRefusal::Aborted),

@@ -118,6 +118,12 @@ impl Model {
         Some(())
     }
 
+    /// Returns true if a batch was aborted because of this one.
+    pub fn holds_up(&self, first: BatchId) -> bool {
+        let lapsed = |chain: &ChainModel| chain.after.batch == first && chain.state == ChainState::Lapsed;
+        self.batches.iter().any(|batch| batch.chain.as_ref().is_some_and(lapsed))
+    }
+
     /// Lets the batches behind one that is run again wait for it, those that were aborted because of it in a new round.
     /// Returns the latter.
     pub fn wait_behind(&mut self, first: BatchId, now: Timestamp) -> Vec<BatchId> {

@@ -110,24 +110,24 @@ impl Schedule {
 
     async fn step(&mut self) -> Result<()> {
         match self.random.below(100) {
-            0..5 => self.submit().await,
-            5..8 => self.chain().await,
-            8..14 => self.append().await,
-            14..20 => self.release().await,
-            20..22 => self.discard().await,
-            22..40 => self.claim().await,
-            40..62 => self.record().await,
-            62..65 => self.read().await,
-            65..69 => self.give_back().await,
-            69..71 => self.renew().await,
-            71..73 => self.abort().await,
-            73..81 => {
+            0..4 => self.submit().await,
+            4..8 => self.chain().await,
+            8..13 => self.append().await,
+            13..18 => self.release().await,
+            18..20 => self.discard().await,
+            20..37 => self.claim().await,
+            37..57 => self.record().await,
+            57..59 => self.read().await,
+            59..62 => self.give_back().await,
+            62..64 => self.renew().await,
+            64..66 => self.abort().await,
+            66..72 => {
                 self.pass_time();
                 Ok(())
             }
-            81..88 => self.claim_finish().await,
-            88..95 => self.finish().await,
-            95..97 => self.advance().await,
+            72..81 => self.claim_finish().await,
+            81..90 => self.finish().await,
+            90..94 => self.advance().await,
             _ => self.retry().await,
         }
     }

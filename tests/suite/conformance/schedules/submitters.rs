@@ -145,10 +145,12 @@ impl Schedule {
 }
 
 impl Schedule {
-    /// Mostly of a batch that has ended.
+    /// Mostly of a batch that has ended, and often of one because of which others were aborted.
     pub(super) async fn retry(&mut self) -> Result<()> {
         let ended: Vec<usize> = (0..self.model.batches.len()).filter(|at| self.model.batches[*at].step == BatchStep::Done).collect();
-        let Some(at) = self.random.pick(&ended).copied().filter(|_| !self.random.chance(10)).or_else(|| self.some_batch()) else { return Ok(()) };
+        let holds_up: Vec<usize> = ended.iter().copied().filter(|at| self.model.holds_up(self.model.batches[*at].id)).collect();
+        let chosen = if self.random.chance(60) && !holds_up.is_empty() { &holds_up } else { &ended };
+        let Some(at) = self.random.pick(chosen).copied().filter(|_| !self.random.chance(10)).or_else(|| self.some_batch()) else { return Ok(()) };
         let (now, aborted) = (self.now(), self.random.chance(70));
         let batch = &self.model.batches[at];
         let codes = batch.rows.iter().filter_map(|row| match &row.outcome {
