@@ -102,8 +102,10 @@ impl Site {
         JobManager::new(Arc::clone(&self.store), self.blobs.clone(), Arc::new(StatusBoard::in_process()), sandbox, settings("another"))
     }
 
+    /// Waits until nothing remains to be done for a batch. A final status is not that: its processor may still have to be told,
+    /// and until then the batch and its version are in use.
     pub async fn wait(&self, id: BatchId) -> rowmill::model::Batch {
-        tokio::time::timeout(SOON, self.jobs.wait(id)).await.unwrap().unwrap()
+        tokio::time::timeout(SOON, self.jobs.wait_until_done(id)).await.unwrap().unwrap()
     }
 
     pub async fn submit(&self, op: &str, rows: Vec<NewRow>) -> BatchId {

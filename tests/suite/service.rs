@@ -1,5 +1,6 @@
 //! The program as a service: real workers and commands over PostgreSQL, Redis and S3, as processes.
 
+mod appends;
 mod apps;
 mod chains;
 mod failed;

@@ -169,7 +169,7 @@ async fn a_status_expires_and_a_final_one_a_hundred_times_later() {
 async fn the_answer_of_a_slow_query_is_read_without_the_database() {
     let redis = Redis::start().unwrap();
     let id = BatchId::generate();
-    let answer = QueryAnswer { output: Some(r#"{"sum":"ä\"}"}"#.to_owned()), messages: Vec::new() };
+    let answer = QueryAnswer { output: Some(r#"{"sum":"ä\"}"}"#.to_owned()), messages: Vec::new(), abort_reason: None };
     let asked = Snapshot { kind: ProcessorKind::SlowQuery, said: Some((50, "half".to_owned())), ..done(id) }.with_answer(Some(answer));
     let here = board(&redis.url());
     here.publish(asked.clone());

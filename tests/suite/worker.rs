@@ -84,7 +84,7 @@ fn transaction(line: u32) -> NewRow {
     let input = serde_json::json!({
         "id": format!("TX{line:08}"), "account": "DE0123456789", "amount": amount, "currency": "EUR", "date": "2026-01-31", "type": "deposit",
     });
-    NewRow { line, input: JsonText::check(input.to_string()).unwrap(), rejected: None }
+    NewRow::new(line, JsonText::check(input.to_string()).unwrap())
 }
 
 async fn sqlite() -> Bench {

@@ -100,21 +100,37 @@ pub(super) fn open_rows(form: FileForm, limits: InflateLimits, reader: Box<dyn R
     RowReader::open(form, limits, reader).with_context(|| format!("cannot take {name}"))
 }
 
-/// Appends the rows of a file to a held batch. Reads on a thread of its own while the store writes. False when it was asked to stop.
-pub(super) async fn append_all(reader: RowReader, store: &dyn Store, batch: BatchId, place: Place, stop: &Stop) -> anyhow::Result<bool> {
+/// The part of a file that was appended to a batch.
+pub(super) struct Appended {
+    /// False when it was asked to stop before the end of the file.
+    pub whole: bool,
+    pub rows: u64,
+    /// The place of its first row in the batch; none without a row.
+    pub first_row: Option<u32>,
+}
+
+/// Appends the rows of a file to a held batch. Reads on a thread of its own while the store writes. Each chunk is a transaction:
+/// others may append between two chunks, and the rows of the file keep their order.
+pub(super) async fn append_all(reader: RowReader, store: &dyn Store, batch: BatchId, place: Place, stop: &Stop) -> anyhow::Result<Appended> {
     let mut chunks = Chunks::of(reader, place, ChunkSize::APPEND);
     let progress = ReadProgress::begin();
+    let mut appended = Appended { whole: false, rows: 0, first_row: None };
     while let Some(chunk) = tokio::select! {
         chunk = chunks.next() => chunk,
         () = stop.asked() => None,
     } {
-        progress.set(store.append_rows(batch, chunk).await?);
+        let rows = chunk.len() as u64;
+        let total = store.append_rows(batch, chunk).await?;
+        // The rows of this chunk are the last of the batch, as of its transaction.
+        appended.first_row = appended.first_row.or(u32::try_from(total - rows + 1).ok());
+        appended.rows += rows;
+        progress.set(total);
     }
     progress.end();
     if stop.is_asked() {
         // The thread may wait for stdin for ever; it ends with the program.
-        return Ok(false);
+        return Ok(appended);
     }
     chunks.end().await?;
-    Ok(true)
+    Ok(Appended { whole: true, ..appended })
 }

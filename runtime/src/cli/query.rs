@@ -12,7 +12,7 @@ use super::signals::Stop;
 use super::terms::TermsArgs;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
-use crate::jobs::{QueryRequest, QueryResult, QueryState};
+use crate::jobs::{JobError, QueryRequest, QueryResult, QueryState};
 use crate::model::{BatchId, BatchStatus, JsonText, Message, without_controls};
 
 /// Submit a slow query, wait for its answer and print it.
@@ -41,7 +41,7 @@ pub struct QueryCommand {
     /// Print its id, and do not wait.
     #[arg(long)]
     pub no_wait: bool,
-    /// Print JSON: id, status, output, messages and files.
+    /// Print JSON: id, status, output, messages, files and abort_reason.
     #[arg(long)]
     pub json: bool,
 }
@@ -55,7 +55,7 @@ pub struct AnswerCommand {
     pub config: ConfigArgs,
     #[arg(value_name = "QUERY")]
     pub query: BatchId,
-    /// Print JSON: id, status, output, messages and files.
+    /// Print JSON: id, status, output, messages, files and abort_reason.
     #[arg(long)]
     pub json: bool,
 }
@@ -88,8 +88,16 @@ pub fn query(args: &QueryCommand) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_SUCCESS));
         }
         let working = parts.work_if_alone();
+        let answered = async {
+            let result = parts.jobs.wait_for_query(id).await?;
+            if !parts.store_is_shared {
+                // No other worker tells its processor.
+                parts.jobs.wait_until_done(id).await?;
+            }
+            Ok::<_, JobError>(QueryState::Done(result))
+        };
         let state = tokio::select! {
-            result = parts.jobs.wait_for_query(id) => Some(QueryState::Done(result?)),
+            state = answered => Some(state?),
             () = stop.asked() => None,
         };
         working.end().await?;
@@ -135,11 +143,12 @@ fn print_state(id: BatchId, state: &QueryState, json: bool) -> anyhow::Result<Ex
 fn print_result(id: BatchId, result: &QueryResult, json: bool) -> anyhow::Result<()> {
     if json {
         let output = result.output.as_deref().map(serde_json::from_str::<&RawValue>).transpose()?;
-        let text = json!({ "id": id, "status": result.status, "output": output, "messages": result.messages, "files": result.files });
+        let text = json!({ "id": id, "status": result.status, "output": output, "messages": result.messages, "files": result.files, "abort_reason": result.abort_reason });
         return print_data(&text.to_string());
     }
     if result.status != BatchStatus::Success {
-        say!("{}", result.status.as_str());
+        let reason = result.abort_reason.as_ref().map_or_else(String::new, |reason| format!(": {}", without_controls(reason)));
+        say!("{}{reason}", result.status.as_str());
     }
     for message in result.messages.iter().map(Message::text) {
         say!("{}", without_controls(&message));

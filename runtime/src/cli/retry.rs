@@ -10,11 +10,12 @@ use super::signals::Stop;
 use super::terms::{Moment, parse_moment, timestamps};
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SUCCESS, print_data};
-use crate::model::{BatchId, RetryRows};
+use crate::model::{BatchId, Retried, RetryRows};
 
 /// Run the failed rows of a batch that has ended again, as a new round of the same batch. Prints how many rows that are.
 ///
-/// Rows that succeeded keep their outcomes. What the others came to before is kept (`rowmill rows BATCH --history`), and the output files are joined anew.
+/// Rows that succeeded keep their outcomes. What the others came to before is kept (`rowmill rows BATCH --history`), and the output files are joined anew. Batches that were aborted because
+/// this one did not succeed (`rowmill submit --after`) wait for it again.
 ///
 /// Exit status with --wait: 0 all rows of the batch have succeeded, 1 some failed or the batch was aborted; else 0. 2 there was nothing to retry, or it could not be.
 #[derive(Debug, Args)]
@@ -25,7 +26,7 @@ pub struct RetryCommand {
     /// Only failed rows with this code among their messages, such as `trap`, or one of the processor's own. As often as you like: any of them.
     #[arg(long, value_name = "CODE")]
     pub code: Vec<String>,
-    /// Also run the rows that were aborted. A batch that was aborted is retried with them, or not at all.
+    /// Also run the rows that were aborted. A batch that was aborted is retried with them, or not at all. One that was aborted before its rows were made of another batch's waits for that batch again.
     #[arg(long)]
     pub aborted: bool,
     /// Abort what has no outcome at this moment, or this time from now. The deadline that the batch had before holds if it has not passed.
@@ -53,9 +54,16 @@ pub fn run(args: &RetryCommand) -> anyhow::Result<ExitCode> {
         let retried = parts.jobs.batch_retry(args.batch, &rows).await?;
         if !args.json {
             say!("round {} of batch {}", retried.round, args.batch);
+            if retried.rows == 0 {
+                say!("its rows are made when the batch that it comes after has ended");
+            }
+            for batch in &retried.waits {
+                say!("batch {batch}, which was aborted because of it, waits for it again");
+            }
             print_data(&retried.rows.to_string())?;
         } else if !args.wait {
-            print_data(&json!({ "id": args.batch, "round": retried.round, "rows": retried.rows }).to_string())?;
+            let Retried { round, rows, waits } = &retried;
+            print_data(&json!({ "id": args.batch, "round": round, "rows": rows, "waits": waits }).to_string())?;
         }
         if args.wait {
             return super::status::wait_and_show(parts, args.batch, args.json, &stop).await;

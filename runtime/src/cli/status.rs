@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 
@@ -22,6 +22,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// Characters of a context that are shown, at most.
 const CONTEXT_CHARACTERS_MAX: usize = 1_000;
+/// A batch that was aborted before a row had an outcome is watched for this time longer, so that a worker may tell its processor.
+/// Perhaps no worker runs.
+const DONE_GRACE: Duration = Duration::from_secs(2);
 
 /// Past rounds that are shown, at most: the last ones.
 const ROUNDS_MAX: u32 = 100;
@@ -96,16 +99,21 @@ pub fn abort(args: &AbortCommand) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Shows the progress of a batch until it is done, and then what it is. Where no worker can run beside this, runs it.
+/// Shows the progress of a batch until it is done, or was aborted, and then what it is. Where no worker can run beside this,
+/// runs it.
 pub(super) async fn wait_and_show(parts: Parts, id: BatchId, json: bool, stop: &Stop) -> anyhow::Result<ExitCode> {
     let board = Arc::clone(parts.jobs.status());
-    let store = Arc::clone(parts.jobs.store());
+    let (store, is_shared) = (Arc::clone(parts.jobs.store()), parts.store_is_shared);
     let following = async {
+        let mut aborted_since: Option<Instant> = None;
         loop {
             let batch = store.read_batch(id).await?;
             board.publish(Snapshot::of(&batch));
             if batch.step == BatchStep::Done {
                 return Ok::<Batch, crate::store::StoreError>(batch);
+            }
+            if is_shared && ended_by_abort(&batch) && aborted_since.get_or_insert_with(Instant::now).elapsed() >= DONE_GRACE {
+                return Ok(batch);
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -121,12 +129,18 @@ pub(super) async fn wait_and_show(parts: Parts, id: BatchId, json: bool, stop: &
     let _ = shown.await;
     working.end().await?;
     let batch = batch?;
-    if batch.step != BatchStep::Done {
+    if batch.step != BatchStep::Done && !ended_by_abort(&batch) {
         say!("stopped watching; the batch goes on, where there are workers: rowmill status --watch {id}");
         return Ok(ExitCode::from(stop.exit_status()));
     }
     print_batch(&*store, &batch, json).await?;
     Ok(ExitCode::from(if batch.status == BatchStatus::Success { EXIT_SUCCESS } else { EXIT_SOME_FAILED }))
+}
+
+/// Returns true if it was aborted, and nothing of what is shown will change: nobody has to wait for a worker to tell its
+/// processor.
+fn ended_by_abort(batch: &Batch) -> bool {
+    batch.status == BatchStatus::Aborted && batch.has_ended()
 }
 
 async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Result<()> {

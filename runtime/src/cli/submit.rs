@@ -8,13 +8,13 @@ use clap::Args;
 use serde_json::json;
 
 use super::config::ConfigArgs;
-use super::feed::{FormatArg, InputFile, append_all, batch_file, open_file, open_rows, sum_of};
+use super::feed::{Appended, FormatArg, InputFile, append_all, batch_file, open_file, open_rows, sum_of};
 use super::signals::Stop;
 use super::source::Source;
 use super::terms::TermsArgs;
 use super::wiring::{Parts, block_on, inflate_limits};
 use super::{EXIT_SUCCESS, print_data};
-use crate::intake::{FileForm, InflateLimits, IntakeError, Place};
+use crate::intake::{FileForm, FileLines, InflateLimits, IntakeError, Place};
 use crate::jobs::{BatchRequest, JobManager};
 use crate::model::{After, AfterCondition, BatchId, BatchStatus, JsonText};
 use crate::store::StoreError;
@@ -86,7 +86,8 @@ impl From<WhenArg> for AfterCondition {
 
 /// Append a file to a batch that is held. Prints how many rows it has now.
 ///
-/// The lines go on from those that it has. When it stops halfway the rows up to there are appended.
+/// The lines go on from the highest that it has. Several may append at the same moment: the rows of each file keep their order, and those of a file of at most 10,000 rows and 4 MiB
+/// also stay together. When it stops halfway the rows up to there are appended.
 #[derive(Debug, Args)]
 pub struct AppendCommand {
     #[command(flatten)]
@@ -163,9 +164,10 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
         let known = parts.jobs.store().read_batch(id).await?;
         let is_held = known.status == BatchStatus::Wait && args.after.is_none();
         if let Some(file) = file.filter(|_| is_held) {
-            let taken = take(&parts.jobs, id, file, limits, Place { lines_before: 0, skipped: known.counts.rows }, 1, &stop).await;
-            if !matches!(taken, Ok(true)) {
-                return not_taken(&parts.jobs, id, args.key.is_some(), taken, &stop).await;
+            let place = Place { lines: FileLines::Record, skipped: known.counts.rows };
+            let taken = take(&parts.jobs, id, file, limits, place, &stop).await;
+            if !matches!(taken, Ok(Appended { whole: true, .. })) {
+                return not_taken(&parts.jobs, id, args.key.is_some(), taken.map(drop), &stop).await;
             }
         }
         let rows = if !is_held {
@@ -216,15 +218,13 @@ pub fn append(args: &AppendCommand) -> anyhow::Result<ExitCode> {
             Some(file) => file,
             None => source.open(&parts.jobs, args.format).await?,
         };
-        let before = parts.jobs.store().read_batch(args.batch).await?.counts.rows;
-        let lines_before = u32::try_from(before).context("the batch is full")?;
-        let first_row = lines_before.saturating_add(1);
-        let whole = take(&parts.jobs, args.batch, file, limits, Place { lines_before, skipped: 0 }, first_row, &stop).await?;
-        let batch = parts.jobs.store().read_batch(args.batch).await?;
-        if !whole {
-            say!("stopped: {} rows of the file were appended; the batch is still held", batch.counts.rows - before);
+        let place = Place { lines: FileLines::Next, skipped: 0 };
+        let appended = take(&parts.jobs, args.batch, file, limits, place, &stop).await?;
+        if !appended.whole {
+            say!("stopped: {} rows of the file were appended; the batch is still held", appended.rows);
             return Ok(ExitCode::from(stop.exit_status()));
         }
+        let batch = parts.jobs.store().read_batch(args.batch).await?;
         if args.release {
             parts.jobs.release(args.batch).await?;
         }
@@ -249,16 +249,8 @@ pub fn release(args: &ReleaseCommand) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Appends a file to a held batch, and records it there. False when it was asked to stop.
-async fn take(
-    jobs: &JobManager,
-    id: BatchId,
-    file: InputFile,
-    limits: InflateLimits,
-    place: Place,
-    first_row: u32,
-    stop: &Stop,
-) -> anyhow::Result<bool> {
+/// Appends a file to a held batch, and records it there if it was taken whole.
+async fn take(jobs: &JobManager, id: BatchId, file: InputFile, limits: InflateLimits, place: Place, stop: &Stop) -> anyhow::Result<Appended> {
     let InputFile { name, form, reader, fingerprint, object } = file;
     let taking = || format!("cannot take {name}");
     // What is not local waits for others while it is read, which only a thread of its own may do.
@@ -267,12 +259,14 @@ async fn take(
         move || open_rows(form, limits, reader, &name)
     });
     let reader = opened.await.context("the reading thread failed")??;
-    let whole = append_all(reader, &**jobs.store(), id, place, stop).await.with_context(taking)?;
-    if whole {
+    let appended = append_all(reader, &**jobs.store(), id, place, stop).await.with_context(taking)?;
+    if appended.whole {
+        // The first rows may have come in before, with the key of the submission: then the file begins with the batch.
+        let first_row = if place.skipped > 0 { 1 } else { appended.first_row.unwrap_or(1) };
         let file = batch_file(&name, form, fingerprint.sum(), first_row, object);
         jobs.record_batch_file(id, &file, None).await.with_context(taking)?;
     }
-    Ok(whole)
+    Ok(appended)
 }
 
 /// What stands for the file's rows where a submission is compared with that of its key.
@@ -287,7 +281,7 @@ async fn digest_rows(args: &SubmitCommand, jobs: &JobManager, source: Source<'_>
 }
 
 /// A file that was not taken whole leaves nothing; but with a key, what is there is gone on with when it is submitted again, unless the file is at fault.
-async fn not_taken(jobs: &JobManager, id: BatchId, has_key: bool, taken: anyhow::Result<bool>, stop: &Stop) -> anyhow::Result<ExitCode> {
+async fn not_taken(jobs: &JobManager, id: BatchId, has_key: bool, taken: anyhow::Result<()>, stop: &Stop) -> anyhow::Result<ExitCode> {
     let file_is_bad = matches!(&taken, Err(error) if error.chain().any(|cause| cause.downcast_ref::<IntakeError>().is_some()));
     if has_key && !file_is_bad {
         taken.with_context(|| format!("batch {id} is held with the rows up to there: submit it again with its key to go on"))?;

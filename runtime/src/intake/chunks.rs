@@ -4,7 +4,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::{IntakeError, RowReader};
-use crate::model::NewRow;
+use crate::model::{Line, NewRow};
 
 /// How large a chunk becomes.
 #[derive(Clone, Copy, Debug)]
@@ -24,11 +24,21 @@ impl ChunkSize {
 /// Chunks that are read ahead.
 const CHUNKS_AHEAD: usize = 2;
 
+/// The lines of a file's rows in their batch.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FileLines {
+    /// The number of the record in the file. The batch is of this file alone, and a row that comes in twice is refused, so
+    /// several processes may go on with one file.
+    #[default]
+    Record,
+    /// The next line of the batch: the file is appended to others.
+    Next,
+}
+
 /// Which rows of a file are read, and as which lines.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Place {
-    /// The lines of the batch before the file's first.
-    pub lines_before: u32,
+    pub lines: FileLines,
     /// The file's first rows, which the batch has already.
     pub skipped: u64,
 }
@@ -48,7 +58,7 @@ impl Chunks {
                 reader.next_row()?;
             }
             loop {
-                let chunk = next_chunk(&mut reader, place.lines_before, size)?;
+                let chunk = next_chunk(&mut reader, place.lines, size)?;
                 if chunk.is_empty() || sender.blocking_send(chunk).is_err() {
                     return Ok(());
                 }
@@ -76,12 +86,15 @@ impl Chunks {
     }
 }
 
-fn next_chunk(reader: &mut RowReader, lines_before: u32, size: ChunkSize) -> Result<Vec<NewRow>, IntakeError> {
+fn next_chunk(reader: &mut RowReader, lines: FileLines, size: ChunkSize) -> Result<Vec<NewRow>, IntakeError> {
     let mut chunk = Vec::new();
     let mut bytes = 0;
     while chunk.len() < size.rows && bytes < size.bytes {
         let Some(row) = reader.next_row()? else { break };
-        let row = NewRow { line: row.line.saturating_add(lines_before), ..row };
+        let row = match lines {
+            FileLines::Record => row,
+            FileLines::Next => NewRow { line: Line::Next, ..row },
+        };
         bytes += row.input.as_str().len();
         chunk.push(row);
     }

@@ -64,7 +64,7 @@ impl CsvRows {
         };
         // What cannot be an object is kept as the list of its fields, so that nothing is lost.
         let input = if rejected.is_some() { fields_as_array(&fields) } else { fields_as_object(&self.keys, &fields) };
-        Ok(Some(NewRow { line, input: JsonText::trusted(input), rejected }))
+        Ok(Some(NewRow { line: line.into(), input: JsonText::trusted(input), rejected }))
     }
 }
 
@@ -164,6 +164,7 @@ fn push_json_string(json: &mut String, text: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Line;
 
     fn read(file: &'static [u8]) -> Result<Vec<NewRow>, IntakeError> {
         let mut rows = CsvRows::open(Box::new(file))?;
@@ -198,7 +199,7 @@ mod tests {
     #[test]
     fn a_ragged_record_is_rejected_with_its_place_and_keeps_its_fields() {
         let rows = read(b"a,b\n\"1\n1\",2\n3\n4,5,6\n7,8\n").unwrap();
-        assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [1, 2, 3, 4]);
+        assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [1, 2, 3, 4].map(Line::Given));
         assert_eq!(rows[1].rejected.as_deref(), Some("record 2 (line 4 of the file) has 1 fields, but the header has 2"));
         assert_eq!(rows[2].rejected.as_deref(), Some("record 3 (line 5 of the file) has 3 fields, but the header has 2"));
         assert_eq!(rows[2].input.as_str(), r#"["4","5","6"]"#);

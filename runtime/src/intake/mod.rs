@@ -13,7 +13,7 @@ use std::io::Read;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::chunks::{ChunkSize, Chunks, Place};
+pub use self::chunks::{ChunkSize, Chunks, FileLines, Place};
 pub use self::fingerprint::{FileSum, Fingerprint, Fingerprinted};
 pub use self::form::FileForm;
 pub use self::gzip::InflateLimits;

@@ -65,7 +65,7 @@ fn row(line: u32, file_line: u64, text: &str) -> NewRow {
     // What is no JSON is kept as a string, so that nothing is lost.
     let reject = |text: &str, reason: String| {
         let input = JsonText::trusted(serde_json::to_string(text).expect("a string is always JSON"));
-        NewRow { line, input, rejected: Some(reason) }
+        NewRow { line: line.into(), input, rejected: Some(reason) }
     };
     if text.len() > ROW_BYTES_MAX {
         return reject(text, format!("{place} is larger than 1 MiB"));
@@ -74,7 +74,7 @@ fn row(line: u32, file_line: u64, text: &str) -> NewRow {
         && let Ok(failed) = serde_json::from_str::<FailedRow<'_>>(text)
     {
         match failed {
-            FailedRow { input: Some(input), text: None, .. } => return NewRow { line, input: JsonText::trusted(input.get()), rejected: None },
+            FailedRow { input: Some(input), text: None, .. } => return NewRow::new(line, JsonText::trusted(input.get())),
             FailedRow { input: None, text: Some(text), .. } => {
                 return reject(&text, format!("{place} is still the text of a failed row, and not JSON"));
             }
@@ -82,7 +82,7 @@ fn row(line: u32, file_line: u64, text: &str) -> NewRow {
         }
     }
     match JsonText::check(text) {
-        Ok(input) => NewRow { line, input, rejected: None },
+        Ok(input) => NewRow::new(line, input),
         Err(error) => reject(text, format!("{place} is {error}")),
     }
 }
@@ -90,6 +90,7 @@ fn row(line: u32, file_line: u64, text: &str) -> NewRow {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Line;
 
     fn read(file: &'static [u8]) -> Result<Vec<NewRow>, IntakeError> {
         let mut rows = NdjsonRows::open(Box::new(file));
@@ -99,8 +100,8 @@ mod tests {
     #[test]
     fn values_are_taken_as_they_are_and_empty_lines_are_not_counted() {
         let rows = read(b"{\"a\": 1}\r\n\n [2]\n\"three\"").unwrap();
-        let rows: Vec<(u32, &str)> = rows.iter().map(|row| (row.line, row.input.as_str())).collect();
-        assert_eq!(rows, [(1, "{\"a\": 1}"), (2, "[2]"), (3, "\"three\"")]);
+        let rows: Vec<(Line, &str)> = rows.iter().map(|row| (row.line, row.input.as_str())).collect();
+        assert_eq!(rows, [(Line::Given(1), "{\"a\": 1}"), (Line::Given(2), "[2]"), (Line::Given(3), "\"three\"")]);
     }
 
     #[test]

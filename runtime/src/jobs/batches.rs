@@ -76,13 +76,18 @@ impl JobManager {
         Ok((NewBatch { after: request.after, group: request.group, ..batch }, request.rows))
     }
 
-    /// Appends rows to a held batch, and releases it where that is wanted. Returns how many rows it has now.
+    /// Appends rows to a held batch, and releases it where that is wanted. Returns how many rows it has now. The rows of one call
+    /// are contiguous and keep their order. Those without a line ([`NewRow::next`]) get the next lines of the batch.
     ///
     /// ```no_run
     /// # async fn example(jobs: rowmill::jobs::JobManager, more: Vec<rowmill::model::NewRow>) -> anyhow::Result<()> {
     /// use rowmill::jobs::BatchRequest;
     ///
+    /// use rowmill::model::{JsonText, NewRow};
+    ///
     /// let id = jobs.batch_submit(BatchRequest::new("bank", "validate").held()).await?;
+    /// // Several may append at the same moment: each of these rows gets the next line of the batch.
+    /// jobs.batch_append(id, vec![NewRow::next(JsonText::check(r#"{"amount":"1.50"}"#)?)], false).await?;
     /// let rows = jobs.batch_append(id, more, true).await?;
     /// println!("{rows} rows are queued");
     /// # Ok(())
@@ -169,7 +174,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::NoBatch`], [`JobError::Store`].
     pub async fn batch_done(&self, id: BatchId) -> Result<Option<Batch>, JobError> {
-        Ok(Some(self.read_batch(id).await?).filter(|batch| batch.finished_at.is_some()))
+        Ok(Some(self.read_batch(id).await?).filter(Batch::has_ended))
     }
 
     /// A page of the rows of a batch that has ended, in the order of their lines. The next one begins after the last row of this one; the end is an empty page.
@@ -284,8 +289,8 @@ pub(super) fn check_context(context: &JsonText) -> Result<(), JobError> {
 
 /// A rejected row is not run: its text is kept as it was.
 pub(super) fn check_inputs(rows: &[NewRow]) -> Result<(), JobError> {
-    match rows.iter().find(|row| row.rejected.is_none() && row.input.as_str().len() > INPUT_BYTES_MAX) {
-        Some(row) => Err(JobError::InputTooLarge { line: row.line, bytes: row.input.as_str().len() }),
+    match rows.iter().zip(1..).find(|(row, _)| row.rejected.is_none() && row.input.as_str().len() > INPUT_BYTES_MAX) {
+        Some((row, at)) => Err(JobError::InputTooLarge { line: row.line, row: at, bytes: row.input.as_str().len() }),
         None => Ok(()),
     }
 }

@@ -1,5 +1,5 @@
 use crate::blobs::BlobError;
-use crate::model::{BatchId, BatchStatus, NotServed, ProcessorKind};
+use crate::model::{BatchId, BatchStatus, Line, NotServed, ProcessorKind};
 use crate::prune::PruneError;
 use crate::sandbox::LoadError;
 use crate::schedule::ScheduleError;
@@ -27,8 +27,9 @@ pub enum JobError {
     /// The batch is a slow query, or the other way round.
     #[error("{id} is of the kind {}, and this is for {}", found.as_str(), wanted.as_str())]
     BatchOfOtherKind { id: BatchId, found: ProcessorKind, wanted: ProcessorKind },
-    #[error("the input of line {line} has {bytes} bytes, and may have {} at most", crate::model::INPUT_BYTES_MAX)]
-    InputTooLarge { line: u32, bytes: usize },
+    /// `row` is the place of the row in the request, from 1.
+    #[error("the input of {} has {bytes} bytes, and may have {} at most", place(*line, *row), crate::model::INPUT_BYTES_MAX)]
+    InputTooLarge { line: Line, row: usize, bytes: usize },
     #[error("the context has {bytes} bytes, and may have {} at most", crate::model::INPUT_BYTES_MAX)]
     ContextTooLarge { bytes: usize },
     #[error("a key has 1 to {} bytes, and this one has {bytes}", super::KEY_BYTES_MAX)]
@@ -70,6 +71,13 @@ pub enum JobError {
     Blobs(#[from] BlobError),
     #[error(transparent)]
     Worker(#[from] WorkerError),
+}
+
+fn place(line: Line, row: usize) -> String {
+    match line {
+        Line::Given(line) => format!("line {line}"),
+        Line::Next => format!("row {row} of the request"),
+    }
 }
 
 impl From<PruneError> for JobError {

@@ -6,7 +6,7 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{BatchRequest, JobError, QueryRequest};
-use crate::model::{After, BatchId, NewRow, PartialTerms, ProcessorKind, Timestamp, hex};
+use crate::model::{After, BatchId, Line, NewRow, PartialTerms, ProcessorKind, Timestamp, hex};
 
 /// A key has so many bytes at most.
 pub const KEY_BYTES_MAX: usize = 255;
@@ -49,7 +49,11 @@ pub(super) fn digest_of_batch(request: &BatchRequest) -> String {
     let fields = group.iter().fold(fields, |fields, group| fields.text("group").text(group));
     hex(&rows
         .iter()
-        .fold(fields, |fields, NewRow { line, input, rejected }| fields.number(i64::from(*line)).text(input.as_str()).optional(rejected.as_deref()))
+        .fold(fields, |fields, NewRow { line, input, rejected }| {
+            // A row without a line has one that no row can have.
+            let line = if let Line::Given(line) = line { i64::from(*line) } else { -1 };
+            fields.number(line).text(input.as_str()).optional(rejected.as_deref())
+        })
         .end())
 }
 

@@ -27,6 +27,8 @@ pub struct QueryResult {
     pub output: Option<String>,
     pub messages: Vec<Message>,
     pub files: Vec<OutputFile>,
+    /// Why it was aborted, when a reason was given.
+    pub abort_reason: Option<String>,
 }
 
 impl JobManager {
@@ -133,7 +135,7 @@ impl JobManager {
         if known.is_settled()
             && let Some(answer) = known.answer
         {
-            return Ok(QueryState::Done(QueryResult { status: known.status, output: answer.output, messages: answer.messages, files: known.files }));
+            return Ok(QueryState::Done(result_of(known.status, answer, known.files)));
         }
         if !known.status.is_final() {
             return Ok(QueryState::TryLater(known));
@@ -144,12 +146,12 @@ impl JobManager {
     /// What the status board knows of an end, where that is all.
     pub(super) async fn find_answer(&self, id: BatchId) -> Option<QueryResult> {
         let Snapshot { status, answer, files, .. } = self.shared.status.read(id).await.filter(|known| known.status.is_final())?;
-        answer.map(|QueryAnswer { output, messages }| QueryResult { status, output, messages, files })
+        answer.map(|answer| result_of(status, answer, files))
     }
 
     /// What the store knows: the status may be final when the answer is not in the cache, or the files are not joined.
     pub(super) async fn read_answer(&self, batch: &Batch) -> Result<QueryState, JobError> {
-        if batch.finished_at.is_none() {
+        if !batch.has_ended() {
             return Ok(QueryState::TryLater(Snapshot::of(batch)));
         }
         Ok(QueryState::Done(self.answer(batch, self.shared.store.read_results(batch.id, None, 1).await?)))
@@ -157,10 +159,9 @@ impl JobManager {
 
     /// The answer of a slow query that has ended.
     pub(super) fn answer(&self, batch: &Batch, mut rows: Vec<RecordedOutcome>) -> QueryResult {
-        let answer =
-            rows.pop().map_or(QueryAnswer { output: None, messages: Vec::new() }, |row| QueryAnswer { output: row.output, messages: row.messages });
+        let answer = QueryAnswer::of(batch, rows.pop());
         self.shared.status.publish(Snapshot::of(batch).with_answer(Some(answer.clone())));
-        QueryResult { status: batch.status, output: answer.output, messages: answer.messages, files: batch.files.clone() }
+        result_of(batch.status, answer, batch.files.clone())
     }
 
     /// Aborts a slow query: its guest is stopped.
@@ -182,6 +183,11 @@ impl JobManager {
         let aborted = self.batch_abort(id, reason).await?;
         if aborted.changed { Ok(aborted) } else { Err(JobError::AlreadyFinal { id, status: aborted.status }) }
     }
+}
+
+fn result_of(status: BatchStatus, answer: QueryAnswer, files: Vec<OutputFile>) -> QueryResult {
+    let QueryAnswer { output, messages, abort_reason } = answer;
+    QueryResult { status, output, messages, files, abort_reason }
 }
 
 fn new_query(request: &QueryRequest, found: FoundOp, as_found: Option<OpStamp>) -> Result<(NewBatch, NewRow), JobError> {

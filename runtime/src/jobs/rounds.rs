@@ -3,10 +3,14 @@
 use super::{JobError, JobManager};
 use crate::model::{BatchId, PastCursor, PastOutcome, PastRound, Retried, RetryRows};
 use crate::status::Snapshot;
+use crate::store::StoreError;
 
 impl JobManager {
     /// Runs the failed rows of a batch that has ended again, or some of them, as a new round of the same batch. Its counts go back by these rows, its output files are joined
     /// anew when they have ended, and its processor is told again (`mark-done`). Attempts begin with 1, and the processor's version stays.
+    ///
+    /// Batches that were aborted because of this one ([`crate::model::Retried::waits`]) wait for it again. A chained batch that was
+    /// aborted before it had all of its rows is not run but waits for the batch that it comes after.
     ///
     /// ```no_run
     /// # async fn example(jobs: rowmill::jobs::JobManager, id: rowmill::model::BatchId) -> anyhow::Result<()> {
@@ -25,7 +29,14 @@ impl JobManager {
         self.check_batch(id).await?;
         let retried = self.shared.store.retry_batch(id, rows).await.map_err(|error| self.not_here(error))?;
         tracing::info!(batch = %id, round = retried.round, rows = retried.rows, "a batch is retried");
-        self.shared.status.publish(Snapshot::of(&self.shared.store.read_batch(id).await?));
+        for changed in std::iter::once(&id).chain(&retried.waits) {
+            match self.shared.store.read_batch(*changed).await {
+                Ok(batch) => self.shared.status.publish(Snapshot::of(&batch)),
+                // It was removed meanwhile.
+                Err(StoreError::NotFound(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
         Ok(retried)
     }
 

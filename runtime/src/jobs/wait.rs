@@ -7,17 +7,20 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 
 use super::{JobError, JobManager, QueryResult, QueryState};
-use crate::model::{Batch, BatchId, BatchStatus};
+use crate::model::{Batch, BatchId, BatchStatus, BatchStep};
 use crate::status::Progress;
 use crate::store::StoreEvent;
 
 /// Events may be missing: the store is asked at least so often.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Before the second look at a batch that is to be done; each further pause is twice as long, up to [`LOOK_EVERY`].
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
 /// Who runs a query in this process has its answer on the status board soon after the store tells of the end. It takes longer only where the board has forgotten it.
 const ANSWER_TIME: Duration = Duration::from_millis(20);
 
 impl JobManager {
-    /// Waits until a batch or a slow query has ended: its status and its output files are final.
+    /// Waits until a batch or a slow query has ended: its status and its output files are final ([`Batch::has_ended`]). Its
+    /// processor may not have been told yet (`mark-done`).
     ///
     /// ```no_run
     /// # async fn example(jobs: rowmill::jobs::JobManager, id: rowmill::model::BatchId) -> anyhow::Result<()> {
@@ -34,10 +37,41 @@ impl JobManager {
         loop {
             // After the subscription: an end between the two is not missed.
             let batch = self.read_batch(id).await?;
-            if batch.finished_at.is_some() {
+            if batch.has_ended() {
                 return Ok(batch);
             }
             end_of(id, &mut events).await;
+        }
+    }
+
+    /// Waits until nothing remains to be done for a batch or a slow query: it has ended, and its processor was told of that
+    /// (`mark-done`). Only then can it be retried or removed, and its version of the processor too. That needs a worker.
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager, id: rowmill::model::BatchId) -> anyhow::Result<()> {
+    /// let batch = jobs.wait_until_done(id).await?;
+    /// println!("{}: {:?}", batch.status.as_str(), batch.mark_error);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::NoBatch`], [`JobError::Store`].
+    pub async fn wait_until_done(&self, id: BatchId) -> Result<Batch, JobError> {
+        let mut progress = self.shared.status.watch(id);
+        let mut pause = FIRST_PAUSE;
+        let mut watched = true;
+        loop {
+            let batch = self.read_batch(id).await?;
+            if batch.step == BatchStep::Done {
+                return Ok(batch);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                // The status board may know of another round, or know nothing more: it is asked once.
+                () = told_of_done(&mut progress), if watched => watched = false,
+            }
+            pause = (pause * 2).min(LOOK_EVERY);
         }
     }
 
@@ -106,12 +140,19 @@ async fn told_of_end(progress: &mut watch::Receiver<Progress>) {
     drop(progress.wait_for(|progress| progress.status.is_some_and(BatchStatus::is_final)).await);
 }
 
+/// Until the status board knows that the processor was told, or can know nothing more.
+async fn told_of_done(progress: &mut watch::Receiver<Progress>) {
+    drop(progress.wait_for(|progress| progress.done).await);
+}
+
 /// Until a batch has ended, or may have; whether it is known to have.
 async fn end_of(id: BatchId, events: &mut Receiver<StoreEvent>) -> bool {
     let ended = async {
         loop {
             match events.recv().await {
                 Ok(StoreEvent::Final(ended)) if ended == id => return true,
+                // It has ended if no row had an outcome: the store knows.
+                Ok(StoreEvent::Aborted(aborted)) if aborted == id => return false,
                 Ok(_) => {}
                 Err(RecvError::Lagged(_)) => return false,
                 Err(RecvError::Closed) => std::future::pending().await,

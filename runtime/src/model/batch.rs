@@ -193,20 +193,49 @@ impl NewBatch {
 /// Bytes of one input, or of a context, at most.
 pub const INPUT_BYTES_MAX: usize = 1 << 20;
 
+/// The line of a row to submit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Line {
+    /// The submitter's own number: 1 or more, and no other row of the batch has it. 0 for a slow query.
+    Given(u32),
+    /// One more than the highest line that the batch has when the row comes in. The store decides that in the transaction that
+    /// writes the row, so submitters who append at the same moment need not know of each other.
+    Next,
+}
+
+impl From<u32> for Line {
+    fn from(line: u32) -> Line {
+        Line::Given(line)
+    }
+}
+
 /// A row to submit.
 #[derive(Clone, Debug)]
 pub struct NewRow {
-    /// The submitter's own number: 1 or more, and 0 for a slow query.
-    pub line: u32,
+    pub line: Line,
     pub input: JsonText,
     /// Why this row could not be made into an input. It fails with this text and is not run; `input` keeps what was read.
     pub rejected: Option<String>,
 }
 
 impl NewRow {
-    /// A row with its input.
-    pub fn new(line: u32, input: JsonText) -> NewRow {
-        NewRow { line, input, rejected: None }
+    /// A row with its line and its input.
+    pub fn new(line: impl Into<Line>, input: JsonText) -> NewRow {
+        NewRow { line: line.into(), input, rejected: None }
+    }
+
+    /// A row that gets the next line of its batch.
+    pub fn next(input: JsonText) -> NewRow {
+        NewRow::new(Line::Next, input)
+    }
+}
+
+impl Batch {
+    /// Returns true if its status and its output files are final. A batch that was aborted before a row had an outcome has no
+    /// output files, so no worker is needed for its end.
+    pub fn has_ended(&self) -> bool {
+        let has_outcomes = self.counts.success + self.counts.failed > 0;
+        self.finished_at.is_some() || (self.status == BatchStatus::Aborted && !has_outcomes)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Plain types that every room speaks. This room imports nothing of ours.
 
+mod abort;
 mod app;
 mod batch;
 mod batch_list;
@@ -30,8 +31,9 @@ mod text;
 mod usage;
 mod worker;
 
+pub use abort::AbortReason;
 pub use app::{App, NAME_BYTES_MAX};
-pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, INPUT_BYTES_MAX, NewBatch, NewRow, OutputFile, ProcessorKind};
+pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, INPUT_BYTES_MAX, Line, NewBatch, NewRow, OutputFile, ProcessorKind};
 pub use batch_list::{BatchFilter, BatchPage, BatchPosition, ListedBatch, ParseBatchPositionError};
 pub use chain::{After, AfterCondition};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};

@@ -1,23 +1,26 @@
-use super::{BatchCounts, BatchStatus, Message, OutputFile, Timestamp};
+use super::{BatchCounts, BatchId, BatchStatus, Message, OutputFile, Timestamp};
 
 /// Which rows of a batch that has ended are run again, in a new round.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RetryRows {
     /// Failed rows with one of these codes among their messages; all failed rows when there is none.
     pub codes: Vec<String>,
-    /// Also the rows that were aborted. Without them a batch that was aborted cannot come to another end.
+    /// Also the rows that were aborted. A batch that was aborted is retried with them, or not at all. A chained batch that was
+    /// aborted before it had all of its rows waits again for the batch that it comes after.
     pub aborted: bool,
     /// What has no outcome by then is aborted, instead of at the batch's deadline. A deadline that has passed does not hold in the new round.
     pub deadline_at: Option<Timestamp>,
 }
 
 /// What a retry of a batch began.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Retried {
     /// The round that runs now: 2 after the first retry.
     pub round: u32,
-    /// Rows that are run in it.
+    /// Rows that are run in it. 0 for a chained batch that waits for its predecessor again: its rows are still to be made.
     pub rows: u64,
+    /// Batches that were aborted because of this batch, directly or by way of others, and that wait again now.
+    pub waits: Vec<BatchId>,
 }
 
 /// How a round ended that was followed by another.

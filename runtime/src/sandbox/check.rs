@@ -14,7 +14,7 @@ use super::load::{check_imports, exports_of, list, take};
 use super::mask::Masks;
 use super::session::{Allowance, Guarded, arm, guard, started, stopped_ending, within_fuel};
 use super::{Inner, LoadError};
-use crate::model::{Ending, INPUT_BYTES_MAX, JsonText, Limits, Message, NewRow};
+use crate::model::{Ending, INPUT_BYTES_MAX, JsonText, Limits, Line, Message, NewRow};
 
 const FILE_CHECK: &str = "rowmill:jobs/file-check@0.1.0";
 /// Reasons of one refusal that are kept.
@@ -132,7 +132,11 @@ impl CheckSession {
     /// # Errors
     /// [`CheckError`].
     pub async fn check_records<'r>(&mut self, records: &'r [NewRow]) -> Result<Vec<NewRow>, CheckError> {
-        let record = |row: &'r NewRow| contract::FileRecord { line: row.line, value: row.input.as_str(), unreadable: row.rejected.as_deref() };
+        let record = |row: &'r NewRow| {
+            // Records of a file have their numbers.
+            let line = if let Line::Given(line) = row.line { line } else { 0 };
+            contract::FileRecord { line, value: row.input.as_str(), unreadable: row.rejected.as_deref() }
+        };
         let records: Vec<contract::FileRecord<'r>> = records.iter().map(record).collect();
         let allowance = Allowance::row(&self.limits);
         arm(&mut self.store, allowance);
@@ -197,5 +201,5 @@ fn row_of(row: contract::FileRow) -> Result<NewRow, String> {
         return Err(format!("the input that it made for line {line} has {} bytes, and may have {INPUT_BYTES_MAX} at most", input.len()));
     }
     let input = JsonText::check(input).map_err(|error| format!("the input that it made for line {line} is {error}"))?;
-    Ok(NewRow { line, input, rejected })
+    Ok(NewRow { line: line.into(), input, rejected })
 }

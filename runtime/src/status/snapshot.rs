@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Batch, BatchCounts, BatchId, BatchStatus, BatchStep, Message, OutputFile, ProcessorKind};
+use crate::model::{Batch, BatchCounts, BatchId, BatchStatus, BatchStep, Message, OutputFile, ProcessorKind, RecordedOutcome};
 
 /// A batch as pollers see it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +31,17 @@ pub struct QueryAnswer {
     /// Valid JSON.
     pub output: Option<String>,
     pub messages: Vec<Message>,
+    /// Why it was aborted, when a reason was given.
+    #[serde(default)]
+    pub abort_reason: Option<String>,
+}
+
+impl QueryAnswer {
+    /// The answer of a slow query that has ended, with its row.
+    pub fn of(query: &Batch, row: Option<RecordedOutcome>) -> QueryAnswer {
+        let (output, messages) = row.map_or((None, Vec::new()), |row| (row.output, row.messages));
+        QueryAnswer { output, messages, abort_reason: query.abort_reason.clone() }
+    }
 }
 
 /// What is known of a batch at the moment, for those who watch it.

@@ -1,9 +1,9 @@
 //! How values stand in columns, the same in every database.
 
 use crate::model::{
-    After, AfterCondition, App, AppQuota, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, FoundOp, Grants, Group, GroupCounts,
-    Isolation, MarkCall, Message, OpStamp, OutputFile, PartialKeep, PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion,
-    PrunedParts, Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
+    AbortReason, After, AfterCondition, App, AppQuota, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, FoundOp, Grants, Group,
+    GroupCounts, Isolation, MarkCall, Message, OpStamp, OutputFile, PartialKeep, PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind,
+    ProcessorVersion, PrunedParts, Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
 };
 use crate::store::StoreError;
 
@@ -257,6 +257,11 @@ impl ResultRow {
     }
 }
 
+/// The sentence of a reason that the store kept.
+pub(super) fn worded(reason: String) -> String {
+    AbortReason::of_stored(reason).to_string()
+}
+
 fn messages_of(json: Option<String>) -> Result<Vec<Message>, StoreError> {
     Ok(json.map(|json| serde_json::from_str(&json)).transpose().map_err(failed("read messages"))?.unwrap_or_default())
 }
@@ -283,7 +288,7 @@ impl PastRoundRow {
             round: small(self.round),
             status,
             counts: counts(status, self.row_count, self.success, self.failed),
-            abort_reason: self.abort_reason,
+            abort_reason: self.abort_reason.map(worded),
             mark_error: self.mark_error,
             mark_calls: small(self.mark_calls),
             started_at: self.started_at.map(Timestamp),

@@ -1,7 +1,7 @@
 //! Events of batches as they stand in columns, the same in every database.
 
 use super::StoreError;
-use super::columns::{count, failed, small, status_of};
+use super::columns::{count, failed, small, status_of, worded};
 use crate::model::{BatchCounts, BatchEvent, BatchId, BatchStatus, EventKind, EventPage, EventPosition, EventsOf, Timestamp};
 
 /// An event as a query returns it.
@@ -38,6 +38,7 @@ impl EventRow {
         let aborted = if status == BatchStatus::Aborted { rows - success - failures } else { 0 };
         let (messages, reason) = match (kind, self.note) {
             (EventKind::RowFailed, Some(json)) => (serde_json::from_str(&json).map_err(failed("read messages"))?, None),
+            (EventKind::Aborted, note) => (Vec::new(), note.map(worded)),
             (_, note) => (Vec::new(), note),
         };
         let batch: BatchId = self.batch_id.parse().map_err(failed("read a batch's id"))?;

@@ -9,6 +9,7 @@ mod columns;
 mod error;
 mod events;
 mod history;
+mod lines;
 mod listing;
 mod pages;
 mod postgres;
@@ -75,7 +76,8 @@ pub trait Store: Send + Sync + 'static {
         self.submit_batch(batch, vec![row]).await.map(|()| None)
     }
 
-    /// Appends rows to a held batch. Returns how many it has now.
+    /// Appends rows to a held batch, contiguous and in their order, whoever else appends. Returns how many it has now: the rows of
+    /// this call are the last of those.
     ///
     /// # Errors
     /// `NotFound`; `WrongStatus` unless it is in `wait`; `Invalid` for a line that is 0, or that the batch has already; `OverQuota`.
@@ -100,9 +102,12 @@ pub trait Store: Send + Sync + 'static {
     /// Runs rows of a batch that has ended again, in a new round: its failed rows, or some of them, and those that were aborted, where that is wanted. Their attempts begin
     /// with 1. What became of the round, and of these rows in it, stays: see [`Store::list_rounds`] and [`Store::read_past_outcomes`].
     ///
+    /// Batches that were aborted because of this batch wait for it again, and so do those behind them. A chained batch that was
+    /// aborted before it had all of its rows runs nothing: its rows are removed, and it waits for its predecessor again.
+    ///
     /// # Errors
-    /// `NotFound`; `WrongStatus` unless nothing remains to be done for it; `Invalid` for a slow query, for a batch that was aborted, without the rows that were, and when there
-    /// is no such row.
+    /// `NotFound`; `WrongStatus` unless nothing remains to be done for it; `Invalid` for a slow query, for a batch that was aborted, without the rows that were, when there
+    /// is no such row, and for a chained batch that would be aborted again at once.
     async fn retry_batch(&self, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError>;
 
     /// The rounds of a batch before the one that it is in, at most `limit`, from behind a round (0 for all). The end is an empty page.

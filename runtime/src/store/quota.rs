@@ -1,6 +1,7 @@
 //! What the batches of an app may hold, where the store has a part in it.
 
-use crate::model::{NewRow, RowResult, Verdict};
+use crate::model::{RowResult, Verdict};
+use crate::store::lines::LinedRow;
 
 /// More than an app may hold was submitted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,7 +15,7 @@ pub enum OverQuota {
 }
 
 /// The longest input that would be run.
-pub(super) fn longest_input(rows: &[NewRow]) -> Option<&NewRow> {
+pub(super) fn longest_input(rows: &[LinedRow]) -> Option<&LinedRow> {
     rows.iter().filter(|row| row.rejected.is_none()).max_by_key(|row| row.input.as_str().len())
 }
 

@@ -1,12 +1,12 @@
 //! What may be stored, whatever the database.
 
-use std::collections::HashSet;
 use std::time::Duration;
 
 use crate::model::{
-    App, AppBounds, BatchFile, BatchId, BatchStatus, FailedPosition, Grants, NAME_BYTES_MAX, NewBatch, NewRow, PastCursor, Piece, Policy,
-    ProcessorKind, Rate, RetryRows, RowResult, RowStatus, Verdict,
+    AbortReason, App, AppBounds, BatchFile, BatchId, BatchStatus, FailedPosition, Grants, NAME_BYTES_MAX, NewBatch, NewRow, PastCursor, Piece,
+    Policy, ProcessorKind, Rate, RetryRows, RowResult, RowStatus, Verdict,
 };
+use crate::store::lines::{LinedRow, check_lines};
 use crate::store::{StoreError, StoreEvent};
 
 /// How much the newest measurement counts in the time per row: 1 in this many.
@@ -25,7 +25,7 @@ pub(super) const WORKER_FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) fn check_submit(batch: &NewBatch, rows: &[NewRow]) -> Result<(), StoreError> {
     check_name("an app", &batch.app)?;
     check_name("an operation", &batch.op)?;
-    check_rows(batch.kind, rows)?;
+    check_lines(batch.kind, rows)?;
     let wrong = if batch.after.is_some_and(|after| after.batch == batch.id) {
         "a batch cannot come after itself"
     } else if batch.group.as_ref().is_some_and(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
@@ -52,13 +52,6 @@ pub(super) fn check_submit(batch: &NewBatch, rows: &[NewRow]) -> Result<(), Stor
 
 /// A priority decides about rows that wait.
 pub(super) const NO_ROWS_WAIT: &str = "none of its rows waits any longer";
-
-/// Why a batch was aborted whose deadline has passed.
-pub(super) const OVERDUE: &str = "its deadline has passed";
-/// Why a batch was aborted that ran for longer than its app's may.
-pub(super) fn ran_too_long(ran_ms: i64, limit_ms: i64) -> String {
-    format!("it has run for {ran_ms} ms, and batches of its app may run for {limit_ms} ms")
-}
 
 /// Batches that are aborted at once for their deadline, at most.
 pub(super) const OVERDUE_MAX: u32 = 100;
@@ -126,32 +119,8 @@ pub(super) fn was_submitted(id: BatchId, known: Option<&str>, request: Option<&s
     if request.is_some() && known == request { Ok(()) } else { Err(StoreError::Exists(id)) }
 }
 
-pub(super) fn check_rows(kind: ProcessorKind, rows: &[NewRow]) -> Result<(), StoreError> {
-    let wrong = match kind {
-        ProcessorKind::Batch => rows.iter().position(|row| row.line == 0).map(|at| (at, "a row's line is 1 or more")),
-        ProcessorKind::SlowQuery => rows.iter().position(|row| row.line != 0).map(|at| (at, "a slow query's line is 0")),
-    };
-    match wrong {
-        Some((at, rule)) => Err(StoreError::Invalid(format!("{rule}, but row {} of this request has {}", at + 1, rows[at].line))),
-        None if ascends(rows) => Ok(()),
-        None => {
-            let mut seen = HashSet::with_capacity(rows.len());
-            rows.iter().find(|row| !seen.insert(row.line)).map_or(Ok(()), |row| Err(line_twice(row.line.into())))
-        }
-    }
-}
-
-fn ascends(rows: &[NewRow]) -> bool {
-    rows.windows(2).all(|two| two[0].line < two[1].line)
-}
-
-/// A line that the batch has already.
-pub(super) fn line_twice(line: i64) -> StoreError {
-    StoreError::Invalid(format!("line {line} comes twice: each row of a batch has a line of its own"))
-}
-
 /// How many rows a batch has with so many more, and whether its lines still grow.
-pub(super) fn count_rows(old_count: i64, old_last: i64, rows: &[NewRow], rows_max: i64) -> Result<(i64, i64, bool), StoreError> {
+pub(super) fn count_rows(old_count: i64, old_last: i64, rows: &[LinedRow], rows_max: i64) -> Result<(i64, i64, bool), StoreError> {
     let total = old_count + i64::try_from(rows.len()).unwrap_or(i64::MAX);
     if total > rows_max {
         return Err(StoreError::Invalid(format!("a batch holds at most {rows_max} rows; this one would have {total}")));
@@ -274,10 +243,18 @@ impl RetryRefusal {
             RetryRefusal::Chained => {
                 format!("batch {id} cannot be retried at the moment: the rows of a batch that comes after it are being made of its outputs")
             }
+            RetryRefusal::Nothing if rows.codes.is_empty() && rows.aborted => {
+                format!("batch {id} has no failed or aborted row: there is nothing to retry")
+            }
             RetryRefusal::Nothing if rows.codes.is_empty() => format!("batch {id} has no failed row: there is nothing to retry"),
             RetryRefusal::Nothing => format!("batch {id} has no failed row with one of these codes: there is nothing to retry"),
         })
     }
+}
+
+/// The error of a retry of a chained batch that would be aborted again at once.
+pub(super) fn lapses(id: BatchId, reason: &AbortReason) -> StoreError {
+    StoreError::Invalid(format!("batch {id} cannot run again yet: {reason}"))
 }
 
 /// Codes as they stand in the stored messages of a row, where nothing else can look like them: inside a text the quotes would be escaped.

@@ -4,10 +4,11 @@ use uuid::Uuid;
 
 use super::StoreError;
 use super::columns::{failed, kind_of, partial_terms_of, small};
+use super::lines::{LinedRow, number_lines};
 use super::rules::{check_name, check_submit};
 use crate::model::{
-    BatchId, JsonText, Missed, NewBatch, NewRow, NewSchedule, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, Terms, TickAction, TickKey,
-    Timestamp,
+    BatchId, JsonText, Line, Missed, NewBatch, NewRow, NewSchedule, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, Terms, TickAction,
+    TickKey, Timestamp,
 };
 
 /// Stands where the digest of a request does: the id of a tick's batch is made from the tick, so one that is there is the same.
@@ -50,7 +51,7 @@ pub(super) fn rows_of(rows: Vec<(i64, String)>) -> Vec<NewRow> {
 }
 
 /// A batch as a schedule would submit it, which is looked at when the schedule is registered: a tick has nobody to complain to.
-pub(super) fn check_schedule(new: &NewSchedule, rows: &[NewRow]) -> Result<NewBatch, StoreError> {
+pub(super) fn check_schedule(new: &NewSchedule, rows: &[NewRow]) -> Result<(NewBatch, Vec<LinedRow>), StoreError> {
     check_name("a schedule", &new.key.name)?;
     let bytes: usize = rows.iter().map(|row| row.input.as_str().len()).sum();
     let wrong = if new.key.name.is_empty() {
@@ -59,8 +60,11 @@ pub(super) fn check_schedule(new: &NewSchedule, rows: &[NewRow]) -> Result<NewBa
         format!("a schedule has at most {SCHEDULE_ROWS_MAX} rows; this one would have {}", rows.len())
     } else if bytes > SCHEDULE_BYTES_MAX {
         format!("the inputs of a schedule have at most {SCHEDULE_BYTES_MAX} bytes together; these have {bytes}")
-    } else if let Some((row, reason)) = rows.iter().find_map(|row| Some((row, row.rejected.as_ref()?))) {
-        format!("the row of line {} would fail each time: {reason}", row.line)
+    } else if let Some((row, at, reason)) = rows.iter().zip(1..).find_map(|(row, at)| Some((row, at, row.rejected.as_ref()?))) {
+        match row.line {
+            Line::Given(line) => format!("the row of line {line} would fail each time: {reason}"),
+            Line::Next => format!("row {at} of the schedule would fail each time: {reason}"),
+        }
     } else {
         let batch = NewBatch {
             id: BatchId::generate(),
@@ -77,7 +81,8 @@ pub(super) fn check_schedule(new: &NewSchedule, rows: &[NewRow]) -> Result<NewBa
             request_digest: None,
             as_found: None,
         };
-        return check_submit(&batch, rows).map(|()| batch);
+        check_submit(&batch, rows)?;
+        return Ok((batch, number_lines(rows.to_vec(), 0)?));
     };
     Err(StoreError::Invalid(wrong))
 }

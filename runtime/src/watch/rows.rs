@@ -41,7 +41,7 @@ impl RowFile {
 /// Appends the rows of a file behind those that the batch has of it. What was read of it.
 pub(super) async fn append(jobs: &JobManager, id: BatchId, file: RowFile, skipped: u64) -> Result<FileSum, TakeError> {
     let (fingerprint, reader) = file.open().await?;
-    let mut chunks = Chunks::of(reader, Place { lines_before: 0, skipped }, ChunkSize::APPEND);
+    let mut chunks = Chunks::of(reader, Place { skipped, ..Place::default() }, ChunkSize::APPEND);
     while let Some(chunk) = chunks.next().await {
         jobs.store().append_rows(id, chunk).await?;
     }

@@ -114,7 +114,7 @@ impl Worker {
             return Ok(None);
         }
         let row = self.store.read_results(batch.id, None, 1).await?.pop();
-        Ok(row.map(|row| QueryAnswer { output: row.output, messages: row.messages }))
+        Ok(Some(QueryAnswer::of(batch, row)))
     }
 }
 

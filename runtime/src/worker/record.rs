@@ -146,7 +146,7 @@ impl Worker {
         if pieces.is_empty() {
             let status = if status == RowStatus::Success { BatchStatus::Success } else { BatchStatus::Failed };
             let snapshot = Snapshot { status, counts, ..Snapshot::of(&assignment.batch) };
-            self.status.publish(snapshot.with_answer(Some(QueryAnswer { output, messages })));
+            self.status.publish(snapshot.with_answer(Some(QueryAnswer { output, messages, abort_reason: None })));
         }
     }
 

@@ -5,7 +5,7 @@ use std::io::{Cursor, Read, Write};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use rowmill::intake::{FileForm, InflateLimits, IntakeError, RowReader};
-use rowmill::model::{Grants, HttpRule, JsonText, Limits, Net, NewRow};
+use rowmill::model::{Grants, HttpRule, JsonText, Limits, Line, Net, NewRow};
 
 use super::check_told;
 
@@ -71,14 +71,14 @@ fn check_file(form: &str, file: Vec<u8>) {
 }
 
 /// A line, its input, and why it is none.
-type Row = (u32, String, Option<String>);
+type Row = (Line, String, Option<String>);
 
 /// The rows of a file, or why it cannot be taken.
 fn rows(form: FileForm, file: impl Read + Send + 'static) -> Result<Vec<Row>, String> {
     let mut found = Vec::new();
     let ended = read(form, file, &mut found);
     for (at, row) in (1..).zip(&found) {
-        assert_eq!(row.line, at, "lines are numbered");
+        assert_eq!(row.line, Line::Given(at), "lines are numbered");
         JsonText::check(row.input.as_str()).unwrap_or_else(|error| panic!("{error}: {row:?}"));
     }
     match ended {

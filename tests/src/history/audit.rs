@@ -1,6 +1,6 @@
 //! The evidence of the database: triggers that write down every change (audit.sql), and what they wrote of one batch.
 
-use rowmill::model::{After, AfterCondition, BatchId};
+use rowmill::model::{AbortReason, After, AfterCondition, BatchId, BatchStatus};
 use serde::Deserialize;
 use sqlx::PgConnection;
 
@@ -170,6 +170,14 @@ async fn appended(db: &mut PgConnection, source: &str, key: i64) -> Result<Vec<A
         .await
 }
 
+impl BatchState {
+    /// The sentence of the reason why it was aborted, which the store keeps as JSON or as a text.
+    pub fn reason(&self) -> Option<String> {
+        let stored = self.abort_reason.as_ref()?;
+        Some(serde_json::from_str::<AbortReason>(stored).map_or_else(|_| stored.clone(), |reason| reason.to_string()))
+    }
+}
+
 impl Step<BatchState> {
     /// The round that ended with this change, which is a retry of the batch.
     pub fn ended_round(&self) -> Option<u32> {
@@ -179,20 +187,21 @@ impl Step<BatchState> {
 }
 
 impl Evidence {
-    /// The plan of a batch that came after this one in its first round, and why that was aborted, if it had to be.
-    pub fn next_of(&self, plan: &BatchPlan, after: After) -> (BatchPlan, Option<String>) {
-        let first = after.batch;
-        let first_retry = self.batches.iter().find(|step| step.ended_round().is_some()).map_or(i64::MAX, |step| step.change.seq);
-        let end = self.batches.iter().filter_map(|step| step.after.as_ref()).find(|batch| batch.step == "mark").map(|batch| batch.status.as_str());
-        let succeeded = self.outcomes.iter().filter(|entry| entry.op == "INSERT" && entry.seq < first_retry && entry.detail.starts_with("false"));
+    /// The plan of a batch that comes after this one and is in this round, and why it was aborted, if it had to be. It comes to
+    /// a new round with each retry of this batch, until it has its rows: so they are of the same round of this batch.
+    pub fn next_of(&self, plan: &BatchPlan, after: After, round: u32) -> (BatchPlan, Option<String>) {
+        let batch = after.batch;
+        let retry = self.batches.iter().find(|step| step.ended_round() == Some(round)).map_or(i64::MAX, |step| step.change.seq);
+        let mut ends = self.batches.iter().filter_map(|step| step.after.as_ref()).filter(|batch| batch.step == "mark" && batch.round == round);
+        let end = ends.next().map(|batch| batch.status.as_str());
+        let succeeded = self.outcomes.iter().filter(|entry| entry.op == "INSERT" && entry.seq < retry && entry.detail.starts_with("false"));
         let succeeded: Vec<usize> = succeeded.filter_map(|entry| usize::try_from(entry.row_no).ok()).collect();
         match end {
             Some(status) if after.condition == AfterCondition::Success && status != "success" => {
-                (plan.chained(&[]), Some(format!("batch {first} ended as {status}, and this one was to come after its success")))
+                let status = if status == "failed" { BatchStatus::Failed } else { BatchStatus::Aborted };
+                (plan.chained(&[]), Some(AbortReason::PredecessorEnded { batch, status }.to_string()))
             }
-            Some(_) if succeeded.is_empty() => {
-                (plan.chained(&[]), Some(format!("no row of batch {first} succeeded, which this one was to come after")))
-            }
+            Some(_) if succeeded.is_empty() => (plan.chained(&[]), Some(AbortReason::PredecessorWithoutOutputs { batch }.to_string())),
             _ => (plan.chained(&succeeded), None),
         }
     }

@@ -174,16 +174,41 @@ impl World {
             watched?;
         }
         for _ in 0..plan.retries {
-            if !self.retry(plan, record, findings).await? {
+            if let Some(next) = next.as_mut() {
+                // If it was aborted because of this one, it waits again from the retry on.
+                next.ended = false;
+            }
+            let begun = self.retry(plan, record, findings).await?;
+            if begun {
+                self.watch(plan, record, findings).await?;
+            }
+            if let Some(next) = next.as_mut() {
+                self.watch_again(plan, next).await?;
+            }
+            if !begun {
                 break;
             }
-            self.watch(plan, record, findings).await?;
         }
         // With the last of its batches a group would go, and a late one would make it anew.
         if plan.remove && record.group.is_none() {
             self.remove(record, findings).await?;
         }
         Some(())
+    }
+
+    /// Watches a batch that comes after one that was retried: in a new round, if it was aborted because of that one.
+    async fn watch_again(&self, plan: &BatchPlan, next: &mut BatchRecord) -> Option<()> {
+        let (_, read) = self.persist(|| self.store.read_batch(next.id)).await?;
+        let round = read.map_or(next.round, |batch| batch.round);
+        if round == next.round {
+            next.ended = true;
+            return Some(());
+        }
+        (next.round, next.witness.retries) = (round, round - 1);
+        let mut findings = Findings::of(next.id);
+        let watched = self.watch(&plan.chained(&[]), next, &mut findings).await;
+        next.violations.extend(findings.found);
+        watched
     }
 
     /// Polls until the batch is done.

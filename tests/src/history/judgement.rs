@@ -176,7 +176,7 @@ impl History {
             None => (plan, None),
             Some(after) => {
                 let first = audit::read(db, after.batch).await?;
-                first.map_or((plan.chained(&[]), None), |first| first.next_of(&plan, after))
+                first.map_or((plan.chained(&[]), None), |first| first.next_of(&plan, after, record.round))
             }
         };
         if let Some(removed) = &record.removed {

@@ -273,7 +273,7 @@ impl RowPlan {
 
     fn new_row(&self) -> NewRow {
         let rejected = (self.deed == Deed::Rejected).then(|| self.say.clone());
-        NewRow { line: self.line, input: JsonText::trusted(self.input()), rejected }
+        NewRow { rejected, ..NewRow::new(self.line, JsonText::trusted(self.input())) }
     }
 }
 

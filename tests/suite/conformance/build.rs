@@ -68,7 +68,7 @@ pub fn row(line: u32) -> NewRow {
 }
 
 pub fn row_with(line: u32, input: String) -> NewRow {
-    NewRow { line, input: JsonText::check(input).unwrap(), rejected: None }
+    NewRow::new(line, JsonText::check(input).unwrap())
 }
 
 /// JSON of exactly this many bytes.

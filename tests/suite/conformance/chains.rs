@@ -8,18 +8,18 @@ use rowmill::store::{ChainEnd, StoreError};
 use super::build::{MIB, SECOND, batch, counts, failure, held, json_of, query, result, row, rows, success, with_output};
 use super::kit::{Kit, START, is_invalid, is_missing, is_wrong_status};
 
-fn after(first: BatchId, condition: AfterCondition) -> NewBatch {
+pub(super) fn after(first: BatchId, condition: AfterCondition) -> NewBatch {
     NewBatch { after: Some(After { batch: first, condition }), op: "next".to_owned(), ..batch() }
 }
 
-async fn chain(kit: &Kit, first: BatchId, condition: AfterCondition) -> BatchId {
+pub(super) async fn chain(kit: &Kit, first: BatchId, condition: AfterCondition) -> BatchId {
     let new = after(first, condition);
     kit.store.submit_batch(new.clone(), Vec::new()).await.unwrap();
     new.id
 }
 
 /// Takes chained batches forward until none can be. How often each end came.
-async fn advance(kit: &Kit) -> Vec<ChainEnd> {
+pub(super) async fn advance(kit: &Kit) -> Vec<ChainEnd> {
     let mut ends = Vec::new();
     while let Some(step) = kit.store.advance_chain().await.unwrap() {
         ends.push(step.end);
@@ -28,7 +28,7 @@ async fn advance(kit: &Kit) -> Vec<ChainEnd> {
 }
 
 /// Says its line; every third row fails.
-fn some_fail(row: &LeasedRow) -> RowResult {
+pub(super) fn some_fail(row: &LeasedRow) -> RowResult {
     if row.line.is_multiple_of(3) { failure(row) } else { with_output(row, format!(r#"{{"of":{}}}"#, row.line)) }
 }
 
@@ -81,7 +81,7 @@ pub async fn a_condition_that_is_not_met_aborts_the_next(kit: Kit) {
     advance(&kit).await;
     let aborted = kit.batch(wants).await;
     assert_eq!((aborted.status, aborted.step), (BatchStatus::Aborted, BatchStep::Join));
-    assert_eq!(aborted.abort_reason.unwrap(), format!("batch {first} ended as failed, and this one was to come after its success"));
+    assert_eq!(aborted.abort_reason.unwrap(), format!("batch {first} ended as failed, and this batch runs only after its success"));
     assert_eq!((kit.status(takes).await, kit.counts(takes).await), (BatchStatus::Queued, counts(1, 0, 0, 0)));
 
     // What has no output at all makes no batch.
@@ -90,8 +90,11 @@ pub async fn a_condition_that_is_not_met_aborts_the_next(kit: Kit) {
     kit.abort(none).await;
     kit.finish_all().await;
     advance(&kit).await;
-    assert_eq!(kit.batch(wants).await.abort_reason.unwrap(), format!("batch {none} ended as aborted, and this one was to come after its success"));
-    assert_eq!(kit.batch(takes).await.abort_reason.unwrap(), format!("no row of batch {none} succeeded, which this one was to come after"));
+    assert_eq!(kit.batch(wants).await.abort_reason.unwrap(), format!("batch {none} ended as aborted, and this batch runs only after its success"));
+    assert_eq!(
+        kit.batch(takes).await.abort_reason.unwrap(),
+        format!("no row of batch {none} succeeded, and the rows of this batch are made from those")
+    );
     kit.finish_all().await;
     assert_eq!(kit.batch(takes).await.step, BatchStep::Done);
 }
@@ -159,7 +162,10 @@ pub async fn a_first_batch_that_is_discarded_aborts_the_next(kit: Kit) {
     let next = chain(&kit, first.id, AfterCondition::Any).await;
     kit.store.discard_batch(first.id).await.unwrap();
     assert_eq!(advance(&kit).await, [ChainEnd::Aborted]);
-    assert_eq!(kit.batch(next).await.abort_reason.unwrap(), format!("batch {}, which it was to come after, is not there any more", first.id));
+    assert_eq!(
+        kit.batch(next).await.abort_reason.unwrap(),
+        format!("batch {} was removed, and the rows of this batch are made from its outcomes", first.id)
+    );
 }
 
 pub async fn the_terms_of_a_chained_batch_are_its_own(kit: Kit) {

@@ -1,6 +1,6 @@
 //! Held batches: rows are appended, and the batch is released or discarded.
 
-use rowmill::model::BatchStatus;
+use rowmill::model::{BatchId, BatchStatus, JsonText, Line, NewRow};
 
 use super::build::{counts, held, query, row, rows, rows_with_lines};
 use super::kit::{Kit, is_invalid, is_missing, is_wrong_status};
@@ -115,4 +115,66 @@ pub async fn a_discarded_batch_is_gone_with_its_rows(kit: Kit) {
     assert_eq!(kit.store.release_batch(gone.id).await.unwrap(), 2);
     kit.run_rows().await;
     assert_eq!(kit.counts(gone.id).await, counts(2, 2, 0, 0));
+}
+
+async fn lines(kit: &Kit, id: BatchId) -> Vec<(u32, u32)> {
+    let mut lines: Vec<(u32, u32)> = kit.results(id).await.iter().map(|row| (row.row_no, row.line)).collect();
+    lines.sort_unstable();
+    lines
+}
+
+fn next() -> NewRow {
+    NewRow::next(JsonText::default())
+}
+
+pub async fn a_row_without_a_line_gets_one_more_than_the_highest(kit: Kit) {
+    let new = held();
+    kit.store.submit_batch(new.clone(), vec![next(), next(), row(7), next()]).await.unwrap();
+    kit.store.append_rows(new.id, vec![next()]).await.unwrap();
+    assert_eq!(lines(&kit, new.id).await, [(1, 1), (2, 2), (3, 7), (4, 8), (5, 9)]);
+    // Lines that do not ascend: the highest is not the last.
+    kit.store.append_rows(new.id, vec![row(20), row(12)]).await.unwrap();
+    kit.store.append_rows(new.id, vec![next(), row(15), next()]).await.unwrap();
+    assert_eq!(lines(&kit, new.id).await[5..], [(6, 20), (7, 12), (8, 21), (9, 15), (10, 22)]);
+    // A line that was given has to be free.
+    is_invalid(kit.store.append_rows(new.id, vec![next(), row(22)]).await);
+    is_invalid(kit.store.append_rows(new.id, vec![next(), row(23)]).await);
+    is_invalid(kit.store.append_rows(new.id, vec![next(), row(0)]).await);
+    assert_eq!(lines(&kit, new.id).await.len(), 10);
+    is_invalid(kit.store.submit_batch(query(), vec![next()]).await);
+    kit.store.append_rows(new.id, vec![row(u32::MAX)]).await.unwrap();
+    is_invalid(kit.store.append_rows(new.id, vec![next()]).await);
+}
+
+/// Each of them appends three times, five rows each time.
+pub async fn of_appends_at_the_same_moment_each_comes_in_whole_with_lines_of_its_own(kit: Kit) {
+    const APPENDS: usize = 24;
+    let id = kit.hold(3).await;
+    let barrier = std::sync::Arc::new(tokio::sync::Barrier::new(APPENDS / 3));
+    let appenders: Vec<_> = (0..APPENDS / 3)
+        .map(|appender| {
+            let (store, barrier) = (kit.store.clone(), barrier.clone());
+            tokio::spawn(async move {
+                barrier.wait().await;
+                for turn in 0..3 {
+                    let rows = (0..5).map(|at| NewRow::new(Line::Next, JsonText::trusted(format!("[{appender},{turn},{at}]")))).collect();
+                    store.append_rows(id, rows).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    for appender in appenders {
+        appender.await.unwrap();
+    }
+    let rows = kit.results(id).await;
+    assert_eq!(rows.iter().map(|row| (row.row_no, row.line)).collect::<Vec<_>>(), (1..=123).map(|at| (at, at)).collect::<Vec<_>>());
+    // The rows of one append are contiguous and in their order, and an appender's appends are in theirs.
+    let mut turns = vec![0; APPENDS / 3];
+    for append in rows[3..].chunks(5) {
+        let places: Vec<[usize; 3]> = append.iter().map(|row| serde_json::from_str(&row.input).unwrap()).collect();
+        let [appender, turn, _] = places[0];
+        assert_eq!(places, [0, 1, 2, 3, 4].map(|at| [appender, turn, at]));
+        assert_eq!(turn, turns[appender]);
+        turns[appender] += 1;
+    }
 }

@@ -14,6 +14,7 @@ mod at_once;
 mod batch_files;
 mod batch_list;
 mod chains;
+mod chains_again;
 mod claim;
 mod due;
 mod events;
@@ -118,6 +119,8 @@ macro_rules! conformance {
                 releasing_a_queued_batch_changes_nothing
                 an_empty_batch_cannot_be_released
                 a_discarded_batch_is_gone_with_its_rows
+                a_row_without_a_line_gets_one_more_than_the_highest
+                of_appends_at_the_same_moment_each_comes_in_whole_with_lines_of_its_own
             }
             batch_files {
                 the_files_of_a_batch_are_listed_by_their_first_rows
@@ -348,6 +351,7 @@ macro_rules! conformance {
                 the_rows_that_have_not_ended_by_the_deadline_are_aborted
                 a_batch_with_all_its_outcomes_has_no_deadline
                 more_failures_than_may_be_abort_the_batch
+                a_record_that_goes_beyond_the_limit_of_failures_is_kept_whole_and_the_reason_says_so
                 as_many_failures_as_may_be_change_nothing
                 a_batch_whose_last_rows_fail_has_ended_and_is_not_aborted
                 a_retry_is_no_failure
@@ -368,6 +372,16 @@ macro_rules! conformance {
                 a_first_batch_that_is_retried_is_waited_for_or_was_taken_as_it_was
                 an_output_that_is_absent_is_null
                 of_an_end_and_a_submission_at_the_same_moment_none_is_missed
+            }
+            chains_again {
+                what_was_aborted_because_of_a_batch_runs_when_that_succeeds_in_a_later_round
+                what_was_aborted_because_of_a_batch_is_aborted_again_when_that_fails_again
+                a_batch_that_has_just_been_aborted_because_of_another_waits_again
+                a_chained_batch_that_somebody_aborted_waits_again_when_it_is_retried
+                a_chained_batch_that_would_be_aborted_again_is_not_retried
+                a_chained_batch_that_was_aborted_while_it_was_made_is_made_anew
+                a_deadline_that_has_passed_does_not_hold_for_a_batch_that_waits_again
+                retries_along_a_chain_at_the_same_moment_all_end
             }
             failed_rows {
                 failed_rows_are_listed_from_the_newest_batch_on

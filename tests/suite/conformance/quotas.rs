@@ -185,7 +185,7 @@ pub async fn a_batch_that_runs_for_too_long_is_aborted(kit: Kit) {
     assert_eq!(kit.store.abort_overdue().await.unwrap().aborted, [id]);
     let found = kit.batch(id).await;
     assert_eq!(found.status, BatchStatus::Aborted);
-    assert_eq!(found.abort_reason.as_deref(), Some("it has run for 60000 ms, and batches of its app may run for 60000 ms"));
+    assert_eq!(found.abort_reason.as_deref(), Some("it has run for 60000 ms; the limit for a batch of its app is 60000 ms"));
     super::kit::is_lost(kit.try_record(&lease, &[]).await);
     assert_eq!(kit.store.abort_overdue().await.unwrap().aborted, []);
 }

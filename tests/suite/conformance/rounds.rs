@@ -51,7 +51,7 @@ pub async fn the_failed_rows_of_a_batch_are_run_again_in_a_new_round(kit: Kit) {
     let id = some_failed(&kit).await;
     assert_eq!(kit.batch(id).await.round, 1);
     kit.pass(SECOND);
-    assert_eq!(kit.store.retry_batch(id, ALL).await.unwrap(), Retried { round: 2, rows: 2 });
+    assert_eq!(kit.store.retry_batch(id, ALL).await.unwrap(), Retried { round: 2, rows: 2, waits: Vec::new() });
     let batch = kit.batch(id).await;
     assert_eq!((batch.round, batch.status, batch.step, batch.counts), (2, BatchStatus::Queued, BatchStep::Rows, counts(5, 3, 0, 0)));
     assert_eq!((batch.started_at, batch.finished_at, batch.mark_error, batch.fuel), (None, None, None, 50));
@@ -73,7 +73,7 @@ pub async fn the_failed_rows_of_a_batch_are_run_again_in_a_new_round(kit: Kit) {
     assert_eq!(kit.statuses(id).await, [Some(Success), Some(Success), Some(Success), Some(Failed), Some(Success)]);
 
     // And again, until there is nothing left.
-    assert_eq!(kit.store.retry_batch(id, ALL).await.unwrap(), Retried { round: 3, rows: 1 });
+    assert_eq!(kit.store.retry_batch(id, ALL).await.unwrap(), Retried { round: 3, rows: 1, waits: Vec::new() });
     kit.run_rows().await;
     kit.finish_all().await;
     let batch = kit.batch(id).await;
@@ -159,7 +159,7 @@ pub async fn a_batch_that_was_aborted_is_run_again_with_its_aborted_rows(kit: Ki
     assert!(reason.contains("was aborted: it can only be retried with the rows that were aborted"), "{reason}");
     assert_eq!(kit.view(id).await, before);
 
-    assert_eq!(kit.store.retry_batch(id, WITH_ABORTED).await.unwrap(), Retried { round: 2, rows: 8 });
+    assert_eq!(kit.store.retry_batch(id, WITH_ABORTED).await.unwrap(), Retried { round: 2, rows: 8, waits: Vec::new() });
     let batch = kit.batch(id).await;
     assert_eq!((batch.status, batch.counts, batch.abort_reason), (BatchStatus::Queued, counts(9, 1, 0, 0), None));
     is_lost(kit.store.read_leased_rows(lease.key).await);
@@ -202,7 +202,7 @@ pub async fn what_cannot_be_retried_is_refused_and_stays(kit: Kit) {
     for stage in every_stage(&kit).await {
         let before = kit.view(stage.id).await;
         match (stage.name, kit.store.retry_batch(stage.id, ALL).await) {
-            ("failed", retried) => assert_eq!(retried.unwrap(), Retried { round: 2, rows: 3 }),
+            ("failed", retried) => assert_eq!(retried.unwrap(), Retried { round: 2, rows: 3, waits: Vec::new() }),
             ("success" | "aborted and done", refused) => {
                 is_invalid(refused);
                 assert_eq!(kit.view(stage.id).await, before);
@@ -295,7 +295,7 @@ pub async fn a_round_can_be_aborted_and_retried_again(kit: Kit) {
     kit.finish_all().await;
     assert_eq!((kit.status(id).await, kit.counts(id).await), (BatchStatus::Aborted, counts(5, 3, 0, 2)));
     kit.go_silent();
-    assert_eq!(kit.store.retry_batch(id, WITH_ABORTED).await.unwrap(), Retried { round: 3, rows: 2 });
+    assert_eq!(kit.store.retry_batch(id, WITH_ABORTED).await.unwrap(), Retried { round: 3, rows: 2, waits: Vec::new() });
     kit.run_rows().await;
     kit.finish_all().await;
     assert_eq!((kit.status(id).await, kit.counts(id).await), (BatchStatus::Success, counts(5, 5, 0, 0)));
@@ -355,7 +355,7 @@ pub async fn of_many_retries_at_the_same_moment_one_begins_a_round(kit: Kit) {
     for task in tasks {
         match task.await.unwrap() {
             Ok(retried) => {
-                assert_eq!(retried, Retried { round: 2, rows: 2 });
+                assert_eq!(retried, Retried { round: 2, rows: 2, waits: Vec::new() });
                 begun += 1;
             }
             refused => is_wrong_status(refused, (id, BatchStatus::Queued)),

@@ -125,9 +125,9 @@ pub async fn a_batch_with_all_its_outcomes_has_no_deadline(kit: Kit) {
 
 pub async fn more_failures_than_may_be_abort_the_batch(kit: Kit) {
     let cases = [
-        (FailureLimit::Rows(2), "3 rows failed, and 2 may"),
-        (FailureLimit::Percent(20), "3 of 10 rows failed, and 20% may"),
-        (FailureLimit::Percent(29), "3 of 10 rows failed, and 29% may"),
+        (FailureLimit::Rows(2), "3 rows failed; the limit is 2"),
+        (FailureLimit::Percent(20), "3 of 10 rows failed; the limit is 20%"),
+        (FailureLimit::Percent(29), "3 of 10 rows failed; the limit is 29%"),
     ];
     for (limit, reason) in cases {
         let id = submit(&kit, 10, failing(limit)).await;
@@ -143,6 +143,19 @@ pub async fn more_failures_than_may_be_abort_the_batch(kit: Kit) {
         let batch = kit.batch(id).await;
         assert_eq!((batch.status, batch.abort_reason.as_deref()), (BatchStatus::Aborted, Some(reason)));
         assert_eq!(kit.statuses(id).await[2..4], [Some(RowStatus::Failed), Some(RowStatus::Aborted)]);
+    }
+}
+
+/// Rows that have run keep their outcomes: so a record that brings several failures may go beyond the limit.
+pub async fn a_record_that_goes_beyond_the_limit_of_failures_is_kept_whole_and_the_reason_says_so(kit: Kit) {
+    let cases = [(FailureLimit::Rows(2), "5 rows failed; the limit is 2"), (FailureLimit::Percent(20), "5 of 10 rows failed; the limit is 20%")];
+    for (limit, reason) in cases {
+        let id = submit(&kit, 10, failing(limit)).await;
+        let lease = kit.claim_rows(5).await;
+        assert!(kit.record_each(&lease, failure).await.aborted);
+        let batch = kit.batch(id).await;
+        assert_eq!((batch.counts, batch.abort_reason.as_deref()), (counts(10, 0, 5, 5), Some(reason)));
+        kit.finish_all().await;
     }
 }
 

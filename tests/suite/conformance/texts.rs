@@ -32,7 +32,7 @@ async fn comes_back(kit: &Kit, text: &str) {
     let name: String = text.chars().take(100).collect();
     let new = NewBatch { app: name.clone(), op: name.to_lowercase(), processor_digest: text.to_owned(), context: json.clone(), ..batch() };
     let id = new.id;
-    let row = NewRow { line: 1, input: json.clone(), rejected: Some(text.to_owned()) };
+    let row = NewRow { rejected: Some(text.to_owned()), ..NewRow::new(1, json.clone()) };
     kit.store.submit_batch(new, vec![row]).await.unwrap();
     let found = kit.batch(id).await;
     assert_eq!((found.app.as_str(), found.op, found.processor_digest.as_str()), (name.as_str(), name.to_lowercase(), text));

@@ -10,7 +10,6 @@ use rowmill::store::StoreError;
 use serde_json::Value;
 
 use super::{Site, is_store, on_each_store, refused, row, transaction};
-use rowmill::jobs::JobManager;
 
 const KEEP: ExportOptions = ExportOptions { remove: false, overwrite: false };
 const REMOVE: ExportOptions = ExportOptions { remove: true, overwrite: false };
@@ -57,13 +56,7 @@ async fn done(site: &mut Site) -> BatchId {
     site.jobs.release(id).await.unwrap();
     let batch = site.wait(id).await;
     assert!(!batch.files.is_empty());
-    until_done(&site.jobs, id).await;
     id
-}
-
-async fn until_done(jobs: &JobManager, id: BatchId) {
-    let mut marked = jobs.status().watch(id);
-    marked.wait_for(|progress| progress.done).await.unwrap();
 }
 
 /// Objects of batches in the object store.
@@ -198,7 +191,6 @@ async fn a_retried_batch_is_exported_with_what_was_before(mut site: Site) {
     let first = site.jobs.batch_done(id).await.unwrap().unwrap();
     site.jobs.batch_retry(id, &RetryRows::default()).await.unwrap();
     let second = site.wait(id).await;
-    until_done(&site.jobs, id).await;
     site.end_work().await;
     assert_eq!((second.round, names(&second)), (2, names(&first)));
     let out = tempfile::tempdir().unwrap();

@@ -8,6 +8,8 @@ use super::{SOON, Site, on_each_store, refused, transaction};
 on_each_store! {
     a_query_says_try_later_until_it_has_its_answer_with_messages_and_files
     a_query_that_runs_can_be_aborted_and_one_that_ended_cannot
+    an_aborted_query_is_answered_at_once_where_nobody_works
+    a_batch_that_was_aborted_before_it_ran_has_ended_where_nobody_works
     batches_do_not_take_the_slots_of_queries
     a_batch_is_no_query
     a_query_with_a_key_is_asked_once
@@ -106,6 +108,46 @@ async fn a_query_that_runs_can_be_aborted_and_one_that_ended_cannot(mut site: Si
     let said = refused!(site.jobs.slow_query_abort(id, None).await, JobError::AlreadyFinal { .. });
     assert_eq!(said, format!("slow query {id} has ended already, as success"));
     site.end_work().await;
+}
+
+async fn an_aborted_query_is_answered_at_once_where_nobody_works(mut site: Site) {
+    let id = submit(&site, QUESTION).await;
+    let waits = tokio::spawn({
+        let jobs = site.jobs.clone();
+        async move { jobs.wait_for_query(id).await }
+    });
+    site.jobs.slow_query_abort(id, Some("nobody waits for it")).await.unwrap();
+    let result = tokio::time::timeout(SOON, waits).await.unwrap().unwrap().unwrap();
+    assert_eq!((result.status, result.output.as_ref(), result.files.len()), (BatchStatus::Aborted, None, 0));
+    assert_eq!(result.abort_reason.as_deref(), Some("nobody waits for it"));
+    let answered = async || match site.jobs.slow_query_done(id).await.unwrap() {
+        QueryState::Done(result) => result,
+        QueryState::TryLater(progress) => panic!("{progress:?}"),
+    };
+    assert_eq!(answered().await, result);
+    assert_eq!(tokio::time::timeout(SOON, site.jobs.wait_for_query(id)).await.unwrap().unwrap(), result);
+    assert_eq!(site.jobs.batch_done(id).await.unwrap().unwrap().status, BatchStatus::Aborted);
+    // In another process, which knows nothing of it.
+    let cache = tempfile::tempdir().unwrap();
+    assert_eq!(tokio::time::timeout(SOON, site.another(&cache).wait_for_query(id)).await.unwrap().unwrap(), result);
+    // And when its processor has been told.
+    site.begin_work();
+    site.wait(id).await;
+    site.end_work().await;
+    let QueryState::Done(told) = site.jobs.slow_query_done(id).await.unwrap() else { panic!("it has ended") };
+    assert_eq!(told, result);
+}
+
+async fn a_batch_that_was_aborted_before_it_ran_has_ended_where_nobody_works(site: Site) {
+    let id = site.submit("validate", vec![transaction(1)]).await;
+    let waits = tokio::spawn({
+        let jobs = site.jobs.clone();
+        async move { jobs.wait(id).await }
+    });
+    site.jobs.batch_abort(id, Some("the file was the wrong one")).await.unwrap();
+    let batch = tokio::time::timeout(SOON, waits).await.unwrap().unwrap().unwrap();
+    assert_eq!((batch.status, batch.abort_reason.as_deref()), (BatchStatus::Aborted, Some("the file was the wrong one")));
+    assert!(batch.files.is_empty() && site.jobs.batch_done(id).await.unwrap().is_some());
 }
 
 async fn batches_do_not_take_the_slots_of_queries(mut site: Site) {

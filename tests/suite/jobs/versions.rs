@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rowmill::jobs::{BatchRequest, JobError, JobManager};
-use rowmill::model::{BatchId, BatchStatus, BatchStep, CodeQuota, RowStatus};
+use rowmill::model::{BatchId, BatchStatus, CodeQuota, RowStatus};
 use rowmill::sandbox::{CompilerSettings, Sandbox, SandboxSettings};
 use rowmill::status::StatusBoard;
 use rowmill::store::{StoreError, VersionError};
@@ -82,10 +82,6 @@ async fn life_4_a_batch_ends_on_its_own_version_whatever_becomes_of_it(mut site:
         "each row ran on the version that it had"
     );
     assert_eq!((new.status, new.processor_version), (BatchStatus::Success, 2));
-    // It is in use until its processor was told that it is final.
-    while site.store.read_batch(new.id).await.unwrap().step != BatchStep::Done {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
     jobs.remove_version("bank", "sleep", 2).await.unwrap();
     let rows = jobs.batch_rows(new.id, None, 1).await.unwrap();
     assert_eq!(rows[0].status, Some(RowStatus::Success), "its results stay");

@@ -77,11 +77,7 @@ async fn the_error_of_mark_done_is_recorded(mut site: Site) {
     let context = JsonText::check(r#"{"mark_done":{"do":"fail-permanent"}}"#).unwrap();
     let request = BatchRequest::new("bank", "misbehave").with_rows(vec![row(1, r#"{"do":"ok"}"#)]).with_context(context);
     let id = site.jobs.batch_submit(request).await.unwrap();
-    site.wait(id).await;
-    while site.store.read_batch(id).await.unwrap().step != BatchStep::Done {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    let batch = site.jobs.batch_done(id).await.unwrap().unwrap();
+    let batch = site.wait(id).await;
     assert_eq!(batch.status, BatchStatus::Success, "it is no row that failed");
     assert!(batch.mark_error.is_some());
     site.end_work().await;

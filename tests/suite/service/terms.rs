@@ -63,7 +63,7 @@ fn a_batch_is_aborted_when_more_rows_fail_than_may() {
     assert_eq!(site.run(&["status", &batch, "--watch"]).0, 1);
     let ended = site.status(&batch);
     let reason = ended["abort_reason"].as_str().unwrap();
-    assert!(reason.ends_with(" rows failed, and 0 may"), "{ended}");
+    assert!(reason.ends_with(" failed; the limit is 0"), "{ended}");
     assert!(ended["aborted"].as_u64() > Some(0) && ended["failed"].as_u64() > Some(0), "{ended}");
     // A submission's own word goes before.
     let batch = site.said(&["submit", "bank", "validate", &file, "--failures-max", "50%"]);

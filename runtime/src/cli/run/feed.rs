@@ -32,10 +32,7 @@ pub(super) async fn submit(
             let file = RowsFile { name, form, fingerprint, reader: Box::new(reader) };
             (Rows::File(file), form.format, header)
         }
-        Source::Query(input) => {
-            let row = NewRow { line: 0, input, rejected: None };
-            (Rows::Query(row), Format::Ndjson, Vec::new())
-        }
+        Source::Query(input) => (Rows::Query(NewRow::new(0, input)), Format::Ndjson, Vec::new()),
     };
     directory.create()?;
     let begun = Begun { settings, input: None };
@@ -96,8 +93,8 @@ async fn submit_rows(
         Rows::Query(row) => store.submit_batch(batch, vec![row]).await?,
         Rows::File(RowsFile { name, form, fingerprint, reader }) => {
             store.submit_batch(batch, Vec::new()).await?;
-            let taken = append_all(*reader, &*store, id, Place::default(), stop).await;
-            if !taken.with_context(|| format!("cannot take {name}"))? {
+            let appended = append_all(*reader, &*store, id, Place::default(), stop).await;
+            if !appended.with_context(|| format!("cannot take {name}"))?.whole {
                 store.close().await;
                 return Ok(None);
             }

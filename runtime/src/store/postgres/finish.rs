@@ -8,9 +8,9 @@ use uuid::Uuid;
 use super::connect::PgStore;
 use super::text::{decode, encode};
 use super::{millis, refused};
-use crate::model::{BatchId, FinishLease, MarkEnd, OutputFile, ProcessorKind};
+use crate::model::{AbortReason, BatchId, FinishLease, MarkEnd, OutputFile, ProcessorKind};
 use crate::store::columns::{count, counts, failed, signed, small, status_of, step_of};
-use crate::store::rules::{OVERDUE, OVERDUE_MAX};
+use crate::store::rules::OVERDUE_MAX;
 use crate::store::{Aborted, Overdue, StoreError};
 
 /// One update, whatever the size of the batch. Leases and retries are left behind, and are nothing without their batch: to delete them here, this would wait for
@@ -29,7 +29,7 @@ pub(super) async fn abort_batch(store: &PgStore, id: BatchId, reason: Option<Str
     )
     .persistent(store.named())
     .bind(id.uuid())
-    .bind(reason.as_deref().map(encode))
+    .bind(reason.map(|reason| encode(&AbortReason::Asked(reason).to_stored()).into_owned()))
     .fetch_all(&mut *db)
     .await
     .map_err(failed("abort a batch"))?;
@@ -53,7 +53,7 @@ pub(super) async fn abort_overdue(store: &PgStore) -> Result<Overdue, StoreError
     .persistent(store.named())
     .bind(store.now())
     .bind(i64::from(OVERDUE_MAX))
-    .bind(OVERDUE)
+    .bind(AbortReason::DeadlinePassed {}.to_stored())
     .fetch_all(&mut *db)
     .await
     .map_err(failed("abort batches whose deadline has passed"))?;
@@ -67,7 +67,7 @@ pub(super) async fn abort_overdue(store: &PgStore) -> Result<Overdue, StoreError
             WHERE b.step = 'rows' AND b.status = 'inprog' AND d.ran >= d.most LIMIT $2 FOR NO KEY UPDATE OF b SKIP LOCKED),
          aborted AS (
             UPDATE rowmill.batches b SET status = 'aborted', step = 'join', fresh = false,
-                abort_reason = 'it has run for ' || due.ran || ' ms, and batches of its app may run for ' || due.most || ' ms'
+                abort_reason = json_build_object('ran_too_long', json_build_object('ran_ms', due.ran, 'limit_ms', due.most))
             FROM due WHERE b.batch_key = due.batch_key RETURNING b.batch_id, b.kind)
          SELECT batch_id, pg_notify('rowmill', 'aborted ' || batch_id), pg_notify('rowmill', 'work ' || kind) FROM aborted",
     )

@@ -9,11 +9,12 @@ use super::text::{decode, encode};
 use crate::model::{AppBounds, BatchId, BatchStatus, NewRow, ProcessorKind};
 use crate::store::StoreError;
 use crate::store::columns::{count, failed, signed, status_of};
+use crate::store::lines::{check_lines, number_lines};
 use crate::store::quota::longest_input;
-use crate::store::rules::{CHAINED, NO_ROWS_WAIT, check_rows, count_rows};
+use crate::store::rules::{CHAINED, NO_ROWS_WAIT, count_rows};
 
 pub(super) async fn append_rows(store: &PgStore, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
-    check_rows(ProcessorKind::Batch, &rows)?;
+    check_lines(ProcessorKind::Batch, &rows)?;
     let mut db = store.begin().await?;
     let (place, status) = lock_place(&mut db, store.named(), id).await?;
     if status != BatchStatus::Wait {
@@ -22,7 +23,7 @@ pub(super) async fn append_rows(store: &PgStore, id: BatchId, rows: Vec<NewRow>)
     if place.chained {
         return refuse(db, StoreError::WrongStatus { id, status, wanted: CHAINED }).await;
     }
-    let total = match place.append(&mut db, store.named(), &store.bounds, &rows).await {
+    let total = match place.append(&mut db, store.named(), &store.bounds, rows).await {
         Ok(total) => total,
         Err(error) => return refuse(db, error).await,
     };
@@ -74,13 +75,13 @@ pub(super) async fn set_priority(store: &PgStore, id: BatchId, priority: i32) ->
 
 pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), StoreError> {
     let mut db = store.begin().await?;
-    // Before the batch: whoever makes its rows holds this when he waits for the batch.
-    sqlx::query("SELECT FROM rowmill.chains c JOIN rowmill.batches b USING (batch_key) WHERE b.batch_id = $1 FOR UPDATE OF c")
-        .persistent(store.named())
-        .bind(id.uuid())
-        .execute(&mut *db)
-        .await
-        .map_err(failed("discard a batch"))?;
+    // Before the batch, in the order of 0065: advance_chain holds the chain when it waits for the batch.
+    for lock in [
+        "SELECT rowmill.lock_chains(b.batch_key, false) FROM rowmill.batches b WHERE b.batch_id = $1",
+        "SELECT FROM rowmill.chains c JOIN rowmill.batches b USING (batch_key) WHERE b.batch_id = $1 FOR UPDATE OF c",
+    ] {
+        sqlx::query(lock).persistent(store.named()).bind(id.uuid()).execute(&mut *db).await.map_err(failed("discard a batch"))?;
+    }
     let (place, status) = lock_place(&mut db, store.named(), id).await?;
     if status != BatchStatus::Wait {
         return refuse(db, StoreError::WrongStatus { id, status, wanted: "only a held batch can be discarded" }).await;
@@ -91,8 +92,8 @@ pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), St
         "DELETE FROM rowmill.batch_files WHERE batch_key = $1",
         "DELETE FROM rowmill.batch_events WHERE batch_key = $1",
         "DELETE FROM rowmill.chains WHERE batch_key = $1",
+        "DELETE FROM rowmill.past_rounds WHERE batch_key = $1",
         // What comes after it does not wait any longer.
-        "SELECT rowmill.lock_chains($1, false)",
         "UPDATE rowmill.chains SET ready = true WHERE first_key = $1",
         "DELETE FROM rowmill.batches WHERE batch_key = $1",
     ] {
@@ -126,8 +127,22 @@ pub(super) async fn lock_place(db: &mut PgConnection, named: bool, id: BatchId) 
 }
 
 impl Place {
+    /// The highest line of the batch: the last one as long as lines ascend.
+    async fn highest_line(&self, db: &mut PgConnection, named: bool) -> Result<i64, StoreError> {
+        if self.lines_ascend {
+            return Ok(self.line_last);
+        }
+        sqlx::query_scalar("SELECT line FROM rowmill.line_order WHERE batch_key = $1 ORDER BY line DESC LIMIT 1")
+            .persistent(named)
+            .bind(self.key)
+            .fetch_one(db)
+            .await
+            .map_err(failed("find the highest line"))
+    }
+
     /// Appends rows behind those that the batch has, and returns how many it has now.
-    async fn append(&self, db: &mut PgConnection, named: bool, bounds: &AppBounds, rows: &[NewRow]) -> Result<u64, StoreError> {
+    async fn append(&self, db: &mut PgConnection, named: bool, bounds: &AppBounds, rows: Vec<NewRow>) -> Result<u64, StoreError> {
+        let rows = &number_lines(rows, self.highest_line(db, named).await?)?;
         check_inputs(rows)?;
         let (total, last, in_order) = count_rows(self.row_count, self.line_last, rows, i64::from(i32::MAX))?;
         let longest = longest_input(rows);

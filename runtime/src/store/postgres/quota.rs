@@ -1,8 +1,9 @@
 //! What the batches of an app may hold. How it is counted is said in migrations/postgres/0040_quotas.sql.
 
 use super::refused;
-use crate::model::{NewRow, Quota};
+use crate::model::Quota;
 use crate::store::columns::{failed, signed};
+use crate::store::lines::LinedRow;
 use crate::store::{OverQuota, StoreError};
 
 /// What the operator says of inputs, rows of a batch and queued rows.
@@ -11,7 +12,7 @@ pub(super) fn quota_columns(quota: &Quota) -> Vec<i64> {
 }
 
 /// Why rows did not come in.
-pub(super) fn not_admitted(doing: &'static str, app: &str, longest: Option<&NewRow>, error: sqlx::Error) -> StoreError {
+pub(super) fn not_admitted(doing: &'static str, app: &str, longest: Option<&LinedRow>, error: sqlx::Error) -> StoreError {
     let over = refused(&error).filter(|(code, _)| *code == "RM006").and_then(|(_, detail)| {
         let mut words = detail.split(' ');
         let (what, found, limit) = (words.next()?, words.next()?.parse().ok()?, words.next()?.parse().ok()?);

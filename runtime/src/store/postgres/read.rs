@@ -6,7 +6,9 @@ use super::connect::PgStore;
 use super::text::{decode, split_pieces};
 use super::{PAGE_BYTES_MAX, PgConnection};
 use crate::model::{Batch, BatchId, JsonText, MarkCall, OutputFile, RecordedOutcome, Timestamp};
-use crate::store::columns::{MarkCallRow, PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, small, status_of, step_of};
+use crate::store::columns::{
+    MarkCallRow, PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, small, status_of, step_of, worded,
+};
 use crate::store::pruned::{Opened, ensure_outcomes};
 use crate::store::{ResultCursor, RowPieces, StoreError};
 
@@ -86,7 +88,7 @@ impl BatchRow {
             round: small(self.round),
             counts: counts(status, self.row_count.into(), self.success.into(), self.failed.into()),
             fuel: count(self.fuel),
-            abort_reason: self.abort_reason.map(decode),
+            abort_reason: self.abort_reason.map(decode).map(worded),
             mark_error: self.mark_error.map(decode),
             mark_calls: small(self.mark_calls),
             mark_due_at: self.mark_due_at.map(Timestamp),

@@ -1,20 +1,23 @@
 //! A batch that has ended is run again, in a new round (migrations/postgres/0012_rounds.sql). What the rounds before came to stays.
 
+use uuid::Uuid;
+
 use super::connect::PgStore;
 use super::text::decode;
 use super::{PAGE_BYTES_MAX, refused};
-use crate::model::{BatchId, OutputFile, PastCursor, PastOutcome, PastRound, Retried, RetryRows};
+use crate::model::{AbortReason, BatchId, OutputFile, PastCursor, PastOutcome, PastRound, Retried, RetryRows};
 use crate::store::columns::{PastOutcomeRow, PastRoundRow, count, failed, small, status_of};
-use crate::store::rules::{RetryRefusal, code_marks, cursor_of};
+use crate::store::rules::{RetryRefusal, code_marks, cursor_of, lapses};
 use crate::store::{Store, StoreError};
 
-/// What a retry came to: why not, the status, the round, rows.
-type RetriedRow = (Option<String>, String, Option<i32>, Option<i64>);
+/// The answer of a retry: why not, the reason of the abort that would come again, the status, the round, rows, and the
+/// batches that wait again.
+type RetriedRow = (Option<String>, Option<String>, String, Option<i32>, Option<i64>, Option<Vec<Uuid>>);
 
 pub(super) async fn retry_batch(store: &PgStore, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError> {
     let mut db = store.unit().await?;
     let found: Result<Vec<RetriedRow>, sqlx::Error> =
-        sqlx::query_as("SELECT refusal, status, round, rows FROM rowmill.retry_batch($1, $2, $3, $4, $5)")
+        sqlx::query_as("SELECT refusal, reason, status, round, rows, waits FROM rowmill.retry_batch($1, $2, $3, $4, $5)")
             .persistent(store.named())
             .bind(id.uuid())
             .bind(code_marks(&rows.codes))
@@ -33,10 +36,15 @@ pub(super) async fn retry_batch(store: &PgStore, id: BatchId, rows: &RetryRows) 
         Err(error) => return Err(failed("retry a batch")(error)),
     };
     db.done().await?;
-    let (refusal, status, round, run) = found.into_iter().next().ok_or(StoreError::NotFound(id))?;
-    match refusal.as_deref().map(RetryRefusal::of) {
-        Some(refusal) => Err(refusal.error(id, status_of(&status), rows)),
-        None => Ok(Retried { round: small(round.unwrap_or_default()), rows: count(run.unwrap_or_default()) }),
+    let (refusal, reason, status, round, run, waits) = found.into_iter().next().ok_or(StoreError::NotFound(id))?;
+    match (refusal.as_deref().map(RetryRefusal::of), reason) {
+        (Some(_), Some(reason)) => Err(lapses(id, &AbortReason::of_stored(decode(reason)))),
+        (Some(refusal), None) => Err(refusal.error(id, status_of(&status), rows)),
+        (None, _) => Ok(Retried {
+            round: small(round.unwrap_or_default()),
+            rows: count(run.unwrap_or_default()),
+            waits: waits.unwrap_or_default().into_iter().map(Into::into).collect(),
+        }),
     }
 }
 

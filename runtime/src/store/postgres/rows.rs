@@ -6,23 +6,22 @@ use sqlx::PgConnection;
 
 use super::bytes;
 use super::text::{INPUT_END, encode};
-use crate::model::NewRow;
 use crate::store::StoreError;
 use crate::store::columns::{count, failed};
-use crate::store::rules::line_twice;
+use crate::store::lines::{LinedRow, line_twice};
 
 /// Rows of one statement, at most, and their bytes. Arrays need no protocol of their own, as COPY does.
 const ROWS_PER_INSERT: usize = 10_000;
 const BYTES_PER_INSERT: usize = 8 << 20;
 
-pub(super) fn check_inputs(rows: &[NewRow]) -> Result<(), StoreError> {
+pub(super) fn check_inputs(rows: &[LinedRow]) -> Result<(), StoreError> {
     match rows.iter().position(|row| row.input.as_str().contains(INPUT_END)) {
         Some(wrong) => Err(StoreError::Invalid(format!("the input of row {} of this request is no JSON: it holds a control character", wrong + 1))),
         None => Ok(()),
     }
 }
 
-pub(super) fn input_bytes_max(rows: &[NewRow]) -> i32 {
+pub(super) fn input_bytes_max(rows: &[LinedRow]) -> i32 {
     rows.iter().map(|row| row.input.as_str().len()).max().map_or(0, bytes)
 }
 
@@ -55,7 +54,7 @@ pub(super) async fn sort_lines(db: &mut PgConnection, named: bool, key: i64, aft
 }
 
 /// Writes rows behind so many.
-pub(super) async fn insert_all(db: &mut PgConnection, named: bool, key: i64, row_count: usize, mut rows: &[NewRow]) -> Result<(), StoreError> {
+pub(super) async fn insert_all(db: &mut PgConnection, named: bool, key: i64, row_count: usize, mut rows: &[LinedRow]) -> Result<(), StoreError> {
     let mut row_no = i32::try_from(row_count).unwrap_or(i32::MAX);
     while !rows.is_empty() {
         let (chunk, rest) = rows.split_at(chunk_rows(rows));
@@ -89,7 +88,7 @@ pub(super) struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    pub fn of(rows: &'a [NewRow]) -> Columns<'a> {
+    pub fn of(rows: &'a [LinedRow]) -> Columns<'a> {
         let any_rejected = rows.iter().any(|row| row.rejected.is_some());
         Columns {
             lines: rows.iter().map(|row| row.line.into()).collect(),
@@ -100,9 +99,9 @@ impl<'a> Columns<'a> {
 }
 
 /// Rows for the next statement: one at least, if there is one.
-pub(super) fn chunk_rows(rows: &[NewRow]) -> usize {
+pub(super) fn chunk_rows(rows: &[LinedRow]) -> usize {
     let mut bytes = 0;
-    let fits = |row: &&NewRow| {
+    let fits = |row: &&LinedRow| {
         bytes += row.input.as_str().len();
         bytes <= BYTES_PER_INSERT
     };

@@ -2,9 +2,10 @@
 
 use uuid::Uuid;
 
+use super::bytes;
 use super::connect::PgStore;
+use super::rows::check_inputs;
 use super::text::{decode, encode};
-use super::{bytes, submit};
 use crate::model::{ComingTicks, NewRow, NewSchedule, Schedule, ScheduleKey, Timestamp};
 use crate::store::StoreError;
 use crate::store::columns::{failed, partial_terms_json};
@@ -43,8 +44,8 @@ pub(super) async fn read_clock(store: &PgStore) -> Result<Timestamp, StoreError>
 }
 
 pub(super) async fn put_schedule(store: &PgStore, new: &NewSchedule, rows: &[NewRow]) -> Result<Schedule, StoreError> {
-    let batch = check_schedule(new, rows)?;
-    submit::check(&batch, rows)?;
+    let (batch, rows) = check_schedule(new, rows)?;
+    check_inputs(&rows)?;
     let writing = failed("register a schedule");
     let mut db = store.begin().await?;
     let put: ScheduleRow = sqlx::query_as(concat!(

@@ -13,26 +13,26 @@ use super::rows::{Columns, check_inputs, chunk_rows, input_bytes_max, insert_all
 use super::text::encode;
 use crate::model::{AppBounds, BatchStatus, ClaimedWork, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, ProcessorKind, Timestamp};
 use crate::store::columns::{AppRow, app_of, failed, failure_limit, retry_json, signed};
+use crate::store::lines::{LinedRow, number_lines};
 use crate::store::quota::longest_input;
 use crate::store::rules::{check_submit, count_rows, submission, was_submitted};
 use crate::store::versions::out_of_date;
 use crate::store::{LeaseOwner, StoreError};
 
 pub(super) async fn submit_batch(store: &PgStore, batch: NewBatch, rows: Vec<NewRow>) -> Result<(), StoreError> {
-    submit(store, &batch, &rows, None).await.map(drop)
+    submit(store, &batch, &check(&batch, rows)?, None).await.map(drop)
 }
 
 /// A slow query, leased at once to its owner where that may be.
 pub(super) async fn submit_to_run(store: &PgStore, batch: NewBatch, row: NewRow, owner: LeaseOwner<'_>) -> Result<Option<ClaimedWork>, StoreError> {
     let waits = batch.kind != ProcessorKind::SlowQuery || batch.terms.start_at.is_some();
-    let rows = [row];
+    let mut rows = check(&batch, vec![row])?;
     let leased = submit(store, &batch, &rows, (!waits).then_some(owner)).await?;
-    let [row] = rows;
-    leased.map(|leased| leased.work(batch, row)).transpose()
+    leased.zip(rows.pop()).map(|(leased, row)| leased.work(batch, row)).transpose()
 }
 
-async fn submit(store: &PgStore, batch: &NewBatch, rows: &[NewRow], owner: Option<LeaseOwner<'_>>) -> Result<Option<Leased>, StoreError> {
-    let new = New::check(batch, rows)?;
+async fn submit(store: &PgStore, batch: &NewBatch, rows: &[LinedRow], owner: Option<LeaseOwner<'_>>) -> Result<Option<Leased>, StoreError> {
+    let new = New::of(batch, rows)?;
     // Nearly always it is one statement, and so a transaction of its own.
     if new.rest.is_empty() && new.lines_ascend && batch.after.is_none() && batch.group.is_none() {
         let mut leased = None;
@@ -71,12 +71,15 @@ pub(super) async fn submit_batch_in(
     batch: NewBatch,
     rows: Vec<NewRow>,
 ) -> Result<(), StoreError> {
-    New::check(&batch, &rows)?.write(db, named, now, bounds).await
+    New::of(&batch, &check(&batch, rows)?)?.write(db, named, now, bounds).await
 }
 
-/// Whether these could be submitted.
-pub(super) fn check(batch: &NewBatch, rows: &[NewRow]) -> Result<(), StoreError> {
-    New::check(batch, rows).map(drop)
+/// Checks what is to be submitted, and gives each row its line: no other transaction knows of the batch yet.
+pub(super) fn check(batch: &NewBatch, rows: Vec<NewRow>) -> Result<Vec<LinedRow>, StoreError> {
+    check_submit(batch, &rows)?;
+    let rows = number_lines(rows, 0)?;
+    check_inputs(&rows)?;
+    Ok(rows)
 }
 
 /// A batch that comes in.
@@ -86,16 +89,14 @@ struct New<'a> {
     line_last: i64,
     lines_ascend: bool,
     input_bytes_max: i32,
-    longest_input: Option<&'a NewRow>,
+    longest_input: Option<&'a LinedRow>,
     /// Rows that go in with the batch, and those that follow.
-    first: &'a [NewRow],
-    rest: &'a [NewRow],
+    first: &'a [LinedRow],
+    rest: &'a [LinedRow],
 }
 
 impl<'a> New<'a> {
-    fn check(batch: &'a NewBatch, rows: &'a [NewRow]) -> Result<New<'a>, StoreError> {
-        check_submit(batch, rows)?;
-        check_inputs(rows)?;
+    fn of(batch: &'a NewBatch, rows: &'a [LinedRow]) -> Result<New<'a>, StoreError> {
         let (row_count, line_last, lines_ascend) = count_rows(0, -1, rows, i64::from(i32::MAX))?;
         let (first, rest) = rows.split_at(chunk_rows(rows));
         Ok(New { batch, row_count, line_last, lines_ascend, input_bytes_max: input_bytes_max(rows), longest_input: longest_input(rows), first, rest })
@@ -265,7 +266,7 @@ struct Leased {
 }
 
 impl Leased {
-    fn work(self, batch: NewBatch, NewRow { line, input, rejected }: NewRow) -> Result<ClaimedWork, StoreError> {
+    fn work(self, batch: NewBatch, LinedRow { line, input, rejected }: LinedRow) -> Result<ClaimedWork, StoreError> {
         let lease = Lease { key: self.key, batch: batch.id, rows: 1, crashes: 0 };
         let app = self.app.map(app_of).transpose()?.map(decoded);
         let row = LeasedRow { row_no: 1, line, input: input.into_string(), attempt: 1, rejected };

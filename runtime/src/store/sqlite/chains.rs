@@ -4,8 +4,8 @@ use sqlx::SqliteConnection;
 
 use super::SqliteStore;
 use super::finish::abort;
-use crate::model::{AfterCondition, BatchId, NewBatch, ProcessorKind};
-use crate::store::columns::{failed, kind_of};
+use crate::model::{AbortReason, AfterCondition, BatchId, NewBatch, ProcessorKind, Timestamp};
+use crate::store::columns::{failed, kind_of, status_of};
 use crate::store::rules::{CHAIN_PAGE_BYTES, CHAIN_PAGE_ROWS, check_first};
 use crate::store::{ChainEnd, ChainStep, StoreError, StoreEvent};
 
@@ -64,10 +64,42 @@ struct Chain {
     row_count: i64,
     after_batch: String,
     after_condition: String,
-    /// None when it is gone.
-    first_status: Option<String>,
     first_ascends: Option<bool>,
-    first_outcomes: Option<bool>,
+}
+
+/// The batch that a chained batch comes after (its predecessor), as far as it decides whether that can be made.
+#[derive(sqlx::FromRow)]
+struct Predecessor {
+    status: String,
+    success: i64,
+    has_outcomes: bool,
+}
+
+/// Returns why a batch that comes after this predecessor cannot be made; none if it can. The predecessor has ended.
+pub(super) async fn why_lapsed(
+    db: &mut SqliteConnection,
+    first_key: Option<i64>,
+    first: &str,
+    condition: &str,
+) -> Result<Option<AbortReason>, StoreError> {
+    let batch: BatchId = first.parse().map_err(failed("read a batch's id"))?;
+    let found: Option<Predecessor> = sqlx::query_as("SELECT status, success, parts & 4 <> 0 AS has_outcomes FROM batches WHERE batch_key = ?")
+        .bind(first_key)
+        .fetch_optional(db)
+        .await
+        .map_err(failed("look up the batch that another comes after"))?;
+    let Some(Predecessor { status, success, has_outcomes }) = found else {
+        return Ok(Some(AbortReason::PredecessorRemoved { batch }));
+    };
+    Ok(if !has_outcomes {
+        Some(AbortReason::PredecessorPruned { batch })
+    } else if condition == AfterCondition::Success.as_str() && status != "success" {
+        Some(AbortReason::PredecessorEnded { batch, status: status_of(&status) })
+    } else if success == 0 {
+        Some(AbortReason::PredecessorWithoutOutputs { batch })
+    } else {
+        None
+    })
 }
 
 /// A row of the first batch, and the bytes of its output if it succeeded.
@@ -83,7 +115,7 @@ pub(super) async fn advance_chain(store: &SqliteStore) -> Result<Option<ChainSte
     let mut db = store.begin().await?;
     let chain: Option<Chain> = sqlx::query_as(
         "SELECT c.batch_key, c.first_key, c.line, c.row_no, b.batch_id, b.app, b.status, b.deferred, b.row_count, b.after_batch, b.after_condition,
-            f.status AS first_status, f.lines_ascend AS first_ascends, f.parts & 4 <> 0 AS first_outcomes
+            f.lines_ascend AS first_ascends
          FROM chains c JOIN batches b USING (batch_key) LEFT JOIN batches f ON f.batch_key = c.first_key
          WHERE c.ready = 1 ORDER BY c.taken, c.batch_key LIMIT 1",
     )
@@ -112,24 +144,26 @@ pub(super) async fn advance_chain(store: &SqliteStore) -> Result<Option<ChainSte
 
 impl Chain {
     async fn step(&self, db: &mut SqliteConnection) -> Result<ChainEnd, StoreError> {
-        let Chain { after_batch: first, .. } = self;
-        let reason = match self.first_status.as_deref() {
-            None => format!("batch {first}, which it was to come after, is not there any more"),
-            Some(_) if self.first_outcomes == Some(false) => format!("the outcomes of batch {first}, which it was to come after, were pruned"),
-            Some(status) if self.after_condition == AfterCondition::Success.as_str() && status != "success" => {
-                format!("batch {first} ended as {status}, and this one was to come after its success")
+        let reason = why_lapsed(db, Some(self.first_key), &self.after_batch, &self.after_condition).await?;
+        let (end, chain_end) = match reason {
+            Some(reason) => {
+                abort(db, self.batch_key, Some(&reason)).await?;
+                (ChainEnd::Aborted, "lapsed")
             }
-            Some(_) => match self.make_rows(db).await? {
-                Some(end) => return Ok(end),
-                None => format!("no row of batch {first} succeeded, which this one was to come after"),
-            },
+            None if self.make_rows(db).await? => return Ok(ChainEnd::More),
+            None => (ChainEnd::Queued, "made"),
         };
-        abort(db, self.batch_key, Some(&reason)).await?;
-        Ok(ChainEnd::Aborted)
+        sqlx::query("UPDATE batches SET chain_end = ?2, status = CASE ?2 WHEN 'made' THEN 'queued' ELSE status END WHERE batch_key = ?1")
+            .bind(self.batch_key)
+            .bind(chain_end)
+            .execute(db)
+            .await
+            .map_err(failed("end a chain"))?;
+        Ok(end)
     }
 
-    /// None when there is no row at all.
-    async fn make_rows(&self, db: &mut SqliteConnection) -> Result<Option<ChainEnd>, StoreError> {
+    /// Makes the next rows. Returns true if more are to be made.
+    async fn make_rows(&self, db: &mut SqliteConnection) -> Result<bool, StoreError> {
         let making = failed("make rows of a chained batch");
         let ascends = self.first_ascends.unwrap_or(true);
         let (from, order) = if ascends {
@@ -162,9 +196,6 @@ impl Chain {
             looked += 1;
         }
         let more = looked < seen.len() || i64::try_from(seen.len()).unwrap_or(i64::MAX) == CHAIN_PAGE_ROWS;
-        if !more && self.row_count + made == 0 {
-            return Ok(None);
-        }
         if let Some((line, row_no, _)) = seen[..looked].last() {
             let write = format!(
                 "INSERT INTO rows (batch_key, row_no, line, input)
@@ -198,10 +229,97 @@ impl Chain {
                 .await
                 .map_err(making)?;
         }
-        if more {
-            return Ok(Some(ChainEnd::More));
-        }
-        sqlx::query("UPDATE batches SET status = 'queued' WHERE batch_key = ?").bind(self.batch_key).execute(&mut *db).await.map_err(making)?;
-        Ok(Some(ChainEnd::Queued))
+        Ok(more)
     }
+}
+
+/// Lets a chained batch that was aborted before it had all of its rows wait for its predecessor again, in a new round. The
+/// rows that it had are removed: none of them ran, and they are of an older round of the predecessor. Returns the round.
+pub(super) async fn wait_again(
+    db: &mut SqliteConnection,
+    key: i64,
+    first: &First,
+    deadline_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<i64, StoreError> {
+    let waiting = failed("let a chained batch wait again");
+    sqlx::query(
+        "INSERT INTO past_rounds (batch_key, round, status, row_count, success, failed, abort_reason, mark_error, mark_calls, started_at, finished_at)
+         SELECT batch_key, round, status, row_count, success, failed, abort_reason, mark_error, mark_calls, started_at, coalesce(finished_at, ?2)
+         FROM batches WHERE batch_key = ?1",
+    )
+    .bind(key)
+    .bind(now.0)
+    .execute(&mut *db)
+    .await
+    .map_err(waiting)?;
+    for removal in ["DELETE FROM rows WHERE batch_key = ?", "DELETE FROM chains WHERE batch_key = ?"] {
+        sqlx::query(removal).bind(key).execute(&mut *db).await.map_err(waiting)?;
+    }
+    chain(db, key, first).await?;
+    sqlx::query_scalar(
+        "UPDATE batches SET status = 'wait', step = 'rows', round = round + 1, chain_end = NULL, row_count = 0, line_last = -1,
+            deadline_at = coalesce(?2, CASE WHEN deadline_at > ?3 THEN deadline_at END), abort_reason = NULL, mark_error = NULL, mark_calls = 0,
+            started_at = NULL, finished_at = NULL, finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL, finish_attempt = 0
+         WHERE batch_key = ?1 RETURNING round",
+    )
+    .bind(key)
+    .bind(deadline_at.map(|at| at.0))
+    .bind(now.0)
+    .fetch_one(db)
+    .await
+    .map_err(waiting)
+}
+
+/// Lets the batches that were aborted because of this batch wait for it again, and so on for those behind them. Returns
+/// their ids.
+pub(super) async fn wait_behind(db: &mut SqliteConnection, key: i64, id: BatchId, now: Timestamp) -> Result<Vec<BatchId>, StoreError> {
+    let looking = failed("look up batches that come after another");
+    let mut firsts = vec![(key, id)];
+    let mut at = 0;
+    while let Some((first_key, first)) = firsts.get(at).copied() {
+        at += 1;
+        sqlx::query("UPDATE chains SET ready = 0 WHERE first_key = ?").bind(first_key).execute(&mut *db).await.map_err(looking)?;
+        // A batch of which parts were pruned cannot run again.
+        let lapsed: Vec<(i64, String)> = sqlx::query_as(
+            "SELECT batch_key, batch_id FROM batches WHERE after_batch = ? AND chain_end = 'lapsed' AND pruning = 0 AND parts & 6 = 6 ORDER BY batch_key",
+        )
+        .bind(first.to_string())
+        .fetch_all(&mut *db)
+        .await
+        .map_err(looking)?;
+        for (key, id) in lapsed {
+            wait_again(db, key, &First { key: first_key, ended: false }, None, now).await?;
+            firsts.push((key, id.parse().map_err(failed("read a batch's id"))?));
+        }
+    }
+    Ok(firsts.into_iter().skip(1).map(|(_, id)| id).collect())
+}
+
+/// Lets a chained batch wait for its predecessor again, where a retry wants that: [`wait_again`], or why it would be aborted
+/// at once.
+pub(super) async fn retry_chained(
+    db: &mut SqliteConnection,
+    key: i64,
+    deadline_at: Option<Timestamp>,
+    now: Timestamp,
+) -> Result<Result<(i64, bool), AbortReason>, StoreError> {
+    let (after, condition, first): (String, String, Option<i64>) = sqlx::query_as(
+        "SELECT b.after_batch, b.after_condition, f.batch_key FROM batches b LEFT JOIN batches f ON f.batch_id = b.after_batch WHERE b.batch_key = ?",
+    )
+    .bind(key)
+    .fetch_one(&mut *db)
+    .await
+    .map_err(failed("look up a chained batch"))?;
+    let ended: Option<bool> = sqlx::query_scalar("SELECT step IN ('mark', 'done') FROM batches WHERE batch_key = ?")
+        .bind(first)
+        .fetch_optional(&mut *db)
+        .await
+        .map_err(failed("look up the batch that another comes after"))?;
+    let ended = ended.unwrap_or(true);
+    if ended && let Some(reason) = why_lapsed(db, first, &after, &condition).await? {
+        return Ok(Err(reason));
+    }
+    let first = First { key: first.unwrap_or_default(), ended };
+    Ok(Ok((wait_again(db, key, &first, deadline_at, now).await?, ended)))
 }

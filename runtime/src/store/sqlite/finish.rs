@@ -6,16 +6,16 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteQueryResult;
 
 use super::{SqliteStore, find_batch, new_token};
-use crate::model::{BatchId, FinishLease, MarkEnd, OutputFile, ProcessorKind, Timestamp};
+use crate::model::{AbortReason, BatchId, FinishLease, MarkEnd, OutputFile, ProcessorKind, Timestamp};
 use crate::store::columns::{count, counts, failed, kind_of, quota_of, signed, small, status_of, step_of};
-use crate::store::rules::{OVERDUE, OVERDUE_MAX, ran_too_long};
+use crate::store::rules::OVERDUE_MAX;
 use crate::store::{Aborted, Overdue, StoreError, StoreEvent};
 
 pub(super) async fn abort_batch(store: &SqliteStore, id: BatchId, reason: Option<String>) -> Result<Aborted, StoreError> {
     let aborting = failed("abort a batch");
     let mut db = store.begin().await?;
     let (key, _) = find_batch(&mut db, id).await?;
-    let changed = abort(&mut db, key, reason.as_deref()).await?;
+    let changed = abort(&mut db, key, reason.map(AbortReason::Asked).as_ref()).await?;
     let (kind, status, rows, success, failures): (String, String, i64, i64, i64) =
         sqlx::query_as("SELECT kind, status, row_count, success, failed FROM batches WHERE batch_key = ?")
             .bind(key)
@@ -32,12 +32,12 @@ pub(super) async fn abort_batch(store: &SqliteStore, id: BatchId, reason: Option
 }
 
 /// Whether it changed anything: not when the batch has all its outcomes, or was aborted.
-pub(super) async fn abort(db: &mut SqliteConnection, key: i64, reason: Option<&str>) -> Result<bool, StoreError> {
+pub(super) async fn abort(db: &mut SqliteConnection, key: i64, reason: Option<&AbortReason>) -> Result<bool, StoreError> {
     let aborting = failed("abort a batch");
     let hit = sqlx::query(
         "UPDATE batches SET status = 'aborted', step = 'join', abort_reason = ? WHERE batch_key = ? AND step = 'rows' AND status IN ('wait', 'queued', 'inprog')",
     )
-    .bind(reason)
+    .bind(reason.map(AbortReason::to_stored))
     .bind(key)
     .execute(&mut *db)
     .await
@@ -71,7 +71,7 @@ pub(super) async fn abort_overdue(store: &SqliteStore) -> Result<Overdue, StoreE
             .await
             .map_err(aborting)?;
     let mut aborted = Vec::with_capacity(overdue.len());
-    let overdue = overdue.into_iter().map(|(key, id, kind)| (key, id, kind, OVERDUE.to_owned()));
+    let overdue = overdue.into_iter().map(|(key, id, kind)| (key, id, kind, AbortReason::DeadlinePassed {}));
     for (key, id, kind, reason) in overdue.chain(too_long) {
         if abort(&mut db, key, Some(&reason)).await? {
             let id: BatchId = id.parse().map_err(failed("read a batch's id"))?;
@@ -87,8 +87,8 @@ pub(super) async fn abort_overdue(store: &SqliteStore) -> Result<Overdue, StoreE
     Ok(Overdue { aborted: aborted.into_iter().map(|(id, _)| id).collect(), next: next.map(|deadline| Timestamp(deadline).since(now)) })
 }
 
-/// Batches with a lease that have run for longer than their app's may: key, id, kind, and the sentence.
-async fn run_too_long(store: &SqliteStore, now: Timestamp) -> Result<Vec<(i64, String, String, String)>, StoreError> {
+/// Batches with a lease that have run for longer than their app's may: key, id, kind, and the reason.
+async fn run_too_long(store: &SqliteStore, now: Timestamp) -> Result<Vec<(i64, String, String, AbortReason)>, StoreError> {
     let (default, most) = (millis(store.bounds.quota.batch_time), millis(store.bounds.quota_max.batch_time));
     let found: Vec<(i64, String, String, i64, i64)> = sqlx::query_as(
         "SELECT batch_key, batch_id, kind, ran, most FROM (
@@ -102,7 +102,10 @@ async fn run_too_long(store: &SqliteStore, now: Timestamp) -> Result<Vec<(i64, S
     .fetch_all(&store.readers)
     .await
     .map_err(failed("look for batches that run for too long"))?;
-    Ok(found.into_iter().map(|(key, id, kind, ran, most)| (key, id, kind, ran_too_long(ran, most))).collect())
+    Ok(found
+        .into_iter()
+        .map(|(key, id, kind, ran, most)| (key, id, kind, AbortReason::RanTooLong { ran_ms: count(ran), limit_ms: count(most) }))
+        .collect())
 }
 
 fn millis(time: Duration) -> i64 {

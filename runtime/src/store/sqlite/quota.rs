@@ -2,14 +2,15 @@
 
 use sqlx::SqliteConnection;
 
-use crate::model::{AppBounds, NewRow, Quota, RowResult};
+use crate::model::{AppBounds, Quota, RowResult};
 use crate::store::columns::{count, failed, quota_of, signed};
+use crate::store::lines::LinedRow;
 use crate::store::quota::{FittedLogs, fit_logs, longest_input};
 use crate::store::rules::pieces;
 use crate::store::{OverQuota, StoreError};
 
 /// Lets rows come in, of a batch that has so many then, if its app may hold them.
-pub(super) async fn admit_rows(db: &mut SqliteConnection, key: i64, bounds: &AppBounds, rows: &[NewRow], total: u64) -> Result<(), StoreError> {
+pub(super) async fn admit_rows(db: &mut SqliteConnection, key: i64, bounds: &AppBounds, rows: &[LinedRow], total: u64) -> Result<(), StoreError> {
     let admitting = failed("look up what an app may hold");
     if rows.is_empty() {
         return Ok(());
@@ -21,7 +22,7 @@ pub(super) async fn admit_rows(db: &mut SqliteConnection, key: i64, bounds: &App
             .await
             .map_err(admitting)?;
     let quota = bounds.quota_of(&quota_of(given)?);
-    let length = |row: &NewRow| row.input.as_str().len() as u64;
+    let length = |row: &LinedRow| row.input.as_str().len() as u64;
     if let Some(row) = longest_input(rows).filter(|row| length(row) > quota.input_bytes) {
         return Err(StoreError::OverQuota(OverQuota::Input { app, line: row.line, bytes: length(row), limit: quota.input_bytes }));
     }

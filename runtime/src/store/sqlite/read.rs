@@ -4,7 +4,9 @@ use sqlx::SqliteConnection;
 
 use super::{SqliteStore, fetch_page, find_batch, length};
 use crate::model::{Batch, BatchId, JsonText, MarkCall, OutputFile, RecordedOutcome, Timestamp};
-use crate::store::columns::{MarkCallRow, PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, small, status_of, step_of};
+use crate::store::columns::{
+    MarkCallRow, PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, small, status_of, step_of, worded,
+};
 use crate::store::pruned::{Opened, ensure_outcomes};
 use crate::store::{ResultCursor, RowPieces, StoreError};
 
@@ -78,7 +80,7 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
         round: small(row.round),
         counts: counts(status, row.row_count, row.success, row.failed),
         fuel: count(row.fuel),
-        abort_reason: row.abort_reason,
+        abort_reason: row.abort_reason.map(worded),
         mark_error: row.mark_error,
         mark_calls: small(row.mark_calls),
         mark_due_at: row.mark_due_at.map(Timestamp),

@@ -8,8 +8,8 @@ use sqlx::{AssertSqlSafe, SqliteConnection};
 
 use super::quota::{Fitted, fit_into_quota};
 use super::{ROWS_PER_INSERT, SqliteStore, new_token};
-use crate::model::{BatchId, BatchStatus, FinishLease, LeaseKey, Piece, ProcessorKind, RowResult, RowStatus, Timestamp, Verdict};
-use crate::store::columns::{counts, failed, kind_of, quota_of, signed, small, step_of};
+use crate::model::{AbortReason, BatchId, BatchStatus, FinishLease, LeaseKey, Piece, ProcessorKind, RowResult, RowStatus, Timestamp, Verdict};
+use crate::store::columns::{count, counts, failed, kind_of, quota_of, signed, small, step_of};
 use crate::store::rules::{SMOOTHING, check_verdicts, file_names, not_the_next_row, pieces};
 use crate::store::{FILES_PER_BATCH_MAX, LeaseOwner, Recorded, StoreError, StoreEvent};
 
@@ -275,11 +275,11 @@ struct CountedRow {
 
 impl CountedRow {
     /// Why the batch is aborted for its failures, if it is.
-    fn too_many_failures(&self) -> Option<String> {
-        let CountedRow { failed, row_count, .. } = self;
-        match (self.failures_max, self.failures_percent) {
-            (Some(limit), _) if *failed > limit => Some(format!("{failed} rows failed, and {limit} may")),
-            (None, Some(limit)) if failed * 100 > limit * row_count => Some(format!("{failed} of {row_count} rows failed, and {limit}% may")),
+    fn too_many_failures(&self) -> Option<AbortReason> {
+        let (failed, rows) = (count(self.failed), count(self.row_count));
+        match (self.failures_max.map(count), self.failures_percent.map(count)) {
+            (Some(limit), _) if failed > limit => Some(AbortReason::RowsFailed { failed, limit }),
+            (None, Some(limit)) if failed * 100 > limit * rows => Some(AbortReason::PartFailed { failed, rows, limit }),
             _ => None,
         }
     }

@@ -1,9 +1,12 @@
 //! A batch that has ended is run again, in a new round. What the rounds before came to stays.
 
+use sqlx::{Sqlite, Transaction};
+
+use super::chains::{retry_chained, wait_behind};
 use super::{SqliteStore, fetch_page, find_batch, length};
-use crate::model::{BatchId, OutputFile, PastCursor, PastOutcome, PastRound, Retried, RetryRows};
+use crate::model::{BatchId, OutputFile, PastCursor, PastOutcome, PastRound, ProcessorKind, Retried, RetryRows};
 use crate::store::columns::{PastOutcomeRow, PastRoundRow, count, failed, kind_of, small, status_of};
-use crate::store::rules::{RetryRefusal, code_marks, cursor_of};
+use crate::store::rules::{RetryRefusal, code_marks, cursor_of, lapses};
 use crate::store::{StoreError, StoreEvent};
 
 #[derive(sqlx::FromRow)]
@@ -16,6 +19,8 @@ struct EndedBatch {
     row_count: i64,
     next_row: i64,
     deferred: bool,
+    /// It comes after another batch, and not all of its rows were made of that one's.
+    is_unmade: bool,
     success: i64,
     failed: i64,
     /// Its inputs and outcomes are there.
@@ -31,12 +36,14 @@ pub(super) async fn retry_batch(store: &SqliteStore, id: BatchId, rows: &RetryRo
     let codes = serde_json::to_string(&code_marks(&rows.codes)).expect("strings are always JSON");
     let mut db = store.begin().await?;
     let (key, _) = find_batch(&mut db, id).await?;
-    let batch: EndedBatch =
-        sqlx::query_as("SELECT app, kind, status, step, round, row_count, next_row, deferred, success, failed, pruning = 0 AND parts & 6 = 6 AS whole FROM batches WHERE batch_key = ?")
-            .bind(key)
-            .fetch_one(&mut *db)
-            .await
-            .map_err(retrying)?;
+    let batch: EndedBatch = sqlx::query_as(
+        "SELECT app, kind, status, step, round, row_count, next_row, deferred, success, failed, pruning = 0 AND parts & 6 = 6 AS whole,
+                after_batch IS NOT NULL AND chain_end IS NOT 'made' AS is_unmade FROM batches WHERE batch_key = ?",
+    )
+    .bind(key)
+    .fetch_one(&mut *db)
+    .await
+    .map_err(retrying)?;
     let refusal = match (batch.kind.as_str(), batch.step.as_str(), batch.status.as_str()) {
         ("slow_query", ..) => Some(RetryRefusal::Kind),
         (_, "done", "aborted") if !rows.aborted => Some(RetryRefusal::Aborted),
@@ -46,6 +53,9 @@ pub(super) async fn retry_batch(store: &SqliteStore, id: BatchId, rows: &RetryRo
     };
     if let Some(refusal) = refusal {
         return Err(refusal.error(id, status_of(&batch.status), rows));
+    }
+    if batch.is_unmade {
+        return retry_unmade(store, db, (key, id), rows).await;
     }
     // What has not begun to be made waits for the end of the new round.
     let begun: bool = sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM chains WHERE first_key = ? AND begun = 1)")
@@ -93,7 +103,6 @@ pub(super) async fn retry_batch(store: &SqliteStore, id: BatchId, rows: &RetryRo
          SELECT batch_key, round, status, row_count, success, failed, abort_reason, mark_error, mark_calls, started_at, finished_at FROM batches WHERE batch_key = ?",
         "INSERT INTO past_files (batch_key, round, name, object, size_bytes)
          SELECT batch_key, round, name, object, size_bytes FROM output_files JOIN batches USING (batch_key) WHERE batch_key = ? AND object IS NOT NULL",
-        "UPDATE chains SET ready = 0 WHERE first_key = ?",
         "UPDATE output_files SET object = NULL, size_bytes = NULL WHERE batch_key = ? AND object IS NOT NULL",
     ] {
         sqlx::query(keep).bind(key).execute(&mut *db).await.map_err(retrying)?;
@@ -111,10 +120,31 @@ pub(super) async fn retry_batch(store: &SqliteStore, id: BatchId, rows: &RetryRo
     .fetch_one(&mut *db)
     .await
     .map_err(retrying)?;
+    let waits = wait_behind(&mut db, key, id, now).await?;
     db.commit().await.map_err(failed("commit a retry"))?;
     let (app, kind) = (batch.app, kind_of(&batch.kind));
     store.events.tell(if batch.deferred { StoreEvent::Work(kind) } else { StoreEvent::Submitted { app, kind } });
-    Ok(Retried { round: small(round), rows: count(run) })
+    Ok(Retried { round: small(round), rows: count(run), waits })
+}
+
+/// A chained batch that was aborted before it had all of its rows waits for its predecessor again.
+async fn retry_unmade(
+    store: &SqliteStore,
+    mut db: Transaction<'_, Sqlite>,
+    (key, id): (i64, BatchId),
+    rows: &RetryRows,
+) -> Result<Retried, StoreError> {
+    let now = store.now();
+    let (round, ended) = match retry_chained(&mut db, key, rows.deadline_at, now).await? {
+        Ok(waiting) => waiting,
+        Err(reason) => return Err(lapses(id, &reason)),
+    };
+    let waits = wait_behind(&mut db, key, id, now).await?;
+    db.commit().await.map_err(failed("commit a retry"))?;
+    if ended {
+        store.events.tell(StoreEvent::Work(ProcessorKind::Batch));
+    }
+    Ok(Retried { round: small(round), rows: 0, waits })
 }
 
 pub(super) async fn list_rounds(store: &SqliteStore, id: BatchId, after: u32, limit: u32) -> Result<Vec<PastRound>, StoreError> {

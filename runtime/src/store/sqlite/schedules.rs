@@ -16,7 +16,7 @@ macro_rules! columns {
 }
 
 pub(super) async fn put_schedule(store: &SqliteStore, new: &NewSchedule, rows: &[NewRow]) -> Result<Schedule, StoreError> {
-    let batch = check_schedule(new, rows)?;
+    let (batch, rows) = check_schedule(new, rows)?;
     let writing = failed("register a schedule");
     let mut db = store.begin().await?;
     let put: ScheduleRow = sqlx::query_as(concat!(

@@ -10,7 +10,8 @@ use super::quota::admit_rows;
 use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
 use crate::model::{AppBounds, BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp};
 use crate::store::columns::{count, failed, failure_limit, retry_json, signed};
-use crate::store::rules::{CHAINED, NO_ROWS_WAIT, check_rows, check_submit, count_rows, line_twice, submission, was_submitted};
+use crate::store::lines::{LinedRow, check_lines, line_twice, number_lines};
+use crate::store::rules::{CHAINED, NO_ROWS_WAIT, check_submit, count_rows, submission, was_submitted};
 use crate::store::versions::out_of_date;
 use crate::store::{StoreError, StoreEvent};
 
@@ -101,7 +102,7 @@ pub(super) async fn insert_batch(
 }
 
 pub(super) async fn append_rows(store: &SqliteStore, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
-    check_rows(ProcessorKind::Batch, &rows)?;
+    check_lines(ProcessorKind::Batch, &rows)?;
     let mut db = store.begin().await?;
     let (key, status) = find_batch(&mut db, id).await?;
     if status != BatchStatus::Wait {
@@ -168,6 +169,7 @@ pub(super) async fn discard_batch(store: &SqliteStore, id: BatchId) -> Result<()
         "DELETE FROM batch_files WHERE batch_key = ?",
         "DELETE FROM batch_events WHERE batch_key = ?",
         "DELETE FROM chains WHERE batch_key = ?",
+        "DELETE FROM past_rounds WHERE batch_key = ?",
         "DELETE FROM batches WHERE batch_key = ?",
     ] {
         sqlx::query(delete).bind(key).execute(&mut *db).await.map_err(failed("discard a batch"))?;
@@ -198,6 +200,8 @@ async fn insert_rows(db: &mut SqliteConnection, key: i64, bounds: &AppBounds, ro
             .fetch_one(&mut *db)
             .await
             .map_err(failed("count rows"))?;
+    let highest = if ascend { old_last } else { highest_line(db, key).await? };
+    let rows = number_lines(rows, highest)?;
     let (total, last, in_order) = count_rows(old_count, old_last, &rows, i64::from(u32::MAX))?;
     admit_rows(db, key, bounds, &rows, count(total)).await?;
     if ascend && !in_order {
@@ -212,7 +216,7 @@ async fn insert_rows(db: &mut SqliteConnection, key: i64, bounds: &AppBounds, ro
     let mut row_no = old_count;
     let mut rows = rows.into_iter().peekable();
     while rows.peek().is_some() {
-        let chunk: Vec<NewRow> = rows.by_ref().take(ROWS_PER_INSERT).collect();
+        let chunk: Vec<LinedRow> = rows.by_ref().take(ROWS_PER_INSERT).collect();
         let full = chunk.len() == ROWS_PER_INSERT;
         // Made of constants and question marks only.
         let sql = if full { AssertSqlSafe(FULL.clone()) } else { AssertSqlSafe(insert_rows_sql(chunk.len()).into()) };
@@ -244,6 +248,15 @@ async fn insert_rows(db: &mut SqliteConnection, key: i64, bounds: &AppBounds, ro
         .await
         .map_err(failed("count rows"))?;
     Ok(count(total))
+}
+
+/// The highest line of a batch whose lines do not ascend.
+async fn highest_line(db: &mut SqliteConnection, key: i64) -> Result<i64, StoreError> {
+    sqlx::query_scalar("SELECT line FROM line_order WHERE batch_key = ? ORDER BY line DESC LIMIT 1")
+        .bind(key)
+        .fetch_one(db)
+        .await
+        .map_err(failed("find the highest line"))
 }
 
 /// The error of a line that the batch had before.

@@ -76,7 +76,7 @@ impl Plan {
     }
 
     pub fn new_rows(&self) -> Vec<NewRow> {
-        (1..).zip(&self.rows).map(|(line, row)| NewRow { line, input: row.input.clone(), rejected: row.rejected.clone() }).collect()
+        (1..).zip(&self.rows).map(|(line, row)| NewRow { rejected: row.rejected.clone(), ..NewRow::new(line, row.input.clone()) }).collect()
     }
 
     pub fn lease_rows(&self) -> u32 {

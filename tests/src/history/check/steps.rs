@@ -53,8 +53,13 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
 
 /// A final status goes back by a retry that the client asked for, and only then.
 fn judge_retry(case: &Case<'_>, step: &Step<BatchState>, before: &BatchState, after: &BatchState, findings: &mut Findings) {
-    let begins =
-        after.status == "queued" && after.step == "rows" && after.finished_at.is_none() && after.started_at.is_none() && after.finish_token.is_none();
+    // A batch that comes after another waits for it again if it was aborted because of it.
+    let waits = case.record.follows.is_some() && before.status == "aborted" && before.row_count == 0;
+    let begins = after.status == (if waits { "wait" } else { "queued" })
+        && after.step == "rows"
+        && after.finished_at.is_none()
+        && after.started_at.is_none()
+        && after.finish_token.is_none();
     let asked = step.ended_round() == Some(before.round) && before.round < case.record.round;
     findings.ensure(begins && asked && is_final(before) && before.step == "done", Rule::FinishedOnce, || {
         format!("round {} came after {}: {before:?} became {after:?}", after.round, before.round)

@@ -23,12 +23,13 @@ pub fn judge(case: &Case<'_>, findings: &mut Findings) {
             findings.ensure(aborted, Rule::TermsAreKept, || format!("{} rows of {} failed, and it went on", after.failed, after.row_count));
         }
         let ends = after.status == "aborted" && step.before.as_ref().is_some_and(|before| before.status != "aborted");
-        let right = match after.abort_reason.as_deref().filter(|_| ends) {
+        let reason = after.reason().filter(|_| ends);
+        let right = match reason.as_deref() {
             Some(OVERDUE) => after.deadline_at.is_some_and(|deadline| deadline <= step.change.at),
             Some(reason) if is_failures(reason) => fails_too_much(after),
             _ => true,
         };
-        findings.ensure(right, Rule::TermsAreKept, || format!("it was aborted at {} for {:?}: {after:?}", step.change.at, after.abort_reason));
+        findings.ensure(right, Rule::TermsAreKept, || format!("it was aborted at {} for {reason:?}: {after:?}", step.change.at));
     }
 }
 
@@ -38,7 +39,7 @@ pub fn may_abort(terms: &Terms, reason: &str) -> bool {
 }
 
 fn is_failures(reason: &str) -> bool {
-    reason.contains(" rows failed, and ")
+    reason.contains(" failed; the limit is ")
 }
 
 fn fails_too_much(batch: &BatchState) -> bool {

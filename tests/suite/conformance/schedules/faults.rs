@@ -26,9 +26,11 @@ enum Fault {
     DropsAResult,
     DropsPieces,
     FinishesTwice,
+    ForgetsChains,
     ForgetsRetries,
     GivesMoreLeasesThanAskedFor,
     HidesCrashes,
+    HidesWhatWaits,
     IgnoresAborts,
     KeepsWhatIsGivenBack,
     LeasesRowsTwice,
@@ -49,9 +51,11 @@ const FAULTS: &[Fault] = &[
     Fault::DropsAResult,
     Fault::DropsPieces,
     Fault::FinishesTwice,
+    Fault::ForgetsChains,
     Fault::ForgetsRetries,
     Fault::GivesMoreLeasesThanAskedFor,
     Fault::HidesCrashes,
+    Fault::HidesWhatWaits,
     Fault::IgnoresAborts,
     Fault::KeepsWhatIsGivenBack,
     Fault::LeasesRowsTwice,
@@ -158,7 +162,8 @@ impl Store for Faulty {
     }
 
     async fn retry_batch(&self, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError> {
-        self.store.retry_batch(id, rows).await
+        let retried = self.store.retry_batch(id, rows).await?;
+        Ok(if self.has(Fault::HidesWhatWaits) { Retried { waits: Vec::new(), ..retried } } else { retried })
     }
 
     async fn list_rounds(&self, id: BatchId, after: u32, limit: u32) -> Result<Vec<PastRound>, StoreError> {
@@ -170,6 +175,9 @@ impl Store for Faulty {
     }
 
     async fn advance_chain(&self) -> Result<Option<ChainStep>, StoreError> {
+        if self.has(Fault::ForgetsChains) {
+            return Ok(None);
+        }
         self.store.advance_chain().await
     }
 

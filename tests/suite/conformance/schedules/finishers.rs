@@ -69,6 +69,7 @@ impl Schedule {
                     };
                     (batch.step, batch.finished_at, batch.finish, batch.finish_attempts) = (BatchStep::Mark, Some(now), None, 0);
                     self.ends.entry(lease.batch).or_default()[1] += 1;
+                    self.model.make_ready(lease.batch);
                 }
             }
             _ => {

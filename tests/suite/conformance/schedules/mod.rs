@@ -1,5 +1,7 @@
 //! Random schedules: submitters and workers do what comes to their minds, in any order, and a [`Model`] knows what must become of it.
 
+mod chain_model;
+mod chains;
 mod compare;
 mod faults;
 mod finishers;
@@ -108,22 +110,24 @@ impl Schedule {
 
     async fn step(&mut self) -> Result<()> {
         match self.random.below(100) {
-            0..8 => self.submit().await,
-            8..14 => self.append().await,
-            14..20 => self.release().await,
-            20..22 => self.discard().await,
-            22..40 => self.claim().await,
-            40..62 => self.record().await,
-            62..65 => self.read().await,
-            65..69 => self.give_back().await,
-            69..71 => self.renew().await,
-            71..73 => self.abort().await,
-            73..81 => {
+            0..4 => self.submit().await,
+            4..8 => self.chain().await,
+            8..13 => self.append().await,
+            13..18 => self.release().await,
+            18..20 => self.discard().await,
+            20..37 => self.claim().await,
+            37..57 => self.record().await,
+            57..59 => self.read().await,
+            59..62 => self.give_back().await,
+            62..64 => self.renew().await,
+            64..66 => self.abort().await,
+            66..72 => {
                 self.pass_time();
                 Ok(())
             }
-            81..88 => self.claim_finish().await,
-            88..95 => self.finish().await,
+            72..81 => self.claim_finish().await,
+            81..90 => self.finish().await,
+            90..94 => self.advance().await,
             _ => self.retry().await,
         }
     }
@@ -150,6 +154,7 @@ impl Schedule {
         for at in 0..self.model.batches.len() {
             let BatchModel { id, status, ref rows, .. } = self.model.batches[at];
             match status {
+                BatchStatus::Wait if self.model.batches[at].chain.is_some() => {}
                 BatchStatus::Wait if rows.is_empty() => {
                     self.store.abort_batch(id, None).await?;
                     self.model.abort(at, None);
@@ -162,6 +167,7 @@ impl Schedule {
             }
         }
         for _ in 0..10_000 {
+            while self.advance_one().await? {}
             let from = self.model.leases.len();
             let claimed = self.claim_up_to(3, 8).await?;
             for at in from..self.model.leases.len() {

@@ -6,6 +6,8 @@ use rowmill::model::{
     RowResult, RowStatus, Timestamp, Verdict,
 };
 
+use super::chain_model::ChainModel;
+
 /// From so many crashes on, rows are leased one by one.
 const SPLIT_CRASHES: u32 = 2;
 
@@ -40,6 +42,8 @@ pub struct BatchModel {
     pub finish: Option<FinishModel>,
     /// Tries at this step that were not given back.
     pub finish_attempts: u32,
+    /// None for a batch with rows of its own.
+    pub chain: Option<ChainModel>,
 }
 
 #[derive(Clone, Debug)]
@@ -187,8 +191,12 @@ impl BatchModel {
 
     /// How many rows a retry runs again; none when it is refused.
     pub fn rows_to_retry(&self, code: Option<&str>, aborted: bool) -> Option<u64> {
-        let may = self.step == BatchStep::Done && !self.is_query() && (aborted || self.status != BatchStatus::Aborted);
+        let may = self.may_be_retried(aborted);
         Some(self.rows.iter().filter(|row| self.is_retried(row, code)).count() as u64).filter(|rows| may && *rows > 0)
+    }
+
+    pub fn may_be_retried(&self, aborted: bool) -> bool {
+        self.step == BatchStep::Done && !self.is_query() && (aborted || self.status != BatchStatus::Aborted)
     }
 
     /// Begins a new round. Returns the rows whose outcomes are past now.
@@ -401,7 +409,8 @@ impl Model {
             _ => None,
         });
         let to_finish = self.batches.iter().filter(|batch| matches!(batch.step, BatchStep::Join | BatchStep::Mark));
+        let to_make = self.next_to_make().map(|_| at_once);
         let finished_at = |batch: &BatchModel| batch.finish.map_or(batch.mark_due.unwrap_or(at_once), |finish| finish.expires_at);
-        leases.chain(retries).chain(to_finish.map(finished_at)).min()
+        leases.chain(retries).chain(to_make).chain(to_finish.map(finished_at)).min()
     }
 }
