@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::config::ConfigArgs;
-use super::feed::{FormatArg, InputFile, append_all, batch_file, open_file, open_rows, sum_of};
+use super::feed::{FormatArg, InputFile, append_all, batch_file, open_file, open_rows, sum_of, until_stop};
 use super::signals::Stop;
 use super::source::Source;
 use super::terms::TermsArgs;
@@ -137,7 +137,11 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
         let parts = Parts::open(&config).await?;
         let (file, rows_digest) = match source {
             Some(source) => {
-                let rows_digest = if args.key.is_some() { Some(digest_rows(args, &parts.jobs, source).await?) } else { None };
+                let rows_digest = if args.key.is_some() { digest_rows(args, &parts.jobs, source, &stop).await? } else { None };
+                if stop.is_asked() {
+                    say!("stopped while the file was read; nothing was submitted");
+                    return Ok(ExitCode::from(stop.exit_status()));
+                }
                 let file = match local {
                     Some(file) => file,
                     None => source.open(&parts.jobs, args.format).await?,
@@ -261,12 +265,7 @@ async fn take(
 ) -> anyhow::Result<bool> {
     let InputFile { name, form, reader, fingerprint } = file;
     let taking = || format!("cannot take {name}");
-    // What is not local waits for others while it is read, which only a thread of its own may do.
-    let opened = tokio::task::spawn_blocking({
-        let name = name.clone();
-        move || open_rows(form, limits, reader, &name)
-    });
-    let reader = opened.await.context("the reading thread failed")??;
+    let Some(reader) = open_rows(form, limits, reader, &name, stop).await? else { return Ok(false) };
     let whole = append_all(reader, &**jobs.store(), id, place, stop).await.with_context(taking)?;
     if whole {
         jobs.record_batch_file(id, &batch_file(&name, form, fingerprint.sum(), first_row), None).await.with_context(taking)?;
@@ -275,14 +274,16 @@ async fn take(
 }
 
 /// What stands for the file's rows where a submission is compared with that of its key.
-async fn digest_rows(args: &SubmitCommand, jobs: &JobManager, source: Source<'_>) -> anyhow::Result<String> {
+///
+/// None when the program was asked to stop.
+async fn digest_rows(args: &SubmitCommand, jobs: &JobManager, source: Source<'_>, stop: &Stop) -> anyhow::Result<Option<String>> {
     if matches!(source, Source::Local(path) if path.as_os_str() == "-") {
         bail!("a submission with --key reads its file twice, which stdin cannot be: give it a file");
     }
     let file = source.open(jobs, args.format).await?;
     let FileForm { format, gzip } = file.form;
-    let sum = tokio::task::spawn_blocking(move || sum_of(file)).await.context("the reading thread failed")??;
-    Ok(format!("{format:?} {gzip} {} {}", args.hold, sum.sha256))
+    let Some(sum) = until_stop(stop, move || sum_of(file)).await?.transpose()? else { return Ok(None) };
+    Ok(Some(format!("{format:?} {gzip} {} {}", args.hold, sum.sha256)))
 }
 
 /// A file that was not taken whole leaves nothing; but with a key, what is there is gone on with when it is submitted again, unless the file is at fault.

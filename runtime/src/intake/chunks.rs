@@ -27,7 +27,7 @@ const CHUNKS_AHEAD: usize = 2;
 /// Which rows of a file are read, and as which lines.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Place {
-    /// The lines of the batch before the file's first.
+    /// The lines of the batch before the file's first. Behind others rows are numbered on, also those of a list that have lines of their own.
     pub lines_before: u32,
     /// The file's first rows, which the batch has already.
     pub skipped: u64,
@@ -47,8 +47,9 @@ impl Chunks {
             for _ in 0..place.skipped {
                 reader.next_row()?;
             }
+            let mut read = place.skipped;
             loop {
-                let chunk = next_chunk(&mut reader, place.lines_before, size)?;
+                let chunk = next_chunk(&mut reader, place.lines_before, &mut read, size)?;
                 if chunk.is_empty() || sender.blocking_send(chunk).is_err() {
                     return Ok(());
                 }
@@ -76,12 +77,16 @@ impl Chunks {
     }
 }
 
-fn next_chunk(reader: &mut RowReader, lines_before: u32, size: ChunkSize) -> Result<Vec<NewRow>, IntakeError> {
+/// The rows of the next chunk, behind so many that were read.
+fn next_chunk(reader: &mut RowReader, lines_before: u32, read: &mut u64, size: ChunkSize) -> Result<Vec<NewRow>, IntakeError> {
     let mut chunk = Vec::new();
     let mut bytes = 0;
     while chunk.len() < size.rows && bytes < size.bytes {
-        let Some(row) = reader.next_row()? else { break };
-        let row = NewRow { line: row.line.saturating_add(lines_before), ..row };
+        let Some(mut row) = reader.next_row()? else { break };
+        *read += 1;
+        if lines_before > 0 {
+            row.line = u32::try_from(*read + u64::from(lines_before)).map_err(|_| IntakeError::TooMany)?;
+        }
         bytes += row.input.as_str().len();
         chunk.push(row);
     }
