@@ -92,8 +92,7 @@ fn record_of(row: &RecordedOutcome, header: &[String]) -> anyhow::Result<Vec<Str
             header.iter().map(|name| values.remove(name).unwrap_or_default()).collect()
         }
     };
-    let [line, codes, text, reason] =
-        [row.line.to_string(), without_controls(&codes.join(";")), text.unwrap_or_default(), without_controls(&reason)];
+    let [line, codes, text, reason] = [row.line.to_string(), without_controls(&codes.join(";")), text.unwrap_or_default(), without_controls(&reason)];
     fields.extend([line, codes, text, reason]);
     Ok(fields)
 }

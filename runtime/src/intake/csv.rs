@@ -76,7 +76,7 @@ impl CsvRows {
         let line = u32::try_from(self.count).map_err(|_| IntakeError::TooMany)?;
         if let Some(file_line) = self.blanks.next() {
             let reason = format!("is an empty line, but the header has {} columns", self.keys.len());
-            return self.rejected(line, file_line, &reason, String::new()).map(Some);
+            return self.rejected(line, file_line, &reason, "").map(Some);
         }
         self.is_ahead = false;
         self.row(line).map(Some)
@@ -103,14 +103,14 @@ impl CsvRows {
         let file_line = self.records.line();
         let text = self.records.text()?;
         if let Some(reason) = self.fault(text) {
-            return self.rejected(line, file_line, &reason, text.to_owned());
+            return self.rejected(line, file_line, &reason, text);
         }
         if let Some(list) = &self.list {
             return self.listed_row(list, line, text);
         }
         let input = self.as_object(text);
         if input.len() > INPUT_BYTES_MAX {
-            return self.rejected(line, file_line, &too_large(input.len()), text.to_owned());
+            return self.rejected(line, file_line, &too_large(input.len()), text);
         }
         Ok(NewRow { line, input: JsonText::trusted(input), rejected: None })
     }
@@ -153,12 +153,12 @@ impl CsvRows {
     }
 
     /// A record with a fault as a row that is not run. Its text is kept, so that nothing is lost.
-    fn rejected(&self, line: u32, file_line: u64, reason: &str, text: String) -> Result<NewRow, IntakeError> {
+    fn rejected(&self, line: u32, file_line: u64, reason: &str, text: &str) -> Result<NewRow, IntakeError> {
         if self.has_own_lines() {
             // The line of its row cannot be read.
             return Err(IntakeError::ListRecord { line: file_line, reason: reason.to_owned() });
         }
-        Ok(reject(line, format!("record {} (line {file_line} of the file) {reason}", self.count), &text))
+        Ok(reject(line, format!("record {} (line {file_line} of the file) {reason}", self.count), text))
     }
 
     fn as_object(&self, text: &str) -> String {

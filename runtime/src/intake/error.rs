@@ -16,9 +16,7 @@ pub enum IntakeError {
     HeaderFault { fault: FaultText, line: u64 },
     #[error("its header has {columns} columns, and a row with all their names would be larger than 1 MiB")]
     TooManyColumns { columns: usize },
-    #[error(
-        "its first line is sep=…, which only some spreadsheets understand: remove that line, and separate the columns by commas"
-    )]
+    #[error("its first line is sep=…, which only some spreadsheets understand: remove that line, and separate the columns by commas")]
     SepLine,
     #[error(
         "its columns are separated by {} and not by commas: its header is 1 column with commas and {columns} with {}; save it with commas, or convert it: mlr \
@@ -43,9 +41,7 @@ pub enum IntakeError {
     TooLarge { line: u64 },
     #[error("it has more than {} records", u32::MAX)]
     TooMany,
-    #[error(
-        "it is a list of failed rows, and the record in line {line} {reason}: there each record has all columns of the header"
-    )]
+    #[error("it is a list of failed rows, and the record in line {line} {reason}: there each record has all columns of the header")]
     ListRecord { line: u64, reason: String },
     #[error(
         "it is a list of failed rows, and in line {line} the number of the row ({name}) is {found}: it must be a whole number from 1 to {}; to number the rows \

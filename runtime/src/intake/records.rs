@@ -1,4 +1,4 @@
-//! Records of CSV as RFC 4180 defines them, and nothing else.
+//! Records of CSV as RFC 4180 defines them, and nothing else: the csv crate also reads what is not, in a way of its own, and cannot be told not to.
 //!
 //! An opening quote stands at the beginning of a field, and behind a closing quote only a delimiter or a line break. Lines end in LF or CRLF, or all of them in CR
 //! alone. A record with a fault is reported and ends at its line break, where that is certain; where it is not, the file is refused. So no fault joins records, and none

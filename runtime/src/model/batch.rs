@@ -176,7 +176,7 @@ impl NewBatch {
 pub const INPUT_BYTES_MAX: usize = 1 << 20;
 
 /// A row to submit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRow {
     /// The submitter's own number: 1 or more, and 0 for a slow query.
     pub line: u32,

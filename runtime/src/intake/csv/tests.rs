@@ -1,6 +1,5 @@
 use super::*;
 
-
 fn open(file: &[u8]) -> Result<CsvRows, IntakeError> {
     CsvRows::open(Window::of_text(file))
 }

@@ -1,6 +1,5 @@
 use super::*;
 
-
 fn read(file: impl AsRef<[u8]>) -> Result<Vec<NewRow>, IntakeError> {
     let mut rows = NdjsonRows::open(Window::of_text(file.as_ref()))?;
     std::iter::from_fn(|| rows.next_row().transpose()).collect()
@@ -101,7 +100,8 @@ fn a_line_of_a_list_may_be_as_long_as_the_text_in_it_needs() {
 #[test]
 fn a_second_byte_order_mark_is_named() {
     let rows = read("{\"a\":1}\n\u{feff}{\"a\":2}\n").unwrap();
-    let reason = "value 2 (line 2 of the file) begins with a byte order mark, which stands only at the beginning of a file: were two files put together?";
+    let reason =
+        "value 2 (line 2 of the file) begins with a byte order mark, which stands only at the beginning of a file: were two files put together?";
     assert_eq!(rows[1].rejected.as_deref(), Some(reason));
 }
 
@@ -111,7 +111,9 @@ fn json_over_several_lines_is_named() {
     for file in ["[\n  {\"a\":1},\n  {\"a\":2}\n]\n", "[{\"a\":1},\n{\"a\":2}]", "\n[\n1\n]", "["] {
         assert_eq!(read(file).unwrap_err().to_string(), array, "{file}");
     }
-    let object = |line| format!("the JSON value that line {line} begins goes on in the next line, and NDJSON has one value per line: jq -c . FILE makes NDJSON of it");
+    let object = |line| {
+        format!("the JSON value that line {line} begins goes on in the next line, and NDJSON has one value per line: jq -c . FILE makes NDJSON of it")
+    };
     for (file, line) in [("{\n  \"a\": 1\n}\n{\n  \"a\": 2\n}\n", 1), ("\n{\"a\": {\n\"b\": 1}}\n", 2)] {
         assert_eq!(read(file).unwrap_err().to_string(), object(line), "{file}");
     }

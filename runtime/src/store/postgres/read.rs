@@ -140,7 +140,9 @@ pub(super) async fn read_results(store: &PgStore, id: BatchId, after: Option<Res
         .await
         .map_err(failed("read results"))?;
     db.done().await?;
-    rows.into_iter().map(|row| ResultRow { log: row.log.map(decode), rejected: row.rejected.map(decode), ..row }.recorded(status, with_inputs)).collect()
+    rows.into_iter()
+        .map(|row| ResultRow { log: row.log.map(decode), rejected: row.rejected.map(decode), ..row }.recorded(status, with_inputs))
+        .collect()
 }
 
 /// Where to go on; before the first row when there is no cursor, since rows are numbered from 1 and lines are not negative.
