@@ -112,7 +112,7 @@ impl CsvRows {
         if input.len() > INPUT_BYTES_MAX {
             return self.rejected(line, file_line, &too_large(input.len()), text);
         }
-        Ok(NewRow { line, input: JsonText::trusted(input), rejected: None })
+        Ok(NewRow::new(line, JsonText::trusted(input)))
     }
 
     /// Why the record is no row.
@@ -144,7 +144,7 @@ impl CsvRows {
         } else {
             let input = self.as_object(text);
             if input.len() <= INPUT_BYTES_MAX {
-                return Ok(NewRow { line, input: JsonText::trusted(input), rejected: None });
+                return Ok(NewRow::new(line, JsonText::trusted(input)));
             }
             too_large(input.len())
         };

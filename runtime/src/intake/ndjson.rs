@@ -152,7 +152,7 @@ fn row(count: u64, file_line: u64, text: &str, has_own_lines: bool) -> Result<Ne
         return Ok(reject(text, reason));
     }
     Ok(match JsonText::check(text) {
-        Ok(input) => NewRow { line, input, rejected: None },
+        Ok(input) => NewRow::new(line, input),
         Err(error) => reject(text, &format!("is {}", error.in_one_line())),
     })
 }

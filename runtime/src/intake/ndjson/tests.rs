@@ -1,4 +1,5 @@
 use super::*;
+use crate::intake::tests::line_of;
 
 fn read(file: impl AsRef<[u8]>) -> Result<Vec<NewRow>, IntakeError> {
     let mut rows = NdjsonRows::open(Window::of_text(file.as_ref()))?;
@@ -8,7 +9,7 @@ fn read(file: impl AsRef<[u8]>) -> Result<Vec<NewRow>, IntakeError> {
 #[test]
 fn values_are_taken_as_they_are_and_empty_lines_are_not_counted() {
     let rows = read(b"{\"a\": 1}\r\n\n [2]\n\"three\"").unwrap();
-    let rows: Vec<(u32, &str)> = rows.iter().map(|row| (row.line, row.input.as_str())).collect();
+    let rows: Vec<(u32, &str)> = rows.iter().map(|row| (line_of(row), row.input.as_str())).collect();
     assert_eq!(rows, [(1, "{\"a\": 1}"), (2, "[2]"), (3, "\"three\"")]);
 }
 
@@ -44,13 +45,13 @@ fn failed_rows_come_back_as_they_were() {
          { \"input\" : null ,\"rowmill\":{\"codes\":[],\"line\":4}}\n",
     )
     .unwrap();
-    assert_eq!((rows[0].line, rows[0].input.as_str(), &rows[0].rejected), (3, "{\"a\":1}", &None));
+    assert_eq!((line_of(&rows[0]), rows[0].input.as_str(), &rows[0].rejected), (3, "{\"a\":1}", &None));
     let again = "value 2 (line 2 of the file) was rejected before: correct it, and put \"input\" with the row in the place of \"text\"";
-    assert_eq!((rows[1].line, rows[1].input.as_str(), rows[1].rejected.as_deref()), (9, "\"{nope\"", Some(again)));
-    assert_eq!((rows[2].line, rows[2].input.as_str(), &rows[2].rejected), (4, "null", &None));
+    assert_eq!((line_of(&rows[1]), rows[1].input.as_str(), rows[1].rejected.as_deref()), (9, "\"{nope\"", Some(again)));
+    assert_eq!((line_of(&rows[2]), rows[2].input.as_str(), &rows[2].rejected), (4, "null", &None));
     // Without lines, or behind other rows, they are numbered.
     let rows = read("{\"rowmill\":{},\"input\":5}\n{\"rowmill\":1,\"input\":2,\"c\":3}\n{\"rowmill\":{\"line\":9},\"input\":6}\n").unwrap();
-    let rows: Vec<(u32, &str)> = rows.iter().map(|row| (row.line, row.input.as_str())).collect();
+    let rows: Vec<(u32, &str)> = rows.iter().map(|row| (line_of(row), row.input.as_str())).collect();
     assert_eq!(rows, [(1, "5"), (2, "{\"rowmill\":1,\"input\":2,\"c\":3}"), (3, "6")]);
 }
 
