@@ -1,4 +1,5 @@
-//! The rows that failed or were not run, as they came, each with the reason: to be corrected and run again.
+//! The rows that failed or were not run, as they came, each with the reason: to be corrected and
+//! run again.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -68,7 +69,8 @@ impl FailedRows {
     }
 }
 
-/// Writes a row that did not succeed, as a line of JSON. A rejected one stands there as its text, so that it is rejected again until it is corrected.
+/// Writes a row that did not succeed, as a line of JSON. A rejected one stands there as its text,
+/// so that it is rejected again until it is corrected.
 pub(super) fn write_failed_line(writer: &mut impl Write, row: &RecordedOutcome) -> anyhow::Result<()> {
     let (codes, reason) = why(row);
     let text = rejected_text(row);
@@ -109,7 +111,8 @@ fn why(row: &RecordedOutcome) -> (Vec<&str>, String) {
     }
 }
 
-/// The text of a rejected row: a record or value that could not be read is kept as a string, and the row of a checker as it made it.
+/// The text of a rejected row: a record or value that could not be read is kept as a string, and
+/// the row of a checker as it made it.
 fn rejected_text(row: &RecordedOutcome) -> Option<String> {
     row.rejected.as_ref()?;
     Some(serde_json::from_str(&row.input).unwrap_or_else(|_| row.input.clone()))

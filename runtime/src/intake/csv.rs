@@ -14,14 +14,16 @@ use crate::model::{INPUT_BYTES_MAX, JsonText, NewRow};
 
 /// Of the name of a column, where it is shown: it may be as long as a record.
 const SHOWN_CHARACTERS: usize = 200;
-/// The bytes of a column's key and empty value in JSON, without the name, and of the comma behind it.
+/// The bytes of a column's key and empty value in JSON, without the name, and of the comma behind
+/// it.
 const COLUMN_BYTES: usize = 6;
 
 pub(super) struct CsvRows {
     records: Records,
     /// The columns that become keys.
     header: Vec<String>,
-    /// For each column of the file its key as JSON, with a colon; none for a column that a list of failed rows added.
+    /// For each column of the file its key as JSON, with a colon; none for a column that a list of
+    /// failed rows added.
     keys: Vec<Option<String>>,
     list: Option<ListColumns>,
     /// Records so far.
@@ -82,7 +84,8 @@ impl CsvRows {
         self.row(line).map(Some)
     }
 
-    /// Goes to the next record. In a file of several columns, empty lines before it are records with a fault; at the end of the file they are none.
+    /// Goes to the next record. In a file of several columns, empty lines before it are records
+    /// with a fault; at the end of the file they are none.
     fn read_ahead(&mut self) -> Result<bool, IntakeError> {
         loop {
             if !self.records.advance()? {

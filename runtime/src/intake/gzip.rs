@@ -15,7 +15,8 @@ const RATIO_FROM_BYTES: u64 = 64 << 20;
 pub struct InflateLimits {
     /// Bytes of what comes out, at most.
     pub bytes_max: u64,
-    /// What comes out may be so many times as large as what went in, at most, once it is larger than 64 MiB.
+    /// What comes out may be so many times as large as what went in, at most, once it is larger
+    /// than 64 MiB.
     pub ratio_max: u64,
 }
 
@@ -27,8 +28,9 @@ impl Default for InflateLimits {
 
 type Source<R> = BufReader<Counted<R>>;
 
-/// The contents of a compressed file, as far as the limits allow: of all its members, one behind the other. Zeros behind the last member are padding, as for gzip
-/// itself; other data there is refused.
+/// The contents of a compressed file, as far as the limits allow: of all its members, one behind
+/// the other. Zeros behind the last member are padding, as for gzip itself; other data there is
+/// refused.
 pub(super) struct Inflated<R> {
     state: State<R>,
     given: u64,

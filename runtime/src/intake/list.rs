@@ -1,4 +1,5 @@
-//! Lists of failed rows, which are corrected and read again. A row that was rejected is rejected again until it is corrected.
+//! Lists of failed rows, which are corrected and read again. A row that was rejected is rejected
+//! again until it is corrected.
 
 use std::io::{self, Write};
 
@@ -14,8 +15,9 @@ const CODES: &str = "rowmill_codes";
 const TEXT: &str = "rowmill_text";
 const REASON: &str = "rowmill_reason";
 
-/// Columns that a list of failed rows has behind those of the rows: the line of the row, why it failed as codes, the record as it stood in the file if it was
-/// rejected, and why it failed as a sentence. They are no part of the row when the list is read.
+/// Columns that a list of failed rows has behind those of the rows: the line of the row, why it
+/// failed as codes, the record as it stood in the file if it was rejected, and why it failed as a
+/// sentence. They are no part of the row when the list is read.
 pub const FAILED_COLUMNS: [&str; 4] = [LINE, CODES, TEXT, REASON];
 
 /// The code of a row that was rejected, in a list of failed rows.
@@ -54,7 +56,8 @@ impl ListColumns {
         self.codes.is_some_and(|column| fields[column].split(';').any(|code| code.trim() == REJECTED_CODE))
     }
 
-    /// The text of a rejected record: as it was kept, or, if its fields were changed meanwhile, as they are now.
+    /// The text of a rejected record: as it was kept, or, if its fields were changed meanwhile, as
+    /// they are now.
     pub(super) fn text_of(&self, fields: &[String], own: &[String]) -> String {
         let kept = self.text.map(|column| fields[column].as_str());
         match kept {
@@ -73,8 +76,9 @@ fn line_number(text: &str, name: &'static str, file_line: u64) -> Result<u32, In
     number.ok_or_else(|| IntakeError::ListLine { line: file_line, name, found: found() })
 }
 
-/// The fields of a record that was rejected, for so many columns: without those that it has too many, and with empty ones for those that are missing. All are empty
-/// where its text cannot be split into fields.
+/// The fields of a record that was rejected, for so many columns: without those that it has too
+/// many, and with empty ones for those that are missing. All are empty where its text cannot be
+/// split into fields.
 pub fn fields_of_rejected(text: &str, columns: usize) -> Vec<String> {
     let mut fields = split(text).unwrap_or_default();
     fields.resize(columns, String::new());
@@ -113,7 +117,8 @@ fn record_text(fields: &[String]) -> String {
     String::from_utf8(record).expect("it was made of strings")
 }
 
-/// A line of a list of failed rows: a row as it was, or a text that was no row, beside the reason. The order of the keys is of no importance.
+/// A line of a list of failed rows: a row as it was, or a text that was no row, beside the reason.
+/// The order of the keys is of no importance.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ListedRow<'a> {

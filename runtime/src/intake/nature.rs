@@ -7,7 +7,8 @@ use super::window::Window;
 
 /// The first bytes that tell what a file is.
 pub(super) const FIRST_BYTES: usize = 16;
-/// Records that are split to find out how a file separates its columns, and the bytes that they may have.
+/// Records that are split to find out how a file separates its columns, and the bytes that they may
+/// have.
 const SPLIT_RECORDS: usize = 100;
 pub(super) const SPLIT_BYTES: usize = 64 << 10;
 
@@ -112,8 +113,9 @@ pub enum Delimiter {
 impl Delimiter {
     const ALL: [(Delimiter, u8); 3] = [(Delimiter::Semicolon, b';'), (Delimiter::Tab, b'\t'), (Delimiter::Bar, b'|')];
 
-    /// What separates the columns of a file that begins with these bytes, and their number, if that is certain: the header and each record that is looked at split
-    /// into the same number of columns, more than one.
+    /// What separates the columns of a file that begins with these bytes, and their number, if that
+    /// is certain: the header and each record that is looked at split into the same number of
+    /// columns, more than one.
     pub(super) fn of(first: &[u8], is_whole: bool) -> Option<(Delimiter, usize)> {
         Delimiter::ALL.into_iter().find_map(|(delimiter, byte)| Some((delimiter, columns_with(first, is_whole, byte)?)))
     }

@@ -9,7 +9,8 @@ use super::window::Window;
 use super::{BYTE_ORDER_MARK, IntakeError, too_large};
 use crate::model::{INPUT_BYTES_MAX, JsonText, NewRow};
 
-/// The largest line of a list of failed rows: the text in it may be as large as a record, and JSON writes some characters with six.
+/// The largest line of a list of failed rows: the text in it may be as large as a record, and JSON
+/// writes some characters with six.
 const LIST_LINE_BYTES_MAX: usize = 6 * RECORD_BYTES_MAX + (16 << 20);
 /// The beginning of such a line. It may have another one, and is as large as another then.
 const LIST_LINE: &[u8] = b"{\"rowmill\":";
@@ -103,8 +104,9 @@ impl NdjsonRows {
         }
     }
 
-    /// Refuses a file whose first line begins a value that goes on in the next lines: a bracket alone, or a value that the next line continues and that is none by
-    /// itself. A line that was cut is not continued.
+    /// Refuses a file whose first line begins a value that goes on in the next lines: a bracket
+    /// alone, or a value that the next line continues and that is none by itself. A line that was
+    /// cut is not continued.
     fn refuse_json_over_lines(&mut self) -> Result<(), IntakeError> {
         let Some((line, first)) = self.ahead.front().cloned() else { return Ok(()) };
         let is_certain = matches!(first.as_str(), "[" | "{") || {

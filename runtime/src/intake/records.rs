@@ -1,8 +1,10 @@
-//! Records of CSV as RFC 4180 defines them, and nothing else: the csv crate also reads what is not, in a way of its own, and cannot be told not to.
+//! Records of CSV as RFC 4180 defines them, and nothing else: the csv crate also reads what is not,
+//! in a way of its own, and cannot be told not to.
 //!
-//! An opening quote stands at the beginning of a field, and behind a closing quote only a delimiter or a line break. Lines end in LF or CRLF, or all of them in CR
-//! alone. A record with a fault is reported and ends at its line break, where that is certain; where it is not, the file is refused. So no fault joins records, and none
-//! changes a value.
+//! An opening quote stands at the beginning of a field, and behind a closing quote only a delimiter
+//! or a line break. Lines end in LF or CRLF, or all of them in CR alone. A record with a fault is
+//! reported and ends at its line break, where that is certain; where it is not, the file is
+//! refused. So no fault joins records, and none changes a value.
 
 use std::fmt;
 
@@ -12,7 +14,8 @@ use super::window::Window;
 
 /// A larger record is an error of the file.
 pub(super) const RECORD_BYTES_MAX: usize = 16 << 20;
-/// The same where a record stands in a list of failed rows: beside the fields is the text that they came from, whose quotes are doubled there.
+/// The same where a record stands in a list of failed rows: beside the fields is the text that they
+/// came from, whose quotes are doubled there.
 pub(super) const LIST_RECORD_BYTES_MAX: usize = 80 << 20;
 /// Fields of a record that are kept. A row of more columns would be larger than an input can be.
 pub(super) const FIELDS_MAX: usize = 200_000;
@@ -199,7 +202,8 @@ impl Records {
     /// The next quote from this place on. Counts the lines before it.
     fn find_quote(&mut self, from: usize) -> Result<usize, IntakeError> {
         let mut at = from;
-        // A carriage return and its line feed are one line break, and may come in two pieces: lines are counted by one of them.
+        // A carriage return and its line feed are one line break, and may come in two pieces: lines
+        // are counted by one of them.
         let end = if self.line_end == LineEnd::Cr { b'\r' } else { b'\n' };
         loop {
             let rest = &self.window.bytes()[at..];
@@ -219,7 +223,8 @@ impl Records {
         }
     }
 
-    /// Keeps a field that ends before this place, where a delimiter stands, a line break, or nothing.
+    /// Keeps a field that ends before this place, where a delimiter stands, a line break, or
+    /// nothing.
     fn end_field(&mut self, field: Field, at: usize) -> Result<Then, IntakeError> {
         if self.fields.len() < FIELDS_MAX {
             self.fields.push(field);
@@ -236,7 +241,8 @@ impl Records {
         }
     }
 
-    /// The length of the line break at this place; none if there is another byte, or a carriage return that is no line break here.
+    /// The length of the line break at this place; none if there is another byte, or a carriage
+    /// return that is no line break here.
     fn break_at(&mut self, at: usize) -> Result<Option<usize>, IntakeError> {
         Ok(match self.byte(at)? {
             Some(b'\n') => Some(1),
@@ -265,8 +271,10 @@ impl Records {
         Ok(Then::End(length, with_break))
     }
 
-    /// A quote was closed, and text stands behind it. Either the field ends there, or that quote is part of the value and should have been written twice. The
-    /// record ends with its line if both readings say so, and if the field begins in it; else another quote is missing somewhere, and nothing is certain.
+    /// A quote was closed, and text stands behind it. Either the field ends there, or that quote is
+    /// part of the value and should have been written twice. The record ends with its line if both
+    /// readings say so, and if the field begins in it; else another quote is missing somewhere, and
+    /// nothing is certain.
     fn text_behind_quote(&mut self, quote: usize, opened: u64) -> Result<Then, IntakeError> {
         let ambiguous = IntakeError::AmbiguousQuote { opened, line: self.next_line };
         if opened != self.next_line {
@@ -363,7 +371,8 @@ impl Records {
         self.window.bytes().len() == self.length_with_break
     }
 
-    /// The fields of a record whose text is this: each as it stands there, and true if its quotes are written twice.
+    /// The fields of a record whose text is this: each as it stands there, and true if its quotes
+    /// are written twice.
     pub(super) fn fields<'a>(&self, text: &'a str) -> impl Iterator<Item = (&'a str, bool)> {
         self.fields.iter().map(move |field| (&text[field.start..field.end], field.has_quotes))
     }
@@ -386,7 +395,8 @@ fn count(byte: u8, bytes: &[u8]) -> u64 {
     }
 }
 
-/// How a quote inside a quoted field is read that is neither written twice nor followed by a delimiter or the end.
+/// How a quote inside a quoted field is read that is neither written twice nor followed by a
+/// delimiter or the end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Reading {
     QuoteCloses,

@@ -222,7 +222,8 @@ fn a_quote_or_record_that_swallows_a_large_file_is_found_early() {
     }
 }
 
-/// Each column is compared with all others at once. A header that is larger than a row can be is refused.
+/// Each column is compared with all others at once. A header that is larger than a row can be is
+/// refused.
 #[test]
 fn a_header_may_have_as_many_columns_as_fit_into_a_row() {
     let names = |count: usize| (0..count).map(|column| format!("c{column}")).collect::<Vec<_>>().join(",");

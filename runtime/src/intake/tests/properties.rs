@@ -1,4 +1,5 @@
-//! Random files: what is well-formed is read as the `csv` crate reads it, and what is not changes nothing else.
+//! Random files: what is well-formed is read as the `csv` crate reads it, and what is not changes
+//! nothing else.
 
 use std::io::Cursor;
 
@@ -75,7 +76,8 @@ fn well_formed(rng: &mut Rng) -> WellFormed {
         let fields: Vec<String> = record.iter().map(|field| written(field, rng)).collect();
         text.push_str(&fields.join(","));
     }
-    // The last line break may be missing, but not behind an empty line, which would be no record without it.
+    // The last line break may be missing, but not behind an empty line, which would be no record
+    // without it.
     if rng.bool() || text.ends_with(line_break) {
         text.push_str(line_break);
     }
@@ -107,7 +109,8 @@ fn well_formed_files_are_read_as_they_were_written_and_as_the_csv_crate_reads_th
     }
 }
 
-/// Of a file with faults each row is a record as it is written, or says why it is none, and no byte is left out: their texts together are the file.
+/// Of a file with faults each row is a record as it is written, or says why it is none, and no byte
+/// is left out: their texts together are the file.
 #[test]
 fn a_fault_neither_joins_records_nor_loses_a_part_of_the_file() {
     let mut rng = Rng::with_seed(16);
