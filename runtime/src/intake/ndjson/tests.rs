@@ -132,3 +132,16 @@ fn a_file_that_cannot_be_taken_says_what_and_where() {
     assert_eq!(error(b"1\n\xff\n"), "it is not UTF-8: line 2 has a byte that cannot be read as text; save it as UTF-8");
     assert_eq!(error(b"1\n\n2\0\n"), "it is not text: byte 5, in line 3, is NUL; if it is UTF-16, save it as UTF-8");
 }
+
+/// No number is rounded, no key is dropped, no depth refused, alone or in a list.
+#[test]
+fn a_value_is_taken_to_the_letter() {
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    let values = [r#"{"a":1,"a":2}"#, "1e400", "-0", "1.10", "123456789012345678901234567890", r#""\ud800 \u0000 \/""#, "{ }", &deep];
+    for value in values {
+        let rows = read(format!("{value}\n")).unwrap();
+        let listed = read(format!("{{\"input\":{value},\"rowmill\":{{\"line\":1,\"line_of\":{{}}}}}}\n")).unwrap();
+        assert_eq!((rows[0].input.as_str(), &rows[0].rejected), (value, &None));
+        assert_eq!(rows, listed);
+    }
+}
