@@ -9,6 +9,7 @@ mod gzip;
 mod list;
 mod nature;
 mod ndjson;
+mod quotes;
 mod records;
 mod source;
 mod window;
