@@ -145,11 +145,75 @@ fn a_ragged_record_fails_alone_and_the_corrected_list_of_failed_rows_runs() {
     assert_eq!(all[0]["output"]["change_cents"], 1_000);
     assert_eq!(message(&all[1]), ("bad_row", vec!["record 2 (line 3 of the file) has 3 fields, but the header has 8"]));
     let failed = fs::read_to_string(directory.path().join("out/failed.csv")).unwrap();
-    assert!(failed.contains("\nT2,2026-01-31,deposit,,,,,,2,bad_row,"), "{failed}");
-    let corrected = failed.replace("deposit,,,,,,2", "deposit,DE0123456789,,5,EUR,,2");
+    assert!(failed.contains("\nT2,2026-01-31,deposit,,,,,,2,bad_row,\"T2,2026-01-31,deposit\","), "{failed}");
+    let corrected = failed.replace("deposit,,,,,,2,bad_row", "deposit,DE0123456789,,5,EUR,,2,");
     let directory = directory_with("failed.csv", corrected.as_bytes());
     assert_eq!(ended(rowmill(directory.path(), "bank-transactions").args(["--input", "failed.csv"])).0, 0);
-    assert_eq!(results(directory.path())[0]["output"]["change_cents"], 500);
+    assert_eq!((&results(directory.path())[0]["output"]["change_cents"], &results(directory.path())[0]["line"]), (&json!(500), &json!(2)));
+}
+
+/// Runs a list of failed rows as it is, and returns the list that it leaves.
+fn run_list_again(name: &str, list: &str) -> (Vec<Value>, String) {
+    let directory = directory_with(name, list.as_bytes());
+    assert_eq!(ended(rowmill(directory.path(), "misbehaving").args(["--input", name])).0, 1);
+    (results(directory.path()), fs::read_to_string(directory.path().join("out").join(name)).unwrap())
+}
+
+/// Over generations the line stays that of the first file, and the reason is the last one alone.
+#[test]
+fn rejected_rows_stay_rejected_in_their_list_until_they_are_corrected() {
+    let file = "do,note\nok,\"x\"\nok\nok,5\" disk\n\nok,\"say \"hi\" there\"\nok,1,2\n";
+    let directory = directory_with("in.csv", file.as_bytes());
+    assert_eq!(ended(rowmill(directory.path(), "misbehaving").args(["--input", "in.csv"])).0, 1);
+    let mut list = fs::read_to_string(directory.path().join("out/failed.csv")).unwrap();
+    let lines: Vec<u64> = results(directory.path()).iter().filter(|row| row["status"] == "failed").map(|row| row["line"].as_u64().unwrap()).collect();
+    assert_eq!(lines, [2, 3, 4, 5, 6]);
+    let mut before = String::new();
+    for generation in 2..4 {
+        let (rows, again) = run_list_again("failed.csv", &list);
+        let said: Vec<_> = rows.iter().map(|row| (row["line"].as_u64().unwrap(), message(row))).collect();
+        for (at, (line, (code, values))) in said.iter().enumerate() {
+            let place = format!("record {} (line {} of the file)", at + 1, at + 2);
+            assert_eq!((*line, *code), (lines[at], "bad_row"), "{generation}");
+            assert_eq!(values, &[format!("{place} was rejected before: correct it, and empty its rowmill_codes")]);
+        }
+        if generation > 2 {
+            assert_eq!(again, before);
+        }
+        (before, list) = (again.clone(), again);
+    }
+    assert!(list.contains("\n,,3,bad_row,\"ok,5\"\" disk\",") && list.contains("\nok,1,6,bad_row,\"ok,1,2\","), "{list}");
+}
+
+/// The order of the keys and the space between them are those of whoever wrote the corrected list.
+#[test]
+fn a_corrected_list_is_read_however_its_json_is_written() {
+    let directory = directory_with("in.ndjson", b"{\"do\":\"ok\"}\n{\"do\":\"panic\"}\n{nope\n");
+    assert_eq!(ended(rowmill(directory.path(), "misbehaving").args(["--input", "in.ndjson"])).0, 1);
+    let list = fs::read_to_string(directory.path().join("out/failed.ndjson")).unwrap();
+    // serde_json sorts keys.
+    let sorted: String = list.lines().map(|line| serde_json::from_str::<Value>(line).unwrap().to_string() + "\n").collect();
+    assert!(sorted.starts_with("{\"input\":"), "{sorted}");
+    for list in [list, sorted] {
+        let (rows, again) = run_list_again("failed.ndjson", &list.replace("panic", "ok"));
+        assert_eq!((&rows[0]["line"], &rows[0]["status"]), (&json!(2), &json!("success")));
+        assert_eq!((&rows[1]["line"], message(&rows[1]).0), (&json!(3), "bad_row"));
+        let again: Value = serde_json::from_str(&again).unwrap();
+        assert_eq!((&again["text"], &again["rowmill"]["line"]), (&json!("{nope"), &json!(3)));
+    }
+}
+
+#[test]
+fn a_batch_that_was_aborted_lists_rows_that_were_rejected_and_not_run_as_rejected() {
+    let file = format!("do,note\nabort,1\n{}ok\n", "ok,1\n".repeat(20_000));
+    let directory = directory_with("in.csv", file.as_bytes());
+    // One slot: the row that aborts comes before all others.
+    assert_eq!(ended(rowmill(directory.path(), "misbehaving").args(["--input", "in.csv", "--workers", "1"])).0, 1);
+    assert_eq!(results(directory.path())[20_001]["status"], "aborted");
+    let list = fs::read_to_string(directory.path().join("out/failed.csv")).unwrap();
+    let last = list.lines().last().unwrap();
+    let reason = "record 20002 (line 20003 of the file) has 1 fields, but the header has 2";
+    assert_eq!(last, format!("ok,,20002,aborted;bad_row,ok,\"{reason}\""));
 }
 
 #[test]
@@ -204,7 +268,7 @@ fn a_run_goes_on_when_nobody_listens_any_more() {
 
 #[test]
 fn what_cannot_run_gets_a_sentence_and_status_2_and_leaves_nothing() {
-    let cases: [(&str, &[u8], &str); 7] = [
+    let cases: [(&str, &[u8], &str); 11] = [
         ("empty.csv", b"", "it is empty"),
         ("header.csv", b"a,b\n", "it has a header and no record"),
         ("latin.csv", b"a\n\xe4\n", "it is not UTF-8: line 2"),
@@ -212,6 +276,10 @@ fn what_cannot_run_gets_a_sentence_and_status_2_and_leaves_nothing() {
         ("quote.csv", b"a\n\"1\n", "has a quote that is never closed"),
         ("rows.txt", b"1\n", "say --format csv or --format ndjson"),
         ("blank.ndjson", b"\n\n", "it has no line with a value"),
+        ("merges.csv", b"a,b\n1,\"5\"\" disk\n2,\"say \"\"hi\"\"\"\n", "it is not clear where the record ends"),
+        ("sheet.csv", b"PK\x03\x04\x14\0\x06\0", "it is a zip archive, as .xlsx"),
+        ("columns.csv", b"a;b\n1;2\n", "its columns are separated by semicolons and not by commas"),
+        ("array.ndjson", b"[\n{\"a\":1}\n]\n", "it is one JSON array"),
     ];
     for (name, content, sentence) in cases {
         let directory = directory_with(name, content);

@@ -95,9 +95,24 @@ pub(super) fn batch_file(name: &str, form: FileForm, sum: FileSum, first_row: u3
     BatchFile { first_row, name: base_name(name), form: form.as_str().to_owned(), size_bytes, sha256, object: None, source_object }
 }
 
-/// Begins to read the rows of a file; what was wrong with its beginning is said of it.
-pub(super) fn open_rows(form: FileForm, limits: InflateLimits, reader: Box<dyn Read + Send>, name: &str) -> anyhow::Result<RowReader> {
-    RowReader::open(form, limits, reader).with_context(|| format!("cannot take {name}"))
+/// Begins to read the rows of a file, on a thread of its own: its header may be long, and its source slow. None when the program was asked to stop.
+pub(super) async fn open_rows(
+    form: FileForm,
+    limits: InflateLimits,
+    reader: Box<dyn Read + Send>,
+    name: &str,
+    stop: &Stop,
+) -> anyhow::Result<Option<RowReader>> {
+    let opened = until_stop(stop, move || RowReader::open(form, limits, reader)).await?;
+    opened.transpose().with_context(|| format!("cannot take {name}"))
+}
+
+/// Reads on a thread of its own. None when the program was asked to stop: the thread ends with the program.
+pub(super) async fn until_stop<T: Send + 'static>(stop: &Stop, read: impl FnOnce() -> T + Send + 'static) -> anyhow::Result<Option<T>> {
+    tokio::select! {
+        read = tokio::task::spawn_blocking(read) => Ok(Some(read.context("the reading thread failed")?)),
+        () = stop.asked() => Ok(None),
+    }
 }
 
 /// The part of a file that was appended to a batch.

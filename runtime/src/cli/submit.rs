@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::config::ConfigArgs;
-use super::feed::{Appended, FormatArg, InputFile, append_all, batch_file, open_file, open_rows, sum_of};
+use super::feed::{Appended, FormatArg, InputFile, append_all, batch_file, open_file, open_rows, sum_of, until_stop};
 use super::signals::Stop;
 use super::source::Source;
 use super::terms::TermsArgs;
@@ -138,7 +138,11 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
         let parts = Parts::open(&config).await?;
         let (file, rows_digest) = match source {
             Some(source) => {
-                let rows_digest = if args.key.is_some() { Some(digest_rows(args, &parts.jobs, source).await?) } else { None };
+                let rows_digest = if args.key.is_some() { digest_rows(args, &parts.jobs, source, &stop).await? } else { None };
+                if stop.is_asked() {
+                    say!("stopped while the file was read; nothing was submitted");
+                    return Ok(ExitCode::from(stop.exit_status()));
+                }
                 let file = match local {
                     Some(file) => file,
                     None => source.open(&parts.jobs, args.format).await?,
@@ -253,12 +257,8 @@ pub fn release(args: &ReleaseCommand) -> anyhow::Result<ExitCode> {
 async fn take(jobs: &JobManager, id: BatchId, file: InputFile, limits: InflateLimits, place: Place, stop: &Stop) -> anyhow::Result<Appended> {
     let InputFile { name, form, reader, fingerprint, object } = file;
     let taking = || format!("cannot take {name}");
-    // What is not local waits for others while it is read, which only a thread of its own may do.
-    let opened = tokio::task::spawn_blocking({
-        let name = name.clone();
-        move || open_rows(form, limits, reader, &name)
-    });
-    let reader = opened.await.context("the reading thread failed")??;
+    let nothing = Appended { whole: false, rows: 0, first_row: None };
+    let Some(reader) = open_rows(form, limits, reader, &name, stop).await? else { return Ok(nothing) };
     let appended = append_all(reader, &**jobs.store(), id, place, stop).await.with_context(taking)?;
     if appended.whole {
         // The first rows may have come in before, with the key of the submission: then the file begins with the batch.
@@ -270,14 +270,16 @@ async fn take(jobs: &JobManager, id: BatchId, file: InputFile, limits: InflateLi
 }
 
 /// What stands for the file's rows where a submission is compared with that of its key.
-async fn digest_rows(args: &SubmitCommand, jobs: &JobManager, source: Source<'_>) -> anyhow::Result<String> {
+///
+/// None when the program was asked to stop.
+async fn digest_rows(args: &SubmitCommand, jobs: &JobManager, source: Source<'_>, stop: &Stop) -> anyhow::Result<Option<String>> {
     if matches!(source, Source::Local(path) if path.as_os_str() == "-") {
         bail!("a submission with --key reads its file twice, which stdin cannot be: give it a file");
     }
     let file = source.open(jobs, args.format).await?;
     let FileForm { format, gzip } = file.form;
-    let sum = tokio::task::spawn_blocking(move || sum_of(file)).await.context("the reading thread failed")??;
-    Ok(format!("{format:?} {gzip} {} {}", args.hold, sum.sha256))
+    let Some(sum) = until_stop(stop, move || sum_of(file)).await?.transpose()? else { return Ok(None) };
+    Ok(Some(format!("{format:?} {gzip} {} {}", args.hold, sum.sha256)))
 }
 
 /// A file that was not taken whole leaves nothing; but with a key, what is there is gone on with when it is submitted again, unless the file is at fault.

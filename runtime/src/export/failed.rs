@@ -1,4 +1,5 @@
-//! The rows that failed or were not run, as they came, each with the reason: to be corrected and run again.
+//! The rows that failed or were not run, as they came, each with the reason: to be corrected and
+//! run again.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -10,11 +11,12 @@ use serde_json::value::RawValue;
 
 use super::results::on_one_line;
 use super::{FAILED_CSV, FAILED_NDJSON, Whole};
-use crate::intake::{FAILED_COLUMNS, Format};
+use crate::intake::{FAILED_COLUMNS, Format, REJECTED_CODE, fields_of_rejected, write_record};
 use crate::model::{RecordedOutcome, RowStatus, without_controls};
 
 /// The code of rows that were not run because the batch was aborted.
 const ABORTED: &str = "aborted";
+const WRITING: &str = "cannot write the failed rows";
 
 pub(super) struct FailedRows {
     file: Whole,
@@ -24,7 +26,7 @@ pub(super) struct FailedRows {
 
 #[derive(Serialize)]
 struct FailedLine<'a> {
-    rowmill: Reason<'a>,
+    rowmill: Why<'a>,
     #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<&'a RawValue>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -32,9 +34,9 @@ struct FailedLine<'a> {
 }
 
 #[derive(Serialize)]
-struct Reason<'a> {
+struct Why<'a> {
     line: u32,
-    codes: Vec<&'a str>,
+    codes: &'a [&'a str],
     reason: &'a str,
 }
 
@@ -47,34 +49,19 @@ impl FailedRows {
         let mut failed = FailedRows { file: Whole::begin(out, name)?, format, header: header.to_vec() };
         if format == Format::Csv {
             let columns: Vec<&str> = header.iter().map(String::as_str).chain(FAILED_COLUMNS).collect();
-            write_record(&mut failed.file.writer, &columns)?;
+            write_record(&mut failed.file.writer, &columns).context(WRITING)?;
         }
         Ok(failed)
     }
 
     pub(super) fn write(&mut self, row: &RecordedOutcome) -> anyhow::Result<()> {
-        let (codes, reason) = why(row);
         match self.format {
             Format::Csv => {
-                let mut fields = self.fields_of(&row.input).with_context(|| format!("cannot read the input of line {}", row.line))?;
-                // Fields beyond the header go behind the reason, so that it stays under its name.
-                let surplus = fields.split_off(self.header.len().min(fields.len()));
-                fields.resize(self.header.len(), String::new());
-                fields.extend([row.line.to_string(), without_controls(&codes.join(";")), without_controls(&reason)]);
-                fields.extend(surplus);
-                write_record(&mut self.file.writer, &fields)
+                let record = record_of(row, &self.header)?;
+                write_record(&mut self.file.writer, &record).context(WRITING)
             }
-            Format::Ndjson => write_value(&mut self.file.writer, row, codes, &reason),
+            Format::Ndjson => write_failed_line(&mut self.file.writer, row),
         }
-    }
-
-    /// The fields of a CSV record: of an object by the header, or of the list in which a ragged record was kept.
-    fn fields_of(&self, input: &str) -> serde_json::Result<Vec<String>> {
-        if input.starts_with('[') {
-            return serde_json::from_str(input);
-        }
-        let mut values: HashMap<String, String> = serde_json::from_str(input)?;
-        Ok(self.header.iter().map(|name| values.remove(name).unwrap_or_default()).collect())
     }
 
     pub(super) fn finish(self) -> anyhow::Result<()> {
@@ -82,47 +69,108 @@ impl FailedRows {
     }
 }
 
-/// Writes a row that did not succeed, as a line of JSON.
+/// Writes a row that did not succeed, as a line of JSON. A rejected one stands there as its text,
+/// so that it is rejected again until it is corrected.
 pub(super) fn write_failed_line(writer: &mut impl Write, row: &RecordedOutcome) -> anyhow::Result<()> {
     let (codes, reason) = why(row);
-    write_value(writer, row, codes, &reason)
+    let text = rejected_text(row);
+    let input = on_one_line(&row.input);
+    // One that was pruned is empty.
+    let input: Option<&RawValue> = if text.is_none() && !input.is_empty() { Some(serde_json::from_str(&input)?) } else { None };
+    let line = FailedLine { rowmill: Why { line: row.line, codes: &codes, reason: &reason }, input, text: text.as_deref() };
+    serde_json::to_writer(&mut *writer, &line).context(WRITING)?;
+    writer.write_all(b"\n").context(WRITING)
+}
+
+/// A record of the list: the columns of the row, then those of the list.
+fn record_of(row: &RecordedOutcome, header: &[String]) -> anyhow::Result<Vec<String>> {
+    let (codes, reason) = why(row);
+    let text = rejected_text(row);
+    let mut fields = match &text {
+        Some(text) => fields_of_rejected(text, header.len()),
+        None => {
+            let values: serde_json::Result<HashMap<String, String>> = serde_json::from_str(&row.input);
+            let mut values = values.with_context(|| format!("cannot read the input of line {}", row.line))?;
+            header.iter().map(|name| values.remove(name).unwrap_or_default()).collect()
+        }
+    };
+    let [line, codes, text, reason] = [row.line.to_string(), without_controls(&codes.join(";")), text.unwrap_or_default(), without_controls(&reason)];
+    fields.extend([line, codes, text, reason]);
+    Ok(fields)
 }
 
 /// Why a row did not succeed: codes, and a sentence.
 fn why(row: &RecordedOutcome) -> (Vec<&str>, String) {
-    if row.status != Some(RowStatus::Failed) {
-        return (vec![ABORTED], "the batch was aborted before this row was run".to_owned());
+    match (row.status, &row.rejected) {
+        (Some(RowStatus::Failed), _) => {
+            let codes = row.messages.iter().map(|message| message.code.as_str()).collect();
+            (codes, row.messages.iter().map(crate::model::Message::text).collect::<Vec<_>>().join("; "))
+        }
+        (_, Some(reason)) => (vec![ABORTED, REJECTED_CODE], reason.clone()),
+        (_, None) => (vec![ABORTED], "the batch was aborted before this row was run".to_owned()),
     }
-    let codes = row.messages.iter().map(|message| message.code.as_str()).collect();
-    (codes, row.messages.iter().map(crate::model::Message::text).collect::<Vec<_>>().join("; "))
 }
 
-fn write_value(writer: &mut impl Write, row: &RecordedOutcome, codes: Vec<&str>, reason: &str) -> anyhow::Result<()> {
-    let was_text = matches!(&row.messages[..], [message] if message.id == 0 && message.code == "bad_row");
-    let text = if was_text { text_of(&row.input) } else { None };
-    let input = on_one_line(&row.input);
-    // One that was pruned is empty.
-    let input: Option<&RawValue> = if text.is_none() && !input.is_empty() { Some(serde_json::from_str(&input)?) } else { None };
-    let line = FailedLine { rowmill: Reason { line: row.line, codes, reason }, input, text: text.as_deref() };
-    serde_json::to_writer(&mut *writer, &line).context("cannot write the failed rows")?;
-    writer.write_all(b"\n").context("cannot write the failed rows")
+/// The text of a rejected row: a record or value that could not be read is kept as a string, and
+/// the row of a checker as it made it.
+fn rejected_text(row: &RecordedOutcome) -> Option<String> {
+    row.rejected.as_ref()?;
+    Some(serde_json::from_str(&row.input).unwrap_or_else(|_| row.input.clone()))
 }
 
-/// What was no row is kept as a string, and a record of CSV as the list of its fields. It goes out as the text that it was, so that it is not taken for a row: of a list a
-/// processor might take the fields in their order.
-fn text_of(input: &str) -> Option<String> {
-    if let Ok(text) = serde_json::from_str(input) {
-        return Some(text);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Message;
+
+    fn row(input: &str, rejected: Option<&str>, status: RowStatus) -> RecordedOutcome {
+        let message = |code: &str, value: &str| Message { id: 0, code: code.to_owned(), field: None, values: vec![value.to_owned()] };
+        let messages = match (status, rejected) {
+            (RowStatus::Failed, Some(reason)) => vec![message("bad_row", reason)],
+            (RowStatus::Failed, None) => vec![message("processing_error", "no\nsuch")],
+            _ => Vec::new(),
+        };
+        let (input, rejected) = (input.to_owned(), rejected.map(str::to_owned));
+        RecordedOutcome { row_no: 1, line: 7, status: Some(status), output: None, messages, attempts: 1, fuel: 0, log: None, input, rejected }
     }
-    let fields: Vec<String> = serde_json::from_str(input).ok()?;
-    let mut record = Vec::new();
-    write_record(&mut record, &fields).ok()?;
-    // The line break behind it.
-    record.pop();
-    String::from_utf8(record).ok()
-}
 
-fn write_record<T: AsRef<[u8]>>(writer: &mut impl Write, fields: &[T]) -> anyhow::Result<()> {
-    let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(writer);
-    writer.write_record(fields).and_then(|()| writer.flush().map_err(csv::Error::from)).context("cannot write the failed rows")
+    fn record(row: &RecordedOutcome) -> String {
+        record_of(row, &["a".to_owned(), "b".to_owned()]).unwrap().join("|")
+    }
+
+    fn line(row: &RecordedOutcome) -> String {
+        let mut line = Vec::new();
+        write_failed_line(&mut line, row).unwrap();
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn a_rejected_row_goes_out_as_its_text_whether_it_was_recorded_or_not() {
+        let ragged = |status| row(r#""1,\"x,y\",3""#, Some("has 3 fields"), status);
+        let failed = ragged(RowStatus::Failed);
+        assert_eq!(record(&failed), "1|x,y|7|bad_row|1,\"x,y\",3|has 3 fields");
+        assert_eq!(line(&failed), "{\"rowmill\":{\"line\":7,\"codes\":[\"bad_row\"],\"reason\":\"has 3 fields\"},\"text\":\"1,\\\"x,y\\\",3\"}\n");
+        let aborted = ragged(RowStatus::Aborted);
+        assert_eq!(record(&aborted), "1|x,y|7|aborted;bad_row|1,\"x,y\",3|has 3 fields");
+        assert_eq!(
+            line(&aborted),
+            "{\"rowmill\":{\"line\":7,\"codes\":[\"aborted\",\"bad_row\"],\"reason\":\"has 3 fields\"},\"text\":\"1,\\\"x,y\\\",3\"}\n"
+        );
+        // A checker keeps what it likes of a row.
+        assert!(line(&row("[1, 2]", Some("so"), RowStatus::Failed)).ends_with(",\"text\":\"[1, 2]\"}\n"));
+    }
+
+    #[test]
+    fn a_row_that_can_be_run_goes_out_as_its_input() {
+        let failed = row(r#"{"a":"1","b":"x\ny"}"#, None, RowStatus::Failed);
+        assert_eq!(record(&failed), "1|x\ny|7|processing_error||no such");
+        assert!(line(&failed).ends_with(",\"input\":{\"a\":\"1\",\"b\":\"x\\ny\"}}\n"));
+        // Text and lists are rows, too, where they came as rows.
+        for input in ["\"x\"", "[\"1\"]", "null"] {
+            for status in [RowStatus::Failed, RowStatus::Aborted] {
+                assert!(line(&row(input, None, status)).ends_with(&format!(",\"input\":{input}}}\n")), "{input}");
+            }
+        }
+        assert!(line(&row("", None, RowStatus::Aborted)).ends_with("\"the batch was aborted before this row was run\"}}\n"));
+    }
 }

@@ -115,6 +115,7 @@ mod tests {
             fuel: 5,
             log: None,
             input: "{}".to_owned(),
+            rejected: None,
         };
         let mut line = Vec::new();
         write_row(&mut line, &row).unwrap();

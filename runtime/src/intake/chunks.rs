@@ -27,7 +27,7 @@ const CHUNKS_AHEAD: usize = 2;
 /// The lines of a file's rows in their batch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum FileLines {
-    /// The number of the record in the file. The batch is of this file alone, and a row that comes in twice is refused, so
+    /// The number of the record in the file, or the line that a list of failed rows gives the record. The batch is of this file alone, and a row that comes in twice is refused, so
     /// several processes may go on with one file.
     #[default]
     Record,

@@ -1,245 +1,251 @@
-//! CSV with a header, as RFC 4180 has it.
+//! CSV with a header: rows of its records.
 
-use std::io::{Chain, Cursor, Read};
+use std::collections::HashMap;
+use std::ops::Range;
 
-use csv::{ByteRecord, ReaderBuilder};
+use super::IntakeError;
+use super::error::FaultText;
+use super::list::{ListColumns, unquoted};
+use super::nature::{Delimiter, SPLIT_BYTES};
+use super::records::Records;
+use super::window::Window;
+use super::{BYTE_ORDER_MARK, FAILED_COLUMNS, too_large};
+use crate::model::{INPUT_BYTES_MAX, JsonText, NewRow};
 
-use super::source::{Budgeted, RecordBudget, Refusal};
-use super::{FAILED_COLUMNS, IntakeError, ROW_BYTES_MAX};
-use crate::model::{JsonText, NewRow};
-
-/// Read behind the file: it comes back as a record of its own, unless an open quote has swallowed it.
-const SENTINEL: &[u8] = b"\n\x01";
-
-/// Of the name of a column, where it is told: it may be as long as a record.
+/// Of the name of a column, where it is shown: it may be as long as a record.
 const SHOWN_CHARACTERS: usize = 200;
-
-type Source = Budgeted<Chain<Box<dyn Read + Send>, Cursor<&'static [u8]>>>;
+/// The bytes of a column's key and empty value in JSON, without the name, and of the comma behind
+/// it.
+const COLUMN_BYTES: usize = 6;
 
 pub(super) struct CsvRows {
     records: Records,
     /// The columns that become keys.
     header: Vec<String>,
-    /// For each column of the file its key as JSON, with a colon; none for a column that a list of failed rows added.
+    /// For each column of the file its key as JSON, with a colon; none for a column that a list of
+    /// failed rows added.
     keys: Vec<Option<String>>,
+    list: Option<ListColumns>,
+    /// Records so far.
+    count: u64,
+    /// Lines that are empty, before the record that was read and is not a row yet.
+    blanks: Range<u64>,
+    is_ahead: bool,
 }
 
 impl CsvRows {
-    pub(super) fn open(file: Box<dyn Read + Send>) -> Result<CsvRows, IntakeError> {
-        let mut records = Records::new(file);
-        if !records.advance()? {
-            return Err(IntakeError::Empty);
-        }
-        let columns: Vec<String> = records.fields()?.into_iter().map(str::to_owned).collect();
-        for (second, name) in columns.iter().enumerate() {
-            if let Some(first) = columns[..second].iter().position(|earlier| earlier == name) {
-                let name = name.chars().take(SHOWN_CHARACTERS).collect();
-                return Err(IntakeError::EqualNames { name, first: first + 1, second: second + 1 });
+    pub(super) fn open(window: Window) -> Result<CsvRows, IntakeError> {
+        let mut records = Records::new(window, b',');
+        let other_delimiter = find_other_delimiter(&mut records)?;
+        loop {
+            if !records.advance()? {
+                return Err(IntakeError::Empty);
+            }
+            // Before the header nothing says what an empty line could be.
+            if !records.is_blank() {
+                break;
             }
         }
+        let columns = read_header(&records)?;
+        if let Some((delimiter, columns)) = other_delimiter.filter(|_| columns.len() == 1) {
+            return Err(IntakeError::OtherDelimiter { delimiter, columns });
+        }
+        check_names(&columns)?;
+        let list = ListColumns::of(&columns);
+        if list.is_some() {
+            records.allow_list();
+        }
         let added = |name: &&String| FAILED_COLUMNS.contains(&name.as_str());
-        let keys = columns.iter().map(|name| (!added(&name)).then(|| json_string(name) + ":")).collect();
+        let keys: Vec<_> = columns.iter().map(|name| (!added(&name)).then(|| json_string(name) + ":")).collect();
         let header = columns.iter().filter(|name| !added(name)).cloned().collect();
-        records.count = 0;
-        Ok(CsvRows { records, header, keys })
+        Ok(CsvRows { records, header, keys, list, count: 0, blanks: 0..0, is_ahead: false })
     }
 
     pub(super) fn header(&self) -> &[String] {
         &self.header
     }
 
+    /// Returns true if rows have lines of their own.
+    pub(super) fn has_own_lines(&self) -> bool {
+        self.list.as_ref().is_some_and(ListColumns::has_lines)
+    }
+
     pub(super) fn next_row(&mut self) -> Result<Option<NewRow>, IntakeError> {
-        if !self.records.advance()? {
-            return if self.records.count == 0 { Err(IntakeError::HeaderOnly) } else { Ok(None) };
-        }
-        let line = u32::try_from(self.records.count).map_err(|_| IntakeError::TooMany)?;
-        let file_line = self.records.line;
-        let fields = self.records.fields()?;
-        let rejected = if fields.len() != self.keys.len() {
-            Some(format!("record {line} (line {file_line} of the file) has {} fields, but the header has {}", fields.len(), self.keys.len()))
-        } else if fields.iter().map(|field| field.len()).sum::<usize>() > ROW_BYTES_MAX {
-            Some(format!("record {line} (line {file_line} of the file) is larger than 1 MiB"))
-        } else {
-            None
-        };
-        // What cannot be an object is kept as the list of its fields, so that nothing is lost.
-        let input = if rejected.is_some() { fields_as_array(&fields) } else { fields_as_object(&self.keys, &fields) };
-        Ok(Some(NewRow { line: line.into(), input: JsonText::trusted(input), rejected }))
-    }
-}
-
-/// The records of a file, without the sentinel.
-struct Records {
-    reader: csv::Reader<Source>,
-    budget: RecordBudget,
-    record: ByteRecord,
-    /// A record behind one that looked like the sentinel.
-    ahead: Option<ByteRecord>,
-    /// The sentinel was seen: callers may ask again.
-    ended: bool,
-    /// The last record's number and the line in which it begins.
-    count: u64,
-    line: u64,
-}
-
-impl Records {
-    fn new(file: Box<dyn Read + Send>) -> Records {
-        let budget = RecordBudget::default();
-        let source = Budgeted::new(file.chain(Cursor::new(SENTINEL)), budget.clone());
-        let reader = ReaderBuilder::new().has_headers(false).flexible(true).from_reader(source);
-        Records { reader, budget, record: ByteRecord::new(), ahead: None, ended: false, count: 0, line: 1 }
-    }
-
-    /// Goes to the next record. False at the end.
-    fn advance(&mut self) -> Result<bool, IntakeError> {
-        if self.ended {
-            return Ok(false);
-        }
-        if let Some(record) = self.ahead.take() {
-            self.record = record;
-        } else if !self.read()? {
-            // The sentinel was not seen.
-            return Err(IntakeError::OpenQuote { record: self.count, line: self.line });
-        }
-        if self.record.len() == 1 && self.record.get(0) == Some(&SENTINEL[1..]) {
-            let looks_like_it = self.record.clone();
-            if !self.read()? {
-                self.ended = true;
-                return Ok(false);
-            }
-            self.ahead = Some(std::mem::replace(&mut self.record, looks_like_it));
+        if !self.is_ahead && !self.read_ahead()? {
+            return if self.count == 0 { Err(IntakeError::HeaderOnly) } else { Ok(None) };
         }
         self.count += 1;
-        self.line = self.record.position().map_or(self.line, csv::Position::line);
-        Ok(true)
-    }
-
-    fn read(&mut self) -> Result<bool, IntakeError> {
-        self.budget.reset();
-        self.reader.read_byte_record(&mut self.record).map_err(|error| match error.into_kind() {
-            csv::ErrorKind::Io(error) => Refusal::explain(error, self.count + 1, self.reader.position().line()),
-            other => IntakeError::Read(std::io::Error::other(format!("{other:?}"))),
-        })
-    }
-
-    fn fields(&self) -> Result<Vec<&str>, IntakeError> {
-        self.record.iter().map(|field| std::str::from_utf8(field).map_err(|_| IntakeError::NotUtf8 { line: self.line })).collect()
-    }
-}
-
-fn fields_as_object(keys: &[Option<String>], fields: &[&str]) -> String {
-    let mut object = String::with_capacity(fields.iter().map(|field| field.len() + 16).sum());
-    object.push('{');
-    for (key, field) in keys.iter().zip(fields) {
-        let Some(key) = key else { continue };
-        if object.len() > 1 {
-            object.push(',');
+        let line = u32::try_from(self.count).map_err(|_| IntakeError::TooMany)?;
+        if let Some(file_line) = self.blanks.next() {
+            let reason = format!("is an empty line, but the header has {} columns", self.keys.len());
+            return self.rejected(line, file_line, &reason, "").map(Some);
         }
-        object.push_str(key);
-        push_json_string(&mut object, field);
+        self.is_ahead = false;
+        self.row(line).map(Some)
     }
-    object.push('}');
-    object
+
+    /// Goes to the next record. In a file of several columns, empty lines before it are records
+    /// with a fault; at the end of the file they are none.
+    fn read_ahead(&mut self) -> Result<bool, IntakeError> {
+        loop {
+            if !self.records.advance()? {
+                return Ok(false);
+            }
+            if self.keys.len() > 1 && self.records.is_blank() {
+                let first = if self.blanks.is_empty() { self.records.line() } else { self.blanks.start };
+                self.blanks = first..self.records.line() + 1;
+            } else {
+                self.is_ahead = true;
+                return Ok(true);
+            }
+        }
+    }
+
+    /// A row of the record that was read.
+    fn row(&self, line: u32) -> Result<NewRow, IntakeError> {
+        let file_line = self.records.line();
+        let text = self.records.text()?;
+        if let Some(reason) = self.fault(text) {
+            return self.rejected(line, file_line, &reason, text);
+        }
+        if let Some(list) = &self.list {
+            return self.listed_row(list, line, text);
+        }
+        let input = self.as_object(text);
+        if input.len() > INPUT_BYTES_MAX {
+            return self.rejected(line, file_line, &too_large(input.len()), text);
+        }
+        Ok(NewRow::new(line, JsonText::trusted(input)))
+    }
+
+    /// Why the record is no row.
+    fn fault(&self, text: &str) -> Option<String> {
+        let (fields, columns) = (self.records.field_count(), self.keys.len());
+        if let Some((fault, line)) = self.records.fault() {
+            let place = if line == self.records.line() { String::new() } else { format!(", in line {line}") };
+            Some(format!("{fault}{place}"))
+        } else if fields != columns {
+            Some(format!("has {fields} fields, but the header has {columns}"))
+        } else if text.starts_with(BYTE_ORDER_MARK) {
+            Some("begins with a byte order mark, which stands only at the beginning of a file: were two files put together?".to_owned())
+        } else {
+            None
+        }
+    }
+
+    /// A row of a list of failed rows.
+    fn listed_row(&self, list: &ListColumns, line: u32, text: &str) -> Result<NewRow, IntakeError> {
+        let file_line = self.records.line();
+        let fields: Vec<String> = self.records.fields(text).map(|(field, has_quotes)| unquoted(field, has_quotes)).collect();
+        let line = list.line_of(&fields, file_line)?.unwrap_or(line);
+        let own = || -> Vec<String> {
+            let own = self.keys.iter().zip(&fields).filter(|(key, _)| key.is_some());
+            own.map(|(_, field)| field.clone()).collect()
+        };
+        let reason = if list.is_rejected(&fields) {
+            "was rejected before: correct it, and empty its rowmill_codes".to_owned()
+        } else {
+            let input = self.as_object(text);
+            if input.len() <= INPUT_BYTES_MAX {
+                return Ok(NewRow::new(line, JsonText::trusted(input)));
+            }
+            too_large(input.len())
+        };
+        let place = format!("record {} (line {file_line} of the file)", self.count);
+        Ok(reject(line, format!("{place} {reason}"), &list.text_of(&fields, &own())))
+    }
+
+    /// A record with a fault as a row that is not run. Its text is kept, so that nothing is lost.
+    fn rejected(&self, line: u32, file_line: u64, reason: &str, text: &str) -> Result<NewRow, IntakeError> {
+        if self.has_own_lines() {
+            // The line of its row cannot be read.
+            return Err(IntakeError::ListRecord { line: file_line, reason: reason.to_owned() });
+        }
+        Ok(reject(line, format!("record {} (line {file_line} of the file) {reason}", self.count), text))
+    }
+
+    fn as_object(&self, text: &str) -> String {
+        let mut object = String::with_capacity(text.len() + self.keys.iter().flatten().map(|key| key.len() + 4).sum::<usize>());
+        object.push('{');
+        for (key, (field, has_quotes)) in self.keys.iter().zip(self.records.fields(text)) {
+            let Some(key) = key else { continue };
+            if object.len() > 1 {
+                object.push(',');
+            }
+            object.push_str(key);
+            object.push('"');
+            if has_quotes {
+                // Each pair of quotes is one, which JSON writes with a backslash.
+                for (part, text) in field.split("\"\"").enumerate() {
+                    object.push_str(if part > 0 { "\\\"" } else { "" });
+                    push_escaped(&mut object, text);
+                }
+            } else {
+                push_escaped(&mut object, field);
+            }
+            object.push('"');
+        }
+        object.push('}');
+        object
+    }
 }
 
-fn fields_as_array(fields: &[&str]) -> String {
-    serde_json::to_string(fields).expect("strings are always JSON")
+fn reject(line: u32, reason: String, text: &str) -> NewRow {
+    NewRow { line: line.into(), input: JsonText::trusted(json_string(text)), rejected: Some(reason) }
+}
+
+/// What separates columns instead of commas, if that is certain.
+fn find_other_delimiter(records: &mut Records) -> Result<Option<(Delimiter, usize)>, IntakeError> {
+    let (first, is_whole) = records.sample(SPLIT_BYTES)?;
+    Ok(Delimiter::of(first, is_whole))
+}
+
+fn read_header(records: &Records) -> Result<Vec<String>, IntakeError> {
+    if let Some((fault, line)) = records.fault() {
+        return Err(IntakeError::HeaderFault { fault: FaultText(fault), line });
+    }
+    let text = records.text()?;
+    if text.len() <= "sep=,".len() && text.starts_with("sep=") {
+        return Err(IntakeError::SepLine);
+    }
+    let columns = records.field_count();
+    let names = || records.fields(text).map(|(name, has_quotes)| unquoted(name, has_quotes));
+    if names().map(|name| name.len() + COLUMN_BYTES).sum::<usize>() > INPUT_BYTES_MAX {
+        return Err(IntakeError::TooManyColumns { columns });
+    }
+    let names: Vec<String> = names().collect();
+    if names[0].starts_with(BYTE_ORDER_MARK) {
+        return Err(IntakeError::TwoByteOrderMarks);
+    }
+    Ok(names)
+}
+
+/// Names come once.
+fn check_names(columns: &[String]) -> Result<(), IntakeError> {
+    let mut places = HashMap::with_capacity(columns.len());
+    for (second, name) in (1..).zip(columns) {
+        if let Some(first) = places.insert(name, second) {
+            let name = name.chars().take(SHOWN_CHARACTERS).collect();
+            return Err(IntakeError::EqualNames { name, first, second });
+        }
+    }
+    Ok(())
 }
 
 fn json_string(text: &str) -> String {
     serde_json::to_string(text).expect("a string is always JSON")
 }
 
-fn push_json_string(json: &mut String, text: &str) {
+/// Adds a text to a string of JSON that is open.
+fn push_escaped(json: &mut String, text: &str) {
     // Most fields need no escapes.
     if text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
-        json.push('"');
         json.push_str(text);
-        json.push('"');
     } else {
-        json.push_str(&json_string(text));
+        let escaped = json_string(text);
+        json.push_str(&escaped[1..escaped.len() - 1]);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Line;
-
-    fn read(file: &'static [u8]) -> Result<Vec<NewRow>, IntakeError> {
-        let mut rows = CsvRows::open(Box::new(file))?;
-        std::iter::from_fn(|| rows.next_row().transpose()).collect()
-    }
-
-    fn inputs(file: &'static [u8]) -> Vec<String> {
-        read(file).unwrap().into_iter().map(|row| row.input.into_string()).collect()
-    }
-
-    #[test]
-    fn names_become_keys_and_values_become_strings() {
-        assert_eq!(inputs(b"a,b\n1,x\n2,\n"), [r#"{"a":"1","b":"x"}"#, r#"{"a":"2","b":""}"#]);
-    }
-
-    #[test]
-    fn quotes_hold_commas_quotes_and_line_breaks() {
-        assert_eq!(inputs(b"a,b\r\n\"1,5\",\"say \"\"hi\"\"\r\nthere\"\r\n"), [r#"{"a":"1,5","b":"say \"hi\"\r\nthere"}"#]);
-    }
-
-    #[test]
-    fn a_byte_order_mark_is_not_part_of_the_first_name() {
-        assert_eq!(inputs(b"\xef\xbb\xbfa\n1\n"), [r#"{"a":"1"}"#]);
-    }
-
-    #[test]
-    fn a_last_line_without_a_break_is_a_record() {
-        assert_eq!(inputs(b"a\n1\n2"), [r#"{"a":"1"}"#, r#"{"a":"2"}"#]);
-        assert_eq!(inputs(b"a\n\"x\n\""), ["{\"a\":\"x\\n\"}"]);
-    }
-
-    #[test]
-    fn a_ragged_record_is_rejected_with_its_place_and_keeps_its_fields() {
-        let rows = read(b"a,b\n\"1\n1\",2\n3\n4,5,6\n7,8\n").unwrap();
-        assert_eq!(rows.iter().map(|row| row.line).collect::<Vec<_>>(), [1, 2, 3, 4].map(Line::Given));
-        assert_eq!(rows[1].rejected.as_deref(), Some("record 2 (line 4 of the file) has 1 fields, but the header has 2"));
-        assert_eq!(rows[2].rejected.as_deref(), Some("record 3 (line 5 of the file) has 3 fields, but the header has 2"));
-        assert_eq!(rows[2].input.as_str(), r#"["4","5","6"]"#);
-        assert!(rows[3].rejected.is_none());
-    }
-
-    #[test]
-    fn columns_of_a_list_of_failed_rows_are_left_out() {
-        assert_eq!(inputs(b"a,rowmill_line,rowmill_codes,rowmill_reason\n1,7,x,because\n"), [r#"{"a":"1"}"#]);
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_taken_says_what_and_where() {
-        let error = |file| read(file).unwrap_err().to_string();
-        assert_eq!(error(b""), "it is empty");
-        assert_eq!(error(b"\n\n"), "it is empty");
-        assert_eq!(error(b"a,b\n"), "it has a header and no record");
-        assert_eq!(error(b"a,b,a\n1,2,3\n"), "columns 1 and 3 of its header are both named \"a\": give them different names");
-        assert_eq!(error(b"a\n1\n\xff\n"), "it is not UTF-8: line 3 has a byte that cannot be read as text; save it as UTF-8");
-        assert_eq!(error(b"a\n1\n\"2\n3\n"), "record 2, which begins in line 3 of the file, has a quote that is never closed");
-    }
-
-    #[test]
-    fn a_quote_that_swallows_a_large_file_is_found_early() {
-        let file = std::io::Cursor::new(b"a\n1\n\"".to_vec()).chain(std::io::repeat(b'x'));
-        let mut rows = CsvRows::open(Box::new(file)).unwrap();
-        rows.next_row().unwrap();
-        let error = rows.next_row().unwrap_err().to_string();
-        assert_eq!(error, "record 2, which begins in line 3 of the file, is larger than 16 MiB: is a quote never closed?");
-    }
-
-    #[test]
-    fn the_end_stays_the_end() {
-        let mut rows = CsvRows::open(Box::new(b"a\n1\n".as_slice())).unwrap();
-        assert!(rows.next_row().unwrap().is_some());
-        assert!(rows.next_row().unwrap().is_none() && rows.next_row().unwrap().is_none());
-    }
-
-    #[test]
-    fn a_value_that_looks_like_the_sentinel_is_a_value() {
-        assert_eq!(inputs(b"a\n\x01\n2\n\x01\n"), ["{\"a\":\"\\u0001\"}", r#"{"a":"2"}"#, "{\"a\":\"\\u0001\"}"]);
-    }
-}
+mod tests;

@@ -1,13 +1,12 @@
 //! Files that are compressed with gzip.
 
-use std::io::{self, BufReader, Chain, Cursor, ErrorKind, Read};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read};
 
-use flate2::bufread::MultiGzDecoder;
+use flate2::bufread::GzDecoder;
 
-use super::IntakeError;
 use super::source::Refusal;
 
-const MAGIC: [u8; 2] = [0x1f, 0x8b];
+pub(super) const MAGIC: [u8; 2] = [0x1f, 0x8b];
 /// What is smaller may grow as it likes: a file of one line a million times does no harm.
 const RATIO_FROM_BYTES: u64 = 64 << 20;
 
@@ -16,7 +15,8 @@ const RATIO_FROM_BYTES: u64 = 64 << 20;
 pub struct InflateLimits {
     /// Bytes of what comes out, at most.
     pub bytes_max: u64,
-    /// What comes out may be so many times as large as what went in, at most, once it is larger than 64 MiB.
+    /// What comes out may be so many times as large as what went in, at most, once it is larger
+    /// than 64 MiB.
     pub ratio_max: u64,
 }
 
@@ -26,26 +26,22 @@ impl Default for InflateLimits {
     }
 }
 
-/// A file whose first bytes were looked at.
-pub(super) type Begun<R> = Chain<Cursor<Vec<u8>>, R>;
+type Source<R> = BufReader<Counted<R>>;
 
-/// Looks at the first bytes of a file, which tell whether it is compressed.
-pub(super) fn check_beginning<R: Read>(mut file: R, should_be_gzip: bool) -> Result<Begun<R>, IntakeError> {
-    let mut first = Vec::new();
-    file.by_ref().take(MAGIC.len() as u64).read_to_end(&mut first).map_err(IntakeError::Read)?;
-    match (should_be_gzip, first == MAGIC) {
-        _ if first.is_empty() => Err(IntakeError::Empty),
-        (true, false) => Err(IntakeError::NotGzip),
-        (false, true) => Err(IntakeError::IsGzip),
-        (true, true) | (false, false) => Ok(Cursor::new(first).chain(file)),
-    }
-}
-
-/// What is in a compressed file, as far as it may grow.
+/// The contents of a compressed file, as far as the limits allow: of all its members, one behind
+/// the other. Zeros behind the last member are padding, as for gzip itself; other data there is
+/// refused.
 pub(super) struct Inflated<R> {
-    decoder: MultiGzDecoder<BufReader<Counted<R>>>,
+    state: State<R>,
     given: u64,
     limits: InflateLimits,
+}
+
+enum State<R> {
+    Member(Box<GzDecoder<Source<R>>>),
+    Ended(u64),
+    /// A read failed.
+    Failed,
 }
 
 struct Counted<R> {
@@ -63,23 +59,75 @@ impl<R: Read> Read for Counted<R> {
 
 impl<R: Read> Inflated<R> {
     pub(super) fn new(file: R, limits: InflateLimits) -> Inflated<R> {
-        Inflated { decoder: MultiGzDecoder::new(BufReader::with_capacity(64 << 10, Counted { inner: file, bytes: 0 })), given: 0, limits }
+        let source = BufReader::with_capacity(64 << 10, Counted { inner: file, bytes: 0 });
+        Inflated { state: State::Member(Box::new(GzDecoder::new(source))), given: 0, limits }
+    }
+
+    /// Bytes of the compressed file so far.
+    fn taken(&self) -> u64 {
+        match &self.state {
+            State::Member(decoder) => decoder.get_ref().get_ref().bytes,
+            State::Ended(bytes) => *bytes,
+            State::Failed => 0,
+        }
+    }
+
+    fn read_member(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let decoder = match &mut self.state {
+                State::Member(decoder) => decoder,
+                State::Ended(_) => return Ok(0),
+                State::Failed => return Err(io::Error::other("an earlier read failed")),
+            };
+            let read = decoder.read(buffer).map_err(|error| match error.kind() {
+                ErrorKind::UnexpectedEof => Refusal::CutOff.raise(),
+                ErrorKind::InvalidInput | ErrorKind::InvalidData => Refusal::Damaged(error.to_string()).raise(),
+                _ => error,
+            })?;
+            if read > 0 || buffer.is_empty() {
+                return Ok(read);
+            }
+            let State::Member(decoder) = std::mem::replace(&mut self.state, State::Failed) else { continue };
+            self.state = after_member(decoder.into_inner())?;
+        }
+    }
+}
+
+/// What follows a member: another one, or padding, or the end.
+fn after_member<R: Read>(mut source: Source<R>) -> io::Result<State<R>> {
+    let mut has_zeros = false;
+    loop {
+        let rest = match source.fill_buf() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            rest => rest?,
+        };
+        let zeros = rest.iter().take_while(|byte| **byte == 0).count();
+        match rest.get(zeros) {
+            // A member begins with another byte than data that was added, whatever it is cut to.
+            Some(byte) if !has_zeros && zeros == 0 && *byte == MAGIC[0] => return Ok(State::Member(Box::new(GzDecoder::new(source)))),
+            Some(_) => {
+                let before = rest.len() - zeros;
+                let at = source.get_ref().bytes - before as u64 + 1;
+                return Err(Refusal::Trailing { at }.raise());
+            }
+            None if rest.is_empty() => return Ok(State::Ended(source.get_ref().bytes)),
+            None => {
+                has_zeros = true;
+                source.consume(zeros);
+            }
+        }
     }
 }
 
 impl<R: Read> Read for Inflated<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.decoder.read(buffer).map_err(|error| match error.kind() {
-            ErrorKind::UnexpectedEof => Refusal::CutOff.raise(),
-            ErrorKind::InvalidInput | ErrorKind::InvalidData => Refusal::Damaged(error.to_string()).raise(),
-            _ => error,
-        })?;
+        let read = self.read_member(buffer)?;
         self.given += read as u64;
         let InflateLimits { bytes_max, ratio_max } = self.limits;
         if self.given > bytes_max {
             return Err(Refusal::InflatedTooLarge { limit: bytes_max }.raise());
         }
-        if self.given > RATIO_FROM_BYTES && self.given / ratio_max > self.decoder.get_ref().get_ref().bytes {
+        if self.given > RATIO_FROM_BYTES && self.given / ratio_max > self.taken() {
             return Err(Refusal::RatioTooHigh { limit: ratio_max }.raise());
         }
         Ok(read)

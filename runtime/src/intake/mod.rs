@@ -2,33 +2,38 @@
 
 mod chunks;
 mod csv;
+mod error;
 mod fingerprint;
 mod form;
 mod gzip;
+mod list;
+mod nature;
 mod ndjson;
+mod quotes;
+mod records;
 mod source;
-mod text;
+mod window;
 
-use std::io::Read;
+use std::io::{Cursor, Read};
 
 use serde::{Deserialize, Serialize};
 
 pub use self::chunks::{ChunkSize, Chunks, FileLines, Place};
+pub use self::error::{FaultText, IntakeError};
 pub use self::fingerprint::{FileSum, Fingerprint, Fingerprinted};
 pub use self::form::FileForm;
 pub use self::gzip::InflateLimits;
+pub use self::list::{FAILED_COLUMNS, REJECTED_CODE, fields_of_rejected, write_record};
+pub use self::nature::{Delimiter, Nature};
 
-use self::gzip::{Inflated, check_beginning};
-use self::text::Text;
+use self::gzip::{Inflated, MAGIC};
+use self::nature::FIRST_BYTES;
+use self::source::explain;
+use self::window::Window;
 use crate::model::NewRow;
 
-/// Columns that a list of failed rows has behind its own. They are left out when it is read, so that it can be corrected and run again.
-pub const FAILED_COLUMNS: [&str; 3] = ["rowmill_line", "rowmill_codes", "rowmill_reason"];
-
-/// A larger record is a failed row.
-pub const ROW_BYTES_MAX: usize = 1 << 20;
-/// A larger record is an error of the file: a quote that is never closed would take all of its rest for one field.
-const RECORD_BYTES_MAX: u64 = 16 << 20;
+/// What a file in UTF-8 may begin with.
+const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// How a file holds its rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -40,48 +45,11 @@ pub enum Format {
     Ndjson,
 }
 
-/// Why a file cannot be taken. Nothing of it is taken then.
-#[derive(Debug, thiserror::Error)]
-pub enum IntakeError {
-    #[error("it is empty")]
-    Empty,
-    #[error("it has a header and no record")]
-    HeaderOnly,
-    #[error("it has no line with a value")]
-    NoValue,
-    #[error("columns {first} and {second} of its header are both named {name:?}: give them different names")]
-    EqualNames { name: String, first: usize, second: usize },
-    #[error("it is not UTF-8: line {line} has a byte that cannot be read as text; save it as UTF-8")]
-    NotUtf8 { line: u64 },
-    #[error("record {record}, which begins in line {line} of the file, has a quote that is never closed")]
-    OpenQuote { record: u64, line: u64 },
-    #[error("record {record}, which begins in line {line} of the file, is larger than 16 MiB: is a quote never closed?")]
-    TooLarge { record: u64, line: u64 },
-    #[error("it has more than {} records", u32::MAX)]
-    TooMany,
-    #[error("it is not compressed with gzip, though it is called so")]
-    NotGzip,
-    #[error("it is compressed with gzip, and not called so: its name should end in .gz, or its format be csv.gz or ndjson.gz")]
-    IsGzip,
-    #[error("its compressed data ends too early: it was cut off")]
-    CutOff,
-    #[error("its compressed data is damaged: {reason}")]
-    Damaged { reason: String },
-    #[error("there are more than {limit} bytes in its compressed data, which is the limit (intake.inflated_max)")]
-    InflatedTooLarge { limit: u64 },
-    #[error("its compressed data grows to more than {limit} times its size, which is the limit (intake.ratio_max)")]
-    RatioTooHigh { limit: u64 },
-    #[error("it is not text: byte {at} is NUL; if it is UTF-16, save it as UTF-8")]
-    NotText { at: u64 },
-    #[error("it cannot be read")]
-    Read(#[source] std::io::Error),
-}
-
-/// Reads the rows of a file one after the other. Lines are numbered from 1, by record.
+/// Reads the rows of a file one after the other. Lines are numbered from 1, by record; rows of a list of failed rows have the lines that they have there.
 pub struct RowReader(Reader);
 
 enum Reader {
-    Csv(csv::CsvRows),
+    Csv(Box<csv::CsvRows>),
     Ndjson(ndjson::NdjsonRows),
 }
 
@@ -91,11 +59,32 @@ impl RowReader {
     /// # Errors
     /// [`IntakeError`] when it is not of this form, or the header cannot be taken.
     pub fn open(form: FileForm, limits: InflateLimits, file: impl Read + Send + 'static) -> Result<RowReader, IntakeError> {
-        let file = check_beginning(file, form.gzip)?;
-        let text: Box<dyn Read + Send> = if form.gzip { Box::new(Text::new(Inflated::new(file, limits))) } else { Box::new(Text::new(file)) };
-        Ok(RowReader(match form.format {
-            Format::Csv => Reader::Csv(csv::CsvRows::open(text)?),
-            Format::Ndjson => Reader::Ndjson(ndjson::NdjsonRows::open(text)),
+        let (first, file) = begin(file)?;
+        match (form.gzip, first.starts_with(&MAGIC)) {
+            (true, false) => Err(IntakeError::NotGzip { nature: Nature::of(&first) }),
+            (false, true) => Err(IntakeError::IsGzip),
+            (false, false) => RowReader::open_text(form.format, first, file),
+            (true, true) => {
+                let (first, contents) = begin(Inflated::new(Cursor::new(first).chain(file), limits))?;
+                RowReader::open_text(form.format, first, contents)
+            }
+        }
+    }
+
+    fn open_text(format: Format, mut first: Vec<u8>, file: impl Read + Send + 'static) -> Result<RowReader, IntakeError> {
+        if let Some(nature) = Nature::of(&first) {
+            return Err(IntakeError::OtherNature { nature });
+        }
+        let mark = BYTE_ORDER_MARK.to_string();
+        let passed = if first.starts_with(mark.as_bytes()) { mark.len() } else { 0 };
+        first.drain(..passed);
+        if first.starts_with(mark.as_bytes()) {
+            return Err(IntakeError::TwoByteOrderMarks);
+        }
+        let window = Window::new(first, passed as u64, Box::new(file));
+        Ok(RowReader(match format {
+            Format::Csv => Reader::Csv(Box::new(csv::CsvRows::open(window)?)),
+            Format::Ndjson => Reader::Ndjson(ndjson::NdjsonRows::open(window)?),
         }))
     }
 
@@ -104,6 +93,14 @@ impl RowReader {
         match &self.0 {
             Reader::Csv(rows) => rows.header(),
             Reader::Ndjson(_) => &[],
+        }
+    }
+
+    /// Returns true if the file is a list of failed rows whose rows have lines of their own.
+    pub fn has_own_lines(&self) -> bool {
+        match &self.0 {
+            Reader::Csv(rows) => rows.has_own_lines(),
+            Reader::Ndjson(rows) => rows.has_own_lines(),
         }
     }
 
@@ -117,6 +114,18 @@ impl RowReader {
             Reader::Ndjson(rows) => rows.next_row(),
         }
     }
+}
+
+/// Reads the first bytes of a file.
+fn begin<R: Read>(mut file: R) -> Result<(Vec<u8>, R), IntakeError> {
+    let mut first = Vec::new();
+    file.by_ref().take(FIRST_BYTES as u64).read_to_end(&mut first).map_err(explain)?;
+    if first.is_empty() { Err(IntakeError::Empty) } else { Ok((first, file)) }
+}
+
+/// Why a row is not run whose input has so many bytes.
+fn too_large(bytes: usize) -> String {
+    format!("is larger than 1 MiB: it has {bytes} bytes as JSON")
 }
 
 #[cfg(test)]

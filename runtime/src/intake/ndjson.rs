@@ -1,134 +1,176 @@
 //! One JSON value per line.
 
-use std::io::{BufRead, BufReader, Read};
+use std::collections::VecDeque;
 
-use serde::Deserialize;
-use serde_json::value::RawValue;
+use super::list::{JSON_LINE, Listed, ListedRow};
+use super::records::RECORD_BYTES_MAX;
+use super::source::explain;
+use super::window::Window;
+use super::{BYTE_ORDER_MARK, IntakeError, too_large};
+use crate::model::{INPUT_BYTES_MAX, JsonText, NewRow};
 
-use super::source::{Budgeted, RecordBudget, Refusal};
-use super::{IntakeError, ROW_BYTES_MAX};
-use crate::model::{JsonText, NewRow};
+/// The largest line of a list of failed rows: the text in it may be as large as a record, and JSON
+/// writes some characters with six.
+const LIST_LINE_BYTES_MAX: usize = 6 * RECORD_BYTES_MAX + (16 << 20);
+/// The beginning of such a line. It may have another one, and is as large as another then.
+const LIST_LINE: &[u8] = b"{\"rowmill\":";
+/// Space around a value of JSON. Other characters that look like space are no part of it.
+const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 
 pub(super) struct NdjsonRows {
-    reader: BufReader<Budgeted<Box<dyn Read + Send>>>,
-    budget: RecordBudget,
-    bytes: Vec<u8>,
+    window: Window,
+    /// The bytes of the last line, with its line break.
+    last_line: usize,
+    /// Lines that were read ahead, with their numbers.
+    ahead: VecDeque<(u64, String)>,
     /// Values, and lines of the file, so far.
     count: u64,
     file_line: u64,
-}
-
-/// A line of a list of failed rows: the row as it was, beside the reason, or a text that was no JSON.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct FailedRow<'a> {
-    #[serde(borrow, rename = "rowmill")]
-    _reason: &'a RawValue,
-    #[serde(borrow)]
-    input: Option<&'a RawValue>,
-    text: Option<String>,
+    /// Rows have lines of their own: the first row decides.
+    has_own_lines: bool,
 }
 
 impl NdjsonRows {
-    pub(super) fn open(file: Box<dyn Read + Send>) -> NdjsonRows {
-        let budget = RecordBudget::default();
-        let reader = BufReader::with_capacity(64 << 10, Budgeted::new(file, budget.clone()));
-        NdjsonRows { reader, budget, bytes: Vec::new(), count: 0, file_line: 0 }
+    pub(super) fn open(window: Window) -> Result<NdjsonRows, IntakeError> {
+        let mut rows = NdjsonRows { window, last_line: 0, ahead: VecDeque::new(), count: 0, file_line: 0, has_own_lines: false };
+        let Some((line, text)) = rows.next_line()? else {
+            return Err(if rows.file_line == 0 { IntakeError::Empty } else { IntakeError::NoValue });
+        };
+        let first = (line, text.to_owned());
+        rows.has_own_lines = match ListedRow::of(&first.1) {
+            Some((listed, _)) => listed.line(first.0)?.is_some(),
+            None => false,
+        };
+        let goes_on = goes_on(&first.1);
+        rows.ahead.push_back(first);
+        if goes_on {
+            rows.refuse_json_over_lines()?;
+        }
+        Ok(rows)
+    }
+
+    /// Returns true if rows have lines of their own.
+    pub(super) fn has_own_lines(&self) -> bool {
+        self.has_own_lines
     }
 
     pub(super) fn next_row(&mut self) -> Result<Option<NewRow>, IntakeError> {
-        loop {
-            self.budget.reset();
-            self.bytes.clear();
-            let read = self.reader.read_until(b'\n', &mut self.bytes).map_err(|error| Refusal::explain(error, self.count + 1, self.file_line + 1))?;
-            if read == 0 {
-                return match (self.count, self.file_line) {
-                    (0, 0) => Err(IntakeError::Empty),
-                    (0, _) => Err(IntakeError::NoValue),
-                    _ => Ok(None),
-                };
-            }
+        self.count += 1;
+        let (count, has_own_lines) = (self.count, self.has_own_lines);
+        let ahead = self.ahead.pop_front();
+        let next = match &ahead {
+            Some((line, text)) => Some((*line, text.as_str())),
+            None => self.next_line()?,
+        };
+        next.map(|(file_line, text)| row(count, file_line, text, has_own_lines)).transpose()
+    }
+
+    /// The next line with something in it, without the space around that, and its number.
+    fn next_line(&mut self) -> Result<Option<(u64, &str)>, IntakeError> {
+        let length = loop {
+            self.window.pass(std::mem::take(&mut self.last_line));
+            let Some((length, with_break)) = self.find_line()? else { return Ok(None) };
             self.file_line += 1;
-            let text = std::str::from_utf8(&self.bytes).map_err(|_| IntakeError::NotUtf8 { line: self.file_line })?.trim();
-            if text.is_empty() {
-                continue;
+            self.last_line = with_break;
+            if self.window.bytes()[..length].iter().any(|byte| !SPACE.contains(&char::from(*byte))) {
+                break length;
             }
-            self.count += 1;
-            let line = u32::try_from(self.count).map_err(|_| IntakeError::TooMany)?;
-            return Ok(Some(row(line, self.file_line, text)));
+        };
+        let (line, bytes) = (self.file_line, &self.window.bytes()[..length]);
+        if let Some(at) = memchr::memchr(0, bytes) {
+            return Err(IntakeError::Nul { at: self.window.passed() + at as u64 + 1, line });
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| IntakeError::NotUtf8 { line })?;
+        Ok(Some((line, text.trim_matches(SPACE))))
+    }
+
+    /// The length of the next line, without and with its line break; none at the end of the file.
+    fn find_line(&mut self) -> Result<Option<(usize, usize)>, IntakeError> {
+        let mut at = 0;
+        loop {
+            let bytes = self.window.bytes();
+            let limit = if bytes.starts_with(LIST_LINE) { LIST_LINE_BYTES_MAX } else { RECORD_BYTES_MAX };
+            let found = memchr::memchr(b'\n', &bytes[at..]);
+            at += found.unwrap_or(bytes.len() - at);
+            if at > limit {
+                return Err(IntakeError::TooLarge { line: self.file_line + 1 });
+            }
+            if found.is_some() {
+                return Ok(Some((at, at + 1)));
+            }
+            if !self.window.read_more().map_err(explain)? {
+                return Ok((at > 0).then_some((at, at)));
+            }
+        }
+    }
+
+    /// Refuses a file whose first line begins a value that goes on in the next lines: a bracket
+    /// alone, or a value that the next line continues and that is none by itself. A line that was
+    /// cut is not continued.
+    fn refuse_json_over_lines(&mut self) -> Result<(), IntakeError> {
+        let Some((line, first)) = self.ahead.front().cloned() else { return Ok(()) };
+        let is_certain = matches!(first.as_str(), "[" | "{") || {
+            let Some((number, second)) = self.next_line()? else { return Ok(()) };
+            let both = format!("{first}\n{second}");
+            let is_value = is_json(second);
+            let second = (number, second.to_owned());
+            self.ahead.push_back(second);
+            !is_value && (is_json(&both) || goes_on(&both))
+        };
+        match first.as_bytes()[0] {
+            _ if !is_certain => Ok(()),
+            b'[' => Err(IntakeError::JsonArray),
+            _ => Err(IntakeError::JsonOverLines { line }),
         }
     }
 }
 
-fn row(line: u32, file_line: u64, text: &str) -> NewRow {
-    let place = format!("value {line} (line {file_line} of the file)");
-    // What is no JSON is kept as a string, so that nothing is lost.
-    let reject = |text: &str, reason: String| {
-        let input = JsonText::trusted(serde_json::to_string(text).expect("a string is always JSON"));
-        NewRow { line: line.into(), input, rejected: Some(reason) }
+/// The row of a value, which has this number in the file and stands in this line.
+fn row(count: u64, file_line: u64, text: &str, has_own_lines: bool) -> Result<NewRow, IntakeError> {
+    let line = u32::try_from(count).map_err(|_| IntakeError::TooMany)?;
+    let listed = ListedRow::of(text);
+    let line = match &listed {
+        _ if !has_own_lines => line,
+        Some((listed, _)) => listed.line(file_line)?.ok_or_else(|| missing_line(file_line))?,
+        None => return Err(missing_line(file_line)),
     };
-    if text.len() > ROW_BYTES_MAX {
-        return reject(text, format!("{place} is larger than 1 MiB"));
-    }
-    if text.starts_with("{\"rowmill\"")
-        && let Ok(failed) = serde_json::from_str::<FailedRow<'_>>(text)
-    {
-        match failed {
-            FailedRow { input: Some(input), text: None, .. } => return NewRow::new(line, JsonText::trusted(input.get())),
-            FailedRow { input: None, text: Some(text), .. } => {
-                return reject(&text, format!("{place} is still the text of a failed row, and not JSON"));
-            }
-            _ => {}
+    // A text that is no row is kept as a string, so that nothing is lost.
+    let reject = |text: &str, reason: &str| {
+        let input = JsonText::trusted(serde_json::to_string(text).expect("a string is always JSON"));
+        NewRow { line: line.into(), input, rejected: Some(format!("value {count} (line {file_line} of the file) {reason}")) }
+    };
+    let text = match listed {
+        Some((_, Listed::Text(text))) => {
+            return Ok(reject(&text, "was rejected before: correct it, and put \"input\" with the row in the place of \"text\""));
         }
+        Some((_, Listed::Input(input))) => input,
+        None => text,
+    };
+    if text.len() > INPUT_BYTES_MAX {
+        return Ok(reject(text, &too_large(text.len())));
     }
-    match JsonText::check(text) {
+    if text.starts_with(BYTE_ORDER_MARK) {
+        let reason = "begins with a byte order mark, which stands only at the beginning of a file: were two files put together?";
+        return Ok(reject(text, reason));
+    }
+    Ok(match JsonText::check(text) {
         Ok(input) => NewRow::new(line, input),
-        Err(error) => reject(text, format!("{place} is {error}")),
-    }
+        Err(error) => reject(text, &format!("is {}", error.in_one_line())),
+    })
+}
+
+fn missing_line(file_line: u64) -> IntakeError {
+    IntakeError::ListLine { line: file_line, name: JSON_LINE, found: "missing".to_owned() }
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
+}
+
+/// Returns true if a text is the beginning of an array or object that goes on.
+fn goes_on(text: &str) -> bool {
+    text.starts_with(['[', '{']) && serde_json::from_str::<serde::de::IgnoredAny>(text).is_err_and(|error| error.is_eof())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Line;
-
-    fn read(file: &'static [u8]) -> Result<Vec<NewRow>, IntakeError> {
-        let mut rows = NdjsonRows::open(Box::new(file));
-        std::iter::from_fn(|| rows.next_row().transpose()).collect()
-    }
-
-    #[test]
-    fn values_are_taken_as_they_are_and_empty_lines_are_not_counted() {
-        let rows = read(b"{\"a\": 1}\r\n\n [2]\n\"three\"").unwrap();
-        let rows: Vec<(Line, &str)> = rows.iter().map(|row| (row.line, row.input.as_str())).collect();
-        assert_eq!(rows, [(Line::Given(1), "{\"a\": 1}"), (Line::Given(2), "[2]"), (Line::Given(3), "\"three\"")]);
-    }
-
-    #[test]
-    fn a_line_that_is_no_json_is_rejected_with_its_place() {
-        let rows = read(b"1\n\n{nope\n2\n").unwrap();
-        let reason = rows[1].rejected.as_deref().unwrap();
-        assert!(reason.starts_with("value 2 (line 3 of the file) is not valid JSON: "), "{reason}");
-        assert_eq!(rows[1].input.as_str(), "\"{nope\"");
-        assert!(rows[2].rejected.is_none());
-    }
-
-    #[test]
-    fn failed_rows_come_back_as_they_were() {
-        let rows =
-            read(b"{\"rowmill\":{\"line\":3},\"input\":{\"a\":1}}\n{\"rowmill\":{},\"text\":\"{nope\"}\n{\"rowmill\":1,\"input\":2,\"c\":3}\n")
-                .unwrap();
-        assert_eq!((rows[0].input.as_str(), &rows[0].rejected), ("{\"a\":1}", &None));
-        assert_eq!(rows[1].input.as_str(), "\"{nope\"");
-        assert!(rows[1].rejected.is_some());
-        assert_eq!(rows[2].input.as_str(), "{\"rowmill\":1,\"input\":2,\"c\":3}");
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_taken_says_what_and_where() {
-        let error = |file| read(file).unwrap_err().to_string();
-        assert_eq!(error(b""), "it is empty");
-        assert_eq!(error(b"\n \n"), "it has no line with a value");
-        assert_eq!(error(b"1\n\xff\n"), "it is not UTF-8: line 2 has a byte that cannot be read as text; save it as UTF-8");
-    }
-}
+mod tests;

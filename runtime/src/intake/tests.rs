@@ -6,6 +6,9 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 
 use super::*;
+use crate::model::Line;
+
+mod properties;
 
 const CSV: FileForm = FileForm::plain(Format::Csv);
 const CSV_GZ: FileForm = FileForm::compressed(Format::Csv);
@@ -15,6 +18,13 @@ fn gzip(text: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(text).unwrap();
     encoder.finish().unwrap()
+}
+
+pub(super) fn line_of(row: &NewRow) -> u32 {
+    match row.line {
+        Line::Given(line) => line,
+        Line::Next => panic!("a reader gives each row a line"),
+    }
 }
 
 /// The inputs of a file, or why it is not taken.
@@ -72,23 +82,38 @@ fn a_file_that_is_not_what_it_is_called_is_refused() {
     assert!(refused(CSV, gzip(b"a\n1\n")).starts_with("it is compressed with gzip, and not called so"));
     assert!(refused(NDJSON, gzip(b"1\n")).starts_with("it is compressed with gzip, and not called so"));
     assert_eq!((refused(CSV_GZ, ""), refused(CSV_GZ, gzip(b""))), ("it is empty".to_owned(), "it is empty".to_owned()));
-    let binary = "it is not text: byte 6 is NUL; if it is UTF-16, save it as UTF-8";
+    let binary = "it is not text: byte 6, in line 2, is NUL; if it is UTF-16, save it as UTF-8";
     assert_eq!((refused(CSV, "a,b\n1\0,2\n"), refused(NDJSON, "1\n\"xy\0\"\n")), (binary.to_owned(), binary.to_owned()));
+    // Where the byte stands in the file, its byte order mark included.
+    assert_eq!(refused(CSV, "\u{feff}a\n\0\n"), binary);
     assert_eq!(refused(CSV_GZ, gzip(b"a,b\n1\0,2\n")), binary);
     let utf16: Vec<u8> = "a,b\n1,2\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
     assert!(refused(CSV, utf16).contains("if it is UTF-16, save it as UTF-8"));
     assert!(refused(CSV, b"a\n\xff\n".as_slice()).starts_with("it is not UTF-8: line 2"));
 }
 
-/// Also at the end of what is looked at: a source may give a byte at a time, or all at once.
 #[test]
-fn what_is_refused_is_the_same_in_whatever_pieces_it_comes() {
-    for (text_bytes, is_refused) in [(8_191, true), (8_192, false), (20_000, false)] {
+fn a_file_of_another_kind_is_named() {
+    let zip = "it is a zip archive, as .xlsx, .ods and .docx files are, and no text with rows: export its rows as CSV, or unpack it";
+    assert_eq!((refused(CSV, b"PK\x03\x04\x14\0\x06\0"), refused(CSV_GZ, gzip(b"PK\x03\x04\x14\0"))), (zip.to_owned(), zip.to_owned()));
+    let not_gzip = "it is not compressed with gzip, though it is called so";
+    assert_eq!(refused(CSV_GZ, b"\x28\xb5\x2f\xfd\0"), format!("{not_gzip}: it is compressed with zstd"));
+    let utf16: Vec<u8> = "\u{feff}a,b\n1,2\n".encode_utf16().flat_map(u16::to_be_bytes).collect();
+    assert_eq!(refused(CSV, utf16), "it is text in UTF-16, and no text with rows: save it as UTF-8");
+    assert!(refused(NDJSON, "<!DOCTYPE html><html>").starts_with("it is an HTML page"));
+    let two_marks = "it begins with two byte order marks: remove one";
+    assert_eq!((refused(CSV, "\u{feff}\u{feff}a\n1\n"), refused(NDJSON, "\u{feff}\u{feff}1\n")), (two_marks.to_owned(), two_marks.to_owned()));
+}
+
+/// A NUL is no text wherever it stands: what is refused depends neither on its place nor on the pieces that a file comes in.
+#[test]
+fn a_nul_is_refused_wherever_it_stands_and_in_whatever_pieces_it_comes() {
+    for text_bytes in [0, 100, 8_191, 8_192, 20_000, 200_001] {
         let file = [b"a\n".repeat(text_bytes / 2), b"a".repeat(text_bytes % 2), b"\0\n".to_vec()].concat();
-        let at_once = read(CSV, file.clone());
-        let slowly = read_within(CSV, InflateLimits::default(), Slow(std::io::Cursor::new(file)));
-        assert_eq!(at_once, slowly, "NUL behind {text_bytes} bytes");
-        assert_eq!(at_once.is_err_and(|error| error.contains("is NUL")), is_refused, "NUL behind {text_bytes} bytes");
+        let at_once = refused(CSV, file.clone());
+        let slowly = read_within(CSV, InflateLimits::default(), Slow(std::io::Cursor::new(file))).unwrap_err();
+        let nul = format!("it is not text: byte {}, in line {}, is NUL; if it is UTF-16, save it as UTF-8", text_bytes + 1, text_bytes / 2 + 1);
+        assert_eq!((at_once, slowly), (nul.clone(), nul));
     }
 }
 
@@ -108,12 +133,31 @@ fn compressed_data_that_is_cut_off_or_damaged_is_refused() {
     let checksum = damaged.len() - 6;
     damaged[checksum] ^= 1;
     assert!(refused(CSV_GZ, damaged).starts_with("its compressed data is damaged: "));
-    assert!(refused(CSV_GZ, [&whole[..], b"and more that is not compressed"].concat()).starts_with("its compressed data is damaged: "));
+}
+
+/// Tapes and block devices fill what is left of a block with zeros, which gzip leaves out, too.
+#[test]
+fn zeros_behind_compressed_data_are_padding_and_other_data_is_named() {
+    let whole = gzip(b"a,b\n1,2\n");
+    let expected = [r#"{"a":"1","b":"2"}"#];
+    for zeros in [1, 511, 200_000] {
+        assert_eq!(read(CSV_GZ, [&whole[..], &vec![0; zeros]].concat()).unwrap(), expected, "{zeros}");
+    }
+    let trailing = |bytes: &[u8], at: usize| {
+        let sentence = format!("behind its compressed data, at byte {}, there is data that is not gzip: remove it", whole.len() + at);
+        assert_eq!(refused(CSV_GZ, [&whole[..], bytes].concat()), sentence);
+    };
+    trailing(b"\n", 1);
+    trailing(b"and more that is not compressed", 1);
+    trailing(b"\0\0x", 3);
+    trailing(&[&[0; 100_000][..], &whole].concat(), 100_001);
+    let cut = [&whole[..], &whole[..5]].concat();
+    assert_eq!(refused(CSV_GZ, cut), "its compressed data ends too early: it was cut off");
 }
 
 /// So many bytes of one line again and again, compressed as they are read.
 fn bomb(bytes: u64) -> impl Read + Send {
-    let line = b"x\n".repeat(1 << 19);
+    let line = [&[b'x'; 63][..], b"\n"].concat().repeat(1 << 14);
     let times = bytes / line.len() as u64;
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(b"a\n").unwrap();

@@ -210,7 +210,7 @@ impl From<u32> for Line {
 }
 
 /// A row to submit.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewRow {
     pub line: Line,
     pub input: JsonText,

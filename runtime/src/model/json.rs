@@ -11,6 +11,18 @@ pub struct JsonText(String);
 #[error("not valid JSON: {0}")]
 pub struct NotJson(serde_json::Error);
 
+impl NotJson {
+    /// The same for a text of one line: with the column alone, since the text may stand in any line of a file.
+    pub fn in_one_line(&self) -> String {
+        let (line, column) = (self.0.line(), self.0.column());
+        let whole = self.to_string();
+        match whole.strip_suffix(&format!(" at line {line} column {column}")) {
+            Some(text) if line == 1 => format!("{text} at column {column}"),
+            _ => whole,
+        }
+    }
+}
+
 impl JsonText {
     /// Checks a text.
     ///

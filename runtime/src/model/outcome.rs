@@ -105,4 +105,6 @@ pub struct RecordedOutcome {
     pub log: Option<String>,
     /// What was submitted. Valid JSON; empty, which no JSON is, when the inputs of the batch were pruned.
     pub input: String,
+    /// Why the row was not to be run, if it was rejected: see [`super::NewRow::rejected`]. None when the inputs of the batch were pruned.
+    pub rejected: Option<String>,
 }

@@ -232,6 +232,7 @@ pub(super) struct ResultRow {
     pub output: Option<String>,
     pub messages: Option<String>,
     pub log: Option<String>,
+    pub rejected: Option<String>,
 }
 
 impl ResultRow {
@@ -253,6 +254,7 @@ impl ResultRow {
             fuel: count(self.fuel.unwrap_or(0)),
             log: self.log,
             input: if with_inputs { self.input } else { String::new() },
+            rejected: self.rejected.filter(|_| with_inputs),
         })
     }
 }

@@ -39,6 +39,9 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let limits = serde_json::to_string(&Limits::default()).expect("limits are JSON");
     let whole = r#"{"http":{"allow":["GET,POST https://*.example.com:8443"],"nets":["10.0.0.0/8"]},"directories":{"/a":{"path":"/b","writable":true}},"sql":{"db":{}},"key_value":{},"objects":{},"secrets":{"a":"b"}}"#;
     let long = [csv, &[b'x'; 10_000], b"\n\0,\n"].concat();
+    let faults: &[u8] = b"a,b\r\n1,5\" disk\r\n\r\n\"say \"hi\" there\",2\r\nx\ry,3\r\n\"4\",\"5\r\n6\"\r\n";
+    let list: &[u8] = b"a,rowmill_line,rowmill_codes,rowmill_text,rowmill_reason\n1,7,x,,so\n,3,bad_row,\"1,\"\"2\",so\n";
+    let json_list: &[u8] = b"{\"rowmill\":{\"line\":3},\"input\":1}\n{\"text\":\"{nope\",\"rowmill\":{\"line\":9}}\n";
     let lines = b"GET,POST https://*.example.com:8443 \nhttp://[::1]:80\nfd00:1::/32\n10.1.2.3\n";
     [
         (0, csv),
@@ -51,6 +54,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
         (7, lines),
         (0, &long),
         (1, &long),
+        (0, faults),
+        (0, list),
+        (1, json_list),
+        (0, b"a,b\r1,\"x\ry\"\r2,z"),
     ]
     .iter()
     .map(|(kind, rest)| [&[*kind], *rest].concat())
@@ -78,11 +85,15 @@ fn rows(form: FileForm, file: impl Read + Send + 'static) -> Result<Vec<Row>, St
     let mut found = Vec::new();
     let ended = read(form, file, &mut found);
     for (at, row) in (1..).zip(&found) {
-        assert_eq!(row.line, Line::Given(at), "lines are numbered");
+        // A list of failed rows says which lines its rows have.
+        assert!(
+            row.line == Line::Given(at) || (matches!(row.line, Line::Given(1..)) && matches!(ended, Ok(Lines::Own) | Err(_))),
+            "lines are numbered: {row:?}"
+        );
         JsonText::check(row.input.as_str()).unwrap_or_else(|error| panic!("{error}: {row:?}"));
     }
     match ended {
-        Ok(()) => Ok(found.into_iter().map(|row| (row.line, row.input.into_string(), row.rejected)).collect()),
+        Ok(_) => Ok(found.into_iter().map(|row| (row.line, row.input.into_string(), row.rejected)).collect()),
         Err(error) => {
             let text = format!("{:#}", anyhow::Error::new(error));
             check_told(&text);
@@ -91,13 +102,19 @@ fn rows(form: FileForm, file: impl Read + Send + 'static) -> Result<Vec<Row>, St
     }
 }
 
-fn read(form: FileForm, file: impl Read + Send + 'static, found: &mut Vec<NewRow>) -> Result<(), IntakeError> {
+/// Where the lines of rows come from.
+enum Lines {
+    Counted,
+    Own,
+}
+
+fn read(form: FileForm, file: impl Read + Send + 'static, found: &mut Vec<NewRow>) -> Result<Lines, IntakeError> {
     let mut reader = RowReader::open(form, INFLATE, file)?;
     while let Some(row) = reader.next_row()? {
         found.push(row);
     }
     assert!(reader.next_row()?.is_none(), "behind the end there is another row");
-    Ok(())
+    Ok(if reader.has_own_lines() { Lines::Own } else { Lines::Counted })
 }
 
 /// Gives some bytes at a time.

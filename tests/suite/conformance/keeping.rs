@@ -188,7 +188,7 @@ pub async fn inputs_that_were_pruned_leave_the_outcomes(kit: Kit) {
     let due = Due { inputs: Some(now(&kit)), ..Due::default() };
     let pruning = kit.store.begin_prune(&op(), &due, HOUR).await.unwrap().unwrap();
     assert_eq!((pruning.parts, pruning.whole), (vec![Part::Inputs], false));
-    let without: Vec<_> = before.into_iter().map(|row| rowmill::model::RecordedOutcome { input: String::new(), ..row }).collect();
+    let without: Vec<_> = before.into_iter().map(|row| rowmill::model::RecordedOutcome { input: String::new(), rejected: None, ..row }).collect();
     assert_eq!(kit.results(id).await, without, "before they are removed");
     let files = kit.store.list_batch_files(id, 0, 9).await.unwrap();
     assert_eq!(files, [BatchFile { object: None, ..input_file("") }]);

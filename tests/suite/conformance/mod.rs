@@ -104,6 +104,7 @@ macro_rules! conformance {
                 a_line_may_be_as_large_as_it_gets
                 a_line_comes_once_in_a_batch_and_nothing_is_half_written
                 a_rejected_row_is_leased_with_its_reason
+                results_say_which_rows_were_rejected
                 many_batches_live_side_by_side
                 what_was_never_submitted_is_not_found
                 what_was_committed_is_there_after_a_crash

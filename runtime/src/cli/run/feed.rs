@@ -27,7 +27,7 @@ pub(super) async fn submit(
 ) -> anyhow::Result<Option<(Arc<SqliteStore>, RunRecord)>> {
     let (rows, format, header) = match source {
         Source::File(InputFile { name, form, reader, fingerprint, .. }) => {
-            let reader = open_rows(form, InflateLimits::default(), reader, &name)?;
+            let Some(reader) = open_rows(form, InflateLimits::default(), reader, &name, stop).await? else { return Ok(None) };
             let header = reader.header().to_vec();
             let file = RowsFile { name, form, fingerprint, reader: Box::new(reader) };
             (Rows::File(file), form.format, header)

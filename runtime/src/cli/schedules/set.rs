@@ -6,9 +6,9 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use crate::cli::deploy::kind_for_people;
-use crate::cli::feed::{FormatArg, InputFile, open_file, open_rows};
+use crate::cli::feed::{FormatArg, InputFile, open_file};
 use crate::cli::terms::PartialTermsArgs;
-use crate::intake::InflateLimits;
+use crate::intake::{InflateLimits, RowReader};
 use crate::jobs::{BatchRequest, JobManager, QueryRequest, ScheduleRequest};
 use crate::model::{JsonText, Missed, NewRow, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, ScheduleKey};
 use crate::store::find_served;
@@ -110,7 +110,7 @@ pub(super) async fn set(jobs: &JobManager, args: &SchedulesSet) -> anyhow::Resul
 fn read_rows(file: &Path, format: Option<FormatArg>) -> anyhow::Result<Vec<NewRow>> {
     let InputFile { name, form, reader, .. } = open_file(file, format)?;
     let taking = || format!("cannot take {name}");
-    let mut reader = open_rows(form, InflateLimits::default(), reader, &name)?;
+    let mut reader = RowReader::open(form, InflateLimits::default(), reader).with_context(taking)?;
     let (mut rows, mut bytes) = (Vec::new(), 0);
     while let Some(row) = reader.next_row().with_context(taking)? {
         bytes += row.input.as_str().len();

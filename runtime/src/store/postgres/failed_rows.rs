@@ -26,7 +26,10 @@ struct FoundRow {
 pub(super) async fn list_failed(store: &PgStore, of: &FailedRows, after: Option<FailedPosition>, limit: u32) -> Result<FailedPage, StoreError> {
     let (key, row_no) = failed_from(after);
     let mut db = store.unit().await?;
-    let found: Vec<FoundRow> = sqlx::query_as("SELECT * FROM rowmill.list_failed($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+    let select = "SELECT f.*, r.rejected FROM rowmill.list_failed($1, $2, $3, $4, $5, $6, $7, $8, $9) WITH ORDINALITY f
+        LEFT JOIN LATERAL (SELECT r.rejected FROM rowmill.rows r WHERE r.batch_key = f.batch_key AND r.row_no = f.row_no LIMIT 1) r ON true
+        ORDER BY f.ordinality";
+    let found: Vec<FoundRow> = sqlx::query_as(select)
         .persistent(store.named())
         .bind(encode(&of.app))
         .bind(of.op.as_ref().map(|op| encode(&op.to_lowercase()).into_owned()))
@@ -48,7 +51,7 @@ pub(super) async fn list_failed(store: &PgStore, of: &FailedRows, after: Option<
             page.next = Some(position);
             break;
         };
-        let row = ResultRow { log: row.log.map(decode), ..row }.recorded(BatchStatus::Failed, with_inputs)?;
+        let row = ResultRow { log: row.log.map(decode), rejected: row.rejected.map(decode), ..row }.recorded(BatchStatus::Failed, with_inputs)?;
         page.rows.push(FailedRow { position, batch: batch.into(), op: decode(op.unwrap_or_default()), round: small(round.unwrap_or(1)), row });
     }
     Ok(page)

@@ -120,16 +120,16 @@ pub(super) async fn read_results(store: &PgStore, id: BatchId, after: Option<Res
         // Rows are numbered densely.
         "SELECT p.* FROM (
             SELECT a.*, sum(bytes) OVER (ORDER BY row_no) - bytes AS bytes_before FROM (
-                SELECT r.row_no::bigint, r.line, r.input, o.failed, o.attempt::bigint, o.fuel, o.output, o.messages, o.log,
-                    octet_length(r.input) + coalesce(octet_length(o.output), 0) + coalesce(octet_length(o.messages), 0) + coalesce(octet_length(o.log), 0) AS bytes
+                SELECT r.row_no::bigint, r.line, r.input, r.rejected, o.failed, o.attempt::bigint, o.fuel, o.output, o.messages, o.log,
+                    octet_length(r.input) + coalesce(octet_length(r.rejected), 0) + coalesce(octet_length(o.output), 0) + coalesce(octet_length(o.messages), 0) + coalesce(octet_length(o.log), 0) AS bytes
                 FROM rowmill.rows r LEFT JOIN LATERAL (SELECT * FROM rowmill.outcomes o WHERE o.batch_key = $1 AND o.row_no = r.row_no LIMIT 1) o ON true
                 WHERE r.batch_key = $1 AND r.row_no > $3 AND r.row_no <= $3 + $4 AND $2 IS NOT NULL) a) p
          WHERE p.bytes_before < $5 ORDER BY p.row_no"
     } else {
         "SELECT p.* FROM (
             SELECT a.*, sum(bytes) OVER (ORDER BY line, row_no) - bytes AS bytes_before FROM (
-                SELECT r.row_no::bigint, r.line, r.input, o.failed, o.attempt::bigint, o.fuel, o.output, o.messages, o.log,
-                    octet_length(r.input) + coalesce(octet_length(o.output), 0) + coalesce(octet_length(o.messages), 0) + coalesce(octet_length(o.log), 0) AS bytes
+                SELECT r.row_no::bigint, r.line, r.input, r.rejected, o.failed, o.attempt::bigint, o.fuel, o.output, o.messages, o.log,
+                    octet_length(r.input) + coalesce(octet_length(r.rejected), 0) + coalesce(octet_length(o.output), 0) + coalesce(octet_length(o.messages), 0) + coalesce(octet_length(o.log), 0) AS bytes
                 FROM rowmill.next_lines($1, $2, $3, $4, false) l
                 CROSS JOIN LATERAL (SELECT * FROM rowmill.rows r WHERE r.batch_key = $1 AND r.row_no = l.row_no LIMIT 1) r
                 LEFT JOIN LATERAL (SELECT * FROM rowmill.outcomes o WHERE o.batch_key = $1 AND o.row_no = l.row_no LIMIT 1) o ON true) a) p
@@ -147,7 +147,9 @@ pub(super) async fn read_results(store: &PgStore, id: BatchId, after: Option<Res
         .await
         .map_err(failed("read results"))?;
     db.done().await?;
-    rows.into_iter().map(|row| ResultRow { log: row.log.map(decode), ..row }.recorded(status, with_inputs)).collect()
+    rows.into_iter()
+        .map(|row| ResultRow { log: row.log.map(decode), rejected: row.rejected.map(decode), ..row }.recorded(status, with_inputs))
+        .collect()
 }
 
 /// Where to go on; before the first row when there is no cursor, since rows are numbered from 1 and lines are not negative.

@@ -92,7 +92,7 @@ const PAGE_ROWS: i64 = 100;
 async fn look(db: &mut SqliteConnection, key: i64, after: i64, codes: &str, limit: i64) -> Result<Vec<LookedRow>, StoreError> {
     sqlx::query_as(
         "SELECT l.row_no, l.wanted, r.line, iif(l.wanted, r.input, '') AS input, l.failed, l.attempt, l.fuel, iif(l.wanted, l.output, NULL) AS output,
-            iif(l.wanted, l.messages, NULL) AS messages, iif(l.wanted, l.log, NULL) AS log
+            iif(l.wanted, l.messages, NULL) AS messages, iif(l.wanted, l.log, NULL) AS log, iif(l.wanted, r.rejected, NULL) AS rejected
          FROM (SELECT *, ?3 = '[]' OR EXISTS (SELECT 1 FROM json_each(?3) c WHERE instr(messages, c.value) > 0) AS wanted
             FROM outcomes WHERE batch_key = ?1 AND failed = 1 AND row_no > ?2 ORDER BY row_no LIMIT ?4) l
          JOIN rows r ON r.batch_key = ?1 AND r.row_no = l.row_no ORDER BY l.row_no",

@@ -102,7 +102,7 @@ async fn open_results(db: &mut SqliteConnection, id: BatchId) -> Result<Opened, 
 }
 
 fn weight(row: &ResultRow) -> usize {
-    row.input.len() + length(row.output.as_ref()) + length(row.messages.as_ref()) + length(row.log.as_ref())
+    row.input.len() + length(row.rejected.as_ref()) + length(row.output.as_ref()) + length(row.messages.as_ref()) + length(row.log.as_ref())
 }
 
 pub(super) async fn read_results(
@@ -115,10 +115,10 @@ pub(super) async fn read_results(
     let mut db = store.readers.begin().await.map_err(reading)?;
     let Opened { key, status, ascend, with_inputs } = open_results(&mut db, id).await?;
     let select = if ascend {
-        "SELECT r.row_no, r.line, r.input, o.failed, o.attempt, o.fuel, o.output, o.messages, o.log
+        "SELECT r.row_no, r.line, r.input, r.rejected, o.failed, o.attempt, o.fuel, o.output, o.messages, o.log
          FROM rows r LEFT JOIN outcomes o USING (batch_key, row_no) WHERE r.batch_key = ?1 AND r.row_no > ?3 ORDER BY r.row_no LIMIT ?4"
     } else {
-        "SELECT r.row_no, r.line, r.input, o.failed, o.attempt, o.fuel, o.output, o.messages, o.log
+        "SELECT r.row_no, r.line, r.input, r.rejected, o.failed, o.attempt, o.fuel, o.output, o.messages, o.log
          FROM line_order l JOIN rows r USING (batch_key, row_no) LEFT JOIN outcomes o USING (batch_key, row_no)
          WHERE l.batch_key = ?1 AND (l.line, l.row_no) > (?2, ?3) ORDER BY l.line, l.row_no LIMIT ?4"
     };

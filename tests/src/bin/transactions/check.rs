@@ -16,7 +16,7 @@ const POSTINGS: &str = "files/postings.csv";
 const REJECTS: &str = "files/rejects.csv";
 const FAILED: &str = "failed.csv";
 /// What it has behind the columns of the input.
-const FAILED_COLUMNS: [&str; 3] = ["rowmill_line", "rowmill_codes", "rowmill_reason"];
+const FAILED_COLUMNS: [&str; 4] = ["rowmill_line", "rowmill_codes", "rowmill_text", "rowmill_reason"];
 const SUMMARY: &str = "summary.json";
 
 /// What was found.
@@ -137,18 +137,18 @@ impl Checker {
         self.check_failed(line, fields, &codes)
     }
 
-    /// A failed row is listed with its own fields, then line, codes and reason, then what fields it has too many.
+    /// A failed row is listed with its own fields, then its line, codes, text if it was rejected, and reason.
     fn check_failed(&mut self, line: u64, fields: &[&str], codes: &BTreeSet<&str>) -> anyhow::Result<()> {
         self.report.failed += 1;
         let Some(found) = self.failed.expect(line, &mut self.report.differences)? else { return Ok(()) };
         let own = (0..COLUMNS.len()).map(|column| fields.get(column).copied().unwrap_or_default());
-        let surplus = fields.iter().skip(COLUMNS.len()).copied();
-        let added = COLUMNS.len() + FAILED_COLUMNS.len();
-        let right = found.len() >= added
+        // The text of a ragged record has the fields that it has too many.
+        let text = if codes.contains(BAD_ROW) { csv_record(fields)? } else { String::new() };
+        let right = found.len() == COLUMNS.len() + FAILED_COLUMNS.len()
             && found.iter().take(COLUMNS.len()).eq(own)
             && same_codes(&found[COLUMNS.len() + 1], codes)
-            && !found[COLUMNS.len() + 2].is_empty()
-            && found.iter().skip(added).eq(surplus);
+            && found[COLUMNS.len() + 2] == *text
+            && !found[COLUMNS.len() + 3].is_empty();
         if !right {
             self.report.differences.add(format!("{FAILED}: line {line}: expected {fields:?} with codes {codes:?} and a reason, found {found:?}"));
         }
@@ -215,6 +215,14 @@ impl Checker {
         }
         Ok(())
     }
+}
+
+/// A record as the generator writes it.
+fn csv_record(fields: &[&str]) -> anyhow::Result<String> {
+    let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(Vec::new());
+    writer.write_record(fields)?;
+    let text = String::from_utf8(writer.into_inner().context("memory can be written")?)?;
+    Ok(text.trim_end_matches('\n').to_owned())
 }
 
 fn same_codes(joined: &str, codes: &BTreeSet<&str>) -> bool {

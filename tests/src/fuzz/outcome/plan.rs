@@ -125,6 +125,7 @@ impl Plan {
                 fuel: row.last.fuel,
                 log: row.last.log.clone(),
                 input: row.input.as_str().to_owned(),
+                rejected: row.rejected.clone(),
             }
         };
         (1..).zip(&self.rows).map(expected).collect()

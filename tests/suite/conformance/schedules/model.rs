@@ -146,6 +146,7 @@ impl BatchModel {
                     fuel: result.map_or(0, |result| result.fuel),
                     log: result.and_then(|result| result.log.clone()),
                     input: row.input.clone(),
+                    rejected: None,
                 }
             })
             .collect();

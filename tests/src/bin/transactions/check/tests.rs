@@ -33,11 +33,11 @@ const GOOD: [(&str, &str); 5] = [
     ("files/rejects.csv", "3,T3,amount-not-positive;memo-missing\n7,T7,date-malformed\n"),
     (
         "failed.csv",
-        "id,date,type,account,to_account,amount,currency,memo,rowmill_line,rowmill_codes,rowmill_reason\n\
-         T3,2024-03-01,payment,DE0000000001,,-1,EUR,,3,amount-not-positive;memo-missing,so\n\
-         T4,2024-03-01,deposit,,,,,,4,bad_row,so\n\
-         T6,2024-03-32,deposit,DE0000000001,,1,EUR,,6,bad_row,so,too much\n\
-         T7,2024-03-32,deposit,DE0000000001,,1,EUR,,7,date-malformed,so\n",
+        "id,date,type,account,to_account,amount,currency,memo,rowmill_line,rowmill_codes,rowmill_text,rowmill_reason\n\
+         T3,2024-03-01,payment,DE0000000001,,-1,EUR,,3,amount-not-positive;memo-missing,,so\n\
+         T4,2024-03-01,deposit,,,,,,4,bad_row,\"T4,2024-03-01,deposit\",so\n\
+         T6,2024-03-32,deposit,DE0000000001,,1,EUR,,6,bad_row,\"T6,2024-03-32,deposit,DE0000000001,,1,EUR,,too much\",so\n\
+         T7,2024-03-32,deposit,DE0000000001,,1,EUR,,7,date-malformed,,so\n",
     ),
     (
         "summary.json",
@@ -144,7 +144,7 @@ fn a_wrong_line_of_a_file_is_found() {
         (REJECTS, "3,T3", "3,T4"),
         (FAILED, "payment,DE0000000001,,-1", "payment,DE0000000001,,1"),
         (FAILED, "3,amount-not-positive;memo-missing", "3,amount-not-positive"),
-        (FAILED, "4,bad_row,so", "4,bad_row,"),
+        (FAILED, "T4,2024-03-01,deposit\",so", "T4,2024-03-01,deposit\","),
         (FAILED, ",too much", ""),
         (FAILED, "rowmill_codes", "codes"),
     ] {
