@@ -50,7 +50,7 @@ fn refused_files_stand_in_failed(site: Installation) {
         ("unknown.csv", "unknown_file", "no type of this directory has a pattern for its name"),
         ("odd-1.txt", "unknown_file", "its name does not tell how it holds its rows"),
         ("nobody-1.csv", "not_submitted", "app \"nobody\" has no batch processor that serves the operation \"validate\""),
-        ("t-binary.csv", "bad_file", "it is not text: byte 13 is NUL"),
+        ("t-binary.csv", "bad_file", "it is not text: byte 13, in line 2, is NUL"),
         ("t-cut.csv.gz", "bad_file", "its compressed data ends too early: it was cut off"),
         ("t-plain.csv.gz", "bad_file", "it is not compressed with gzip, though it is called so"),
         ("t-bomb.csv.gz", "bad_file", "its compressed data grows to more than 200 times its size"),
