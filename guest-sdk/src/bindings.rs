@@ -89,6 +89,20 @@ pub mod file_check_part {
     });
 }
 
+/// What a processor may use while its `mark-done` is called. It imports what it uses of it.
+pub mod mark_part {
+    wit_bindgen::generate!({
+        path: "../wit",
+        inline: "
+            package rowmill:guest-sdk;
+            world mark-part {
+                import rowmill:jobs/mark@0.1.0;
+                import rowmill:jobs/output-files@0.1.0;
+            }
+        ",
+    });
+}
+
 /// What an operator may grant. A processor imports what it uses of it.
 pub mod granted_part {
     wit_bindgen::generate!({

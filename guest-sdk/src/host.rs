@@ -51,6 +51,15 @@ pub fn cancelled() -> bool {
     runtime::cancelled()
 }
 
+/// Which call of `mark_done` this is for the batch: 1 for the first, 2 for the call after a retry or a failure of the machine. `None` outside `mark_done`.
+#[must_use]
+pub fn mark_attempt() -> Option<u32> {
+    #[cfg(target_arch = "wasm32")]
+    return crate::bindings::mark_part::rowmill::jobs::mark::attempt();
+    #[cfg(not(target_arch = "wasm32"))]
+    crate::testing::output_files::attempt()
+}
+
 /// The time left for this row or query, to the millisecond.
 #[must_use]
 pub fn remaining() -> Duration {

@@ -17,6 +17,7 @@ pub mod key_value;
 mod macros;
 pub mod objects;
 mod outcome;
+pub mod output_files;
 mod processor;
 pub mod sql;
 #[cfg(not(target_arch = "wasm32"))]

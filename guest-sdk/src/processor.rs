@@ -44,11 +44,13 @@ pub trait BatchProcessor: Sized + 'static {
     /// See [`Failure`]. What is wrong with the *input* is better told with [`Outcome::failed`] and messages, which can be shown and translated.
     fn process_row(&mut self, batch: &Batch<Self::Context>, row: Row<Self::Input>) -> Result<Outcome<Self::Output>, Failure>;
 
-    /// Learns that a batch is final, in an instance of its own, after [`init`](Self::init) and without [`begin`](Self::begin). It may be called again
-    /// when the machine fails before its end was recorded, so it must be repeatable.
+    /// Learns that a batch is final, in an instance of its own, after [`init`](Self::init) and without [`begin`](Self::begin). It is called again
+    /// when the machine fails before its end was recorded, so it must be repeatable. It can read the batch's output files
+    /// ([`output_files`](crate::output_files)), and ask which call it is ([`host::mark_attempt`](crate::host::mark_attempt)).
     ///
     /// # Errors
-    /// Recorded with the batch, whose status stays as it is.
+    /// Recorded with the batch, whose status stays as it is. After [`Failure::Retry`] it is called again, as often as a row is tried (at most 20 times). The batch has
+    /// ended, so [`Failure::AbortBatch`] is the same as [`Failure::Permanent`].
     fn mark_done(&mut self, summary: &Summary<Self::Context>) -> Result<(), Failure> {
         let _ = summary;
         Ok(())

@@ -103,6 +103,12 @@ const BREACHES: &[Breach] = &[
         &[MarkDoneOnce],
     ),
     (
+        "a call of mark-done is counted that was none",
+        SUCCESS,
+        "UPDATE rowmill.batches t SET mark_calls = t.mark_calls + 1 FROM b WHERE t.batch_key = b.batch_key",
+        &[MarkDoneOnce],
+    ),
+    (
         "a file is recorded again",
         SUCCESS,
         "UPDATE rowmill.output_files f SET object = object || '2' FROM b WHERE f.batch_key = b.batch_key",

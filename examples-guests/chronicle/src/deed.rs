@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rowmill_guest::{BatchStatus, Failure, Message, Outcome, Summary};
+use rowmill_guest::{BatchStatus, Failure, Message, Outcome, Summary, host};
 use serde::{Deserialize, Serialize};
 
 #[derive(Debug, Clone, Deserialize)]
@@ -59,6 +59,10 @@ pub struct Memory {
     tell: bool,
     /// Sleep for so many milliseconds first.
     mark_sleep_ms: u64,
+    /// Ask to be called again before this call,
+    mark_until: u32,
+    /// after so many milliseconds.
+    mark_again_ms: u64,
 }
 
 impl Deed {
@@ -85,8 +89,12 @@ impl Deed {
 
 /// The end of a batch, as an error when it is told to tell.
 pub fn remember(summary: &Summary<Memory>) -> Result<(), Failure> {
-    let Memory { tell, mark_sleep_ms } = summary.batch.context;
+    let Memory { tell, mark_sleep_ms, mark_until, mark_again_ms } = summary.batch.context;
     sleep(Duration::from_millis(mark_sleep_ms));
+    let call = host::mark_attempt().unwrap_or_default();
+    if call < mark_until {
+        return Err(Failure::retry(format!("call {call} of {mark_until}")).after(Duration::from_millis(mark_again_ms)));
+    }
     if !tell {
         return Ok(());
     }
@@ -97,7 +105,7 @@ pub fn remember(summary: &Summary<Memory>) -> Result<(), Failure> {
     };
     let Summary { rows, success, failed, aborted, .. } = summary;
     let files: String = summary.files.iter().map(|file| format!(" {}:{}", file.name, file.size)).collect();
-    Err(Failure::permanent(format!("{status} {rows}={success}+{failed}+{aborted}{files}")))
+    Err(Failure::permanent(format!("{status} {rows}={success}+{failed}+{aborted}{files} in call {call}")))
 }
 
 #[cfg(target_arch = "wasm32")]

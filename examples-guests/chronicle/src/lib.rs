@@ -1,8 +1,8 @@
 //! Does what each row tells it, and nothing that depends on time, chance or the attempt, so that a test can predict every outcome and every byte of the
 //! output files. For the history checker.
 //!
-//! A row is a `deed::Deed`. `mark-done` answers with an error that repeats what it was told: what is recorded of it is evidence that it was called, and with
-//! what.
+//! A row is a `deed::Deed`. `mark-done` asks to be called again as often as it is told to, and then answers with an error that repeats what it was told: what is recorded of it
+//! is evidence that it was called, how often, and with what.
 
 mod deed;
 

@@ -1,10 +1,11 @@
+use super::output_files::marking;
 use super::recorder::record;
 use super::{Done, RowResult, Setup, answer_of, json_text, settings};
 use crate::bindings::types;
 use crate::instance::BatchInstance;
 use crate::{BatchProcessor, BatchStatus, Failure, OutputFile, RowStatus};
 use serde::Serialize;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::marker::PhantomData;
 
 /// A batch for a processor under test.
@@ -62,7 +63,8 @@ impl<P: BatchProcessor> Batch<P> {
         results
     }
 
-    /// Calls `mark_done`, in a new instance, with the summary of these rows. A row that is to be run again counts as failed.
+    /// Calls `mark_done`, in a new instance, with the summary of these rows, whose output files it can read. A row that is to be run again counts as failed. Which call this is
+    /// is set with [`attempt`](Self::attempt).
     ///
     /// # Panics
     /// If `init` fails (see [`init`](Self::init)).
@@ -71,7 +73,8 @@ impl<P: BatchProcessor> Batch<P> {
         let instance = BatchInstance::<P>::new();
         let (result, said) = record(self.setup.wishes, || {
             instance.init(&self.setup.app).unwrap_or_else(|text| panic!("init failed: {text}"));
-            let result = instance.mark_done(summary(&self.setup, rows));
+            let files = files(rows);
+            let result = marking(self.setup.attempt, files, || instance.mark_done(summary(&self.setup, rows)));
             instance.close();
             result
         });
@@ -84,9 +87,8 @@ pub(super) fn summary(setup: &Setup, rows: &[RowResult]) -> types::Summary {
     let success = count(|row| matches!(&row.result, Ok(answer) if answer.status == RowStatus::Success));
     let aborted = count(|row| matches!(row.result, Err(Failure::AbortBatch(_))));
     let failed = rows.len() as u64 - success - aborted;
-    let names: BTreeSet<&str> =
-        rows.iter().filter_map(|row| row.result.as_ref().ok()).flat_map(|answer| &answer.pieces).map(|piece| piece.file.as_str()).collect();
-    let file_of = |name: &str| OutputFile { name: name.into(), object: format!("test/{name}"), size: file(rows, name).len() as u64 };
+    let file_of =
+        |(name, contents): (String, Vec<u8>)| OutputFile { object: format!("test/{name}"), name, size: contents.len() as u64 };
     types::Summary {
         batch: setup.info.clone(),
         status: match (aborted, failed) {
@@ -98,8 +100,15 @@ pub(super) fn summary(setup: &Setup, rows: &[RowResult]) -> types::Summary {
         success,
         failed,
         aborted,
-        files: names.into_iter().map(file_of).collect(),
+        files: files(rows).into_iter().map(file_of).collect(),
     }
+}
+
+/// All output files, by name.
+pub(super) fn files(rows: &[RowResult]) -> BTreeMap<String, Vec<u8>> {
+    let pieces = rows.iter().filter_map(|row| row.result.as_ref().ok()).flat_map(|answer| &answer.pieces);
+    let names: BTreeSet<&str> = pieces.map(|piece| piece.file.as_str()).collect();
+    names.into_iter().map(|name| (name.to_owned(), file(rows, name).into_bytes())).collect()
 }
 
 /// An output file, joined from the rows' pieces as the runtime does.

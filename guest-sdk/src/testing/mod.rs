@@ -34,6 +34,7 @@ mod batch;
 mod check;
 pub(crate) mod granted;
 pub(crate) mod objects;
+pub(crate) mod output_files;
 pub(crate) mod recorder;
 mod slow_query;
 

@@ -1,4 +1,5 @@
-use super::batch::{file, summary};
+use super::batch::{file, files, summary};
+use super::output_files::marking;
 use super::recorder::record;
 use super::{Answer, Done, Log, RowResult, Setup, answer, answer_of, codes, json_text, settings};
 use crate::instance::SlowQueryInstance;
@@ -92,7 +93,7 @@ impl<P: SlowQueryProcessor> SlowQuery<P> {
         QueryResult { result: answer_of(result), logs: said.logs, progress: said.progress }
     }
 
-    /// Calls `mark_done`, in a new instance, with the summary of this result.
+    /// Calls `mark_done`, in a new instance, with the summary of this result, whose output files it can read.
     ///
     /// # Panics
     /// If `init` fails (see [`init`](Self::init)).
@@ -101,7 +102,8 @@ impl<P: SlowQueryProcessor> SlowQuery<P> {
         let instance = SlowQueryInstance::<P>::new();
         let (result, said) = record(self.setup.wishes, || {
             instance.init(&self.setup.app).unwrap_or_else(|text| panic!("init failed: {text}"));
-            let result = instance.mark_done(summary(&self.setup, &[query.as_row()]));
+            let files = files(&[query.as_row()]);
+            let result = marking(self.setup.attempt, files, || instance.mark_done(summary(&self.setup, &[query.as_row()])));
             instance.close();
             result
         });

@@ -11,7 +11,7 @@ use super::signals::Stop;
 use super::wiring::{Parts, block_on, open_store};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data, progress};
 use crate::export::{BatchView, read_input_files, read_past_rounds};
-use crate::model::{After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, Part, PastRound, Timestamp, without_controls};
+use crate::model::{After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, Part, PastRound, Timestamp, mark_failure, without_controls};
 use crate::status::Snapshot;
 use crate::store::Store;
 
@@ -162,10 +162,11 @@ async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Re
     for PastRound { round, status, counts: BatchCounts { success, failed, aborted, .. }, .. } in &past {
         text.push_str(&format!("\nround {round} was {}: {success} success, {failed} failed, {aborted} aborted", status.as_str()));
     }
-    for (what, why) in [("aborted", &batch.abort_reason), ("mark-done failed", &batch.mark_error)] {
-        if let Some(why) = why {
-            text.push_str(&format!("\n{what}: {why}"));
-        }
+    if let Some(why) = &batch.abort_reason {
+        text.push_str(&format!("\naborted: {why}"));
+    }
+    if let Some(told) = mark_text(batch) {
+        text.push_str(&format!("\n{told}"));
     }
     for part in Part::ALL {
         if let Some(at) = batch.pruned.at(part) {
@@ -181,6 +182,23 @@ async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Re
     }
     let text: Vec<String> = text.lines().map(without_controls).collect();
     print_data(&text.join("\n"))
+}
+
+/// How often `mark-done` was called, how it failed, and when it is called again.
+fn mark_text(batch: &Batch) -> Option<String> {
+    let calls = batch.mark_calls;
+    let told = match &batch.mark_error {
+        Some(error) => mark_failure(calls, error),
+        None if calls > 1 => format!("mark-done was called {calls} times"),
+        // Nearly always it is called once, and succeeds.
+        None => return None,
+    };
+    let (next, most) = (calls + 1, batch.terms.mark_calls_max());
+    Some(match (batch.step, batch.mark_due_at) {
+        (BatchStep::Mark, Some(due)) => format!("{told}; call {next} of at most {most} is due at {}", moment(due)),
+        (BatchStep::Mark, None) => format!("{told}; call {next} of at most {most} runs or is due now"),
+        _ => told,
+    })
 }
 
 fn moment(at: Timestamp) -> String {

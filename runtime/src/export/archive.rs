@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 use super::failed::write_failed_line;
 use super::place::{Archive, ArchiveFile, Place, read_from};
 use super::view::{BatchView, read_input_files, read_past_rounds};
-use super::{FAILED_NDJSON, FILES, PAGE_ROWS, SUMMARY, on_one_line};
+use super::{FAILED_NDJSON, FILES, MARK, PAGE_ROWS, SUMMARY, on_one_line, write_mark_call};
 use crate::blobs::Blobs;
 use crate::model::{Batch, BatchId, Message, OutputFile, Part, PastOutcome, PastRound, PrunedParts, RecordedOutcome, RowStatus};
 use crate::store::{ResultCursor, Store, StoreError};
@@ -107,6 +107,7 @@ pub async fn archive_batch(store: &dyn Store, blobs: &Blobs, batch: &Batch, plac
     if !past.is_empty() {
         write_history(store, batch, &mut archive).await?;
     }
+    write_mark_calls(store, batch, &mut archive).await?;
     for (round, file) in all_files(batch, &past) {
         let mut parts = blobs.read(&file.object).await.with_context(|| format!("cannot read the output file {} of round {round}", file.name))?;
         let mut copy = archive.begin(&path_of(batch, round, file))?;
@@ -134,6 +135,32 @@ pub async fn archive_batch(store: &dyn Store, blobs: &Blobs, batch: &Batch, plac
     file.finish().await?;
     archive.sync()?;
     Ok(manifest)
+}
+
+/// The calls of `mark-done` in all rounds. Where none wrote anything or failed, there is no file.
+async fn write_mark_calls(store: &dyn Store, batch: &Batch, archive: &mut Archive<'_>) -> anyhow::Result<()> {
+    let mut file = None;
+    for round in 1..=batch.round {
+        let mut last = 0;
+        loop {
+            let page = store.read_mark_calls(batch.id, round, last, PAGE_ROWS).await?;
+            let Some(call) = page.last() else { break };
+            last = call.call;
+            let file = match &mut file {
+                Some(file) => file,
+                none => none.insert(archive.begin(MARK)?),
+            };
+            let mut lines = Vec::new();
+            for call in &page {
+                write_mark_call(&mut lines, round, call)?;
+            }
+            file.write(&lines).await?;
+        }
+    }
+    if let Some(file) = file {
+        archive.written.push(file.finish().await?);
+    }
+    Ok(())
 }
 
 /// The output files of all rounds, each with its round.

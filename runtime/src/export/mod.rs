@@ -19,12 +19,12 @@ pub use archive::{ExportedFile, HISTORY, MANIFEST, Manifest, ROUNDS, ROWS, archi
 pub use place::Place;
 pub use results::{on_one_line, write_failed as write_failed_row, write_past as write_past_outcome, write_row as write_result};
 pub use summary::Summary;
-pub use view::{BatchView, read_input_files, read_past_rounds};
+pub use view::{BatchView, MarkCallView, read_input_files, read_past_rounds};
 
 use self::failed::FailedRows;
 use crate::blobs::Blobs;
 use crate::intake::Format;
-use crate::model::{Batch, Part, RowStatus};
+use crate::model::{Batch, MarkCall, Part, RowStatus};
 use crate::store::{ResultCursor, Store, StoreError};
 
 /// Names in the directory of a run.
@@ -32,6 +32,8 @@ pub const RESULTS: &str = "results.ndjson";
 pub const FAILED_CSV: &str = "failed.csv";
 pub const FAILED_NDJSON: &str = "failed.ndjson";
 pub const FILES: &str = "files";
+/// What calls of `mark-done` wrote to their log, and how they failed, a line of JSON for each.
+pub const MARK: &str = "mark.ndjson";
 pub const SUMMARY: &str = "summary.json";
 
 /// Rows that are read at once.
@@ -55,6 +57,7 @@ pub async fn export_batch(
     // Everything is written through this handle: no name leads out of the directory.
     let out = Dir::open_ambient_dir(directory, ambient_authority()).with_context(|| format!("cannot open {}", directory.display()))?;
     export_rows(store, batch, format, header, &out).await?;
+    export_mark_calls(store, batch, &out).await?;
     export_files(blobs, batch, &out).await?;
     let summary = Summary::of(batch);
     let mut file = Whole::begin(&out, SUMMARY)?;
@@ -85,6 +88,31 @@ async fn export_rows(store: &dyn Store, batch: &Batch, format: Format, header: &
     }
     results.finish()?;
     failed.map_or(Ok(()), FailedRows::finish)
+}
+
+/// The calls of `mark-done` in the round that the batch is in. Where none wrote anything or failed, there is no file.
+async fn export_mark_calls(store: &dyn Store, batch: &Batch, out: &Dir) -> anyhow::Result<()> {
+    let mut file: Option<Whole> = None;
+    let mut last = 0;
+    loop {
+        let page = store.read_mark_calls(batch.id, batch.round, last, PAGE_ROWS).await?;
+        let Some(call) = page.last() else { break };
+        last = call.call;
+        let file = match &mut file {
+            Some(file) => file,
+            none => none.insert(Whole::begin(out, MARK)?),
+        };
+        for call in &page {
+            write_mark_call(&mut file.writer, batch.round, call).with_context(|| format!("cannot write {MARK}"))?;
+        }
+    }
+    file.map_or(Ok(()), Whole::finish)
+}
+
+fn write_mark_call(mut to: impl Write, round: u32, call: &MarkCall) -> anyhow::Result<()> {
+    serde_json::to_writer(&mut to, &MarkCallView::of(round, call))?;
+    to.write_all(b"\n")?;
+    Ok(())
 }
 
 async fn export_files(blobs: &Blobs, batch: &Batch, out: &Dir) -> anyhow::Result<()> {

@@ -27,6 +27,9 @@ pub struct Summary {
     /// What `mark-done` returned, when it failed.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub mark_error: Option<String>,
+    /// How often `mark-done` was called.
+    #[serde(default)]
+    pub mark_calls: u32,
 }
 
 /// An output file, and where it is below the directory of the run.
@@ -62,6 +65,7 @@ impl Summary {
                 .collect(),
             abort_reason: batch.abort_reason.clone(),
             mark_error: batch.mark_error.clone(),
+            mark_calls: batch.mark_calls,
         }
     }
 }

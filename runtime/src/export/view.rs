@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::model::{
-    After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, OutputFile, PastRound, ProcessorKind, PrunedParts,
+    After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, MarkCall, OutputFile, PastRound, ProcessorKind, PrunedParts,
     RetryRule, Timestamp,
 };
 use crate::store::{Store, StoreError};
@@ -38,6 +38,11 @@ pub struct BatchView<'a, F> {
     fuel: u64,
     abort_reason: Option<&'a str>,
     mark_error: Option<&'a str>,
+    /// How often `mark-done` was called in this round.
+    mark_calls: u32,
+    /// When it is called again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mark_due_at: Option<Timestamp>,
     submitted_at: Timestamp,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
@@ -60,6 +65,7 @@ struct PastRoundView<'a, F> {
     counts: BatchCounts,
     abort_reason: Option<&'a str>,
     mark_error: Option<&'a str>,
+    mark_calls: u32,
     started_at: Option<Timestamp>,
     finished_at: Timestamp,
     files: Vec<F>,
@@ -90,6 +96,8 @@ impl<'a, F> BatchView<'a, F> {
             fuel: batch.fuel,
             abort_reason: batch.abort_reason.as_deref(),
             mark_error: batch.mark_error.as_deref(),
+            mark_calls: batch.mark_calls,
+            mark_due_at: batch.mark_due_at,
             submitted_at: batch.submitted_at,
             started_at: batch.started_at,
             finished_at: batch.finished_at,
@@ -104,11 +112,37 @@ impl<'a, F> BatchView<'a, F> {
                     counts: past.counts,
                     abort_reason: past.abort_reason.as_deref(),
                     mark_error: past.mark_error.as_deref(),
+                    mark_calls: past.mark_calls,
                     started_at: past.started_at,
                     finished_at: past.finished_at,
                     files: files(past.round, &past.files),
                 })
                 .collect(),
+        }
+    }
+}
+
+/// A call of `mark-done`, for programs.
+#[derive(Serialize)]
+pub struct MarkCallView<'a> {
+    round: u32,
+    call: u32,
+    /// When it ended.
+    at: Timestamp,
+    error: Option<&'a str>,
+    log: Option<&'a str>,
+    log_dropped: bool,
+}
+
+impl<'a> MarkCallView<'a> {
+    pub fn of(round: u32, call: &'a MarkCall) -> MarkCallView<'a> {
+        MarkCallView {
+            round,
+            call: call.call,
+            at: call.ended_at,
+            error: call.error.as_deref(),
+            log: call.log.as_deref(),
+            log_dropped: call.log_dropped,
         }
     }
 }

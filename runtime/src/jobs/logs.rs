@@ -1,4 +1,4 @@
-//! What rows wrote to their logs.
+//! What rows and `mark-done` wrote to their logs.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use futures_util::TryStreamExt;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::{JobError, JobManager};
-use crate::model::{BatchId, BatchStep, RecordedOutcome, RowLog};
+use crate::model::{BatchId, BatchStep, MarkCall, RecordedOutcome, RowLog, Terms};
 use crate::store::ResultCursor;
 
 /// Rows that are read at once.
@@ -119,6 +119,33 @@ impl JobManager {
             }
         }
         Ok(None)
+    }
+
+    /// The calls of `mark-done` in one round of a batch that wrote to their log or failed, in their order. There are few: see [`Terms::MARK_CALLS_MAX`].
+    ///
+    /// ```no_run
+    /// # async fn example(jobs: rowmill::jobs::JobManager, id: rowmill::model::BatchId) -> anyhow::Result<()> {
+    /// let round = jobs.store().read_batch(id).await?.round;
+    /// for call in jobs.mark_calls(id, round).await? {
+    ///     println!("call {}: {}", call.call, rowmill::model::visible(&call.log.unwrap_or_default()));
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// [`JobError::NoBatch`]; [`JobError::Store`], also when the outcomes of the batch were pruned, and the logs with them.
+    pub async fn mark_calls(&self, id: BatchId, round: u32) -> Result<Vec<MarkCall>, JobError> {
+        self.check_batch(id).await?;
+        let mut calls: Vec<MarkCall> = Vec::new();
+        loop {
+            let after = calls.last().map_or(0, |last| last.call);
+            let page = self.shared.store.read_mark_calls(id, round, after, Terms::MARK_CALLS_MAX).await.map_err(|error| self.not_here(error))?;
+            if page.is_empty() {
+                return Ok(calls);
+            }
+            calls.extend(page);
+        }
     }
 
     /// How many rows of a batch had logs that were dropped, since they did not fit into what a batch of its app may log.

@@ -163,6 +163,8 @@ impl NewBatch {
             fuel: 0,
             abort_reason: None,
             mark_error: None,
+            mark_calls: 0,
+            mark_due_at: None,
             submitted_at: at,
             started_at: Some(at),
             finished_at: None,
@@ -225,8 +227,12 @@ pub struct Batch {
     pub fuel: u64,
     /// Why the batch was aborted, when a reason was given.
     pub abort_reason: Option<String>,
-    /// What `mark-done` returned, when it failed.
+    /// What the last call of `mark-done` in this round returned, when it failed. It may be called again until the step is `Done`.
     pub mark_error: Option<String>,
+    /// Calls of `mark-done` in this round that ended, or whose worker died.
+    pub mark_calls: u32,
+    /// When `mark-done` is called again, or for the first time after a failure around it; none while it is called, and where nothing waits.
+    pub mark_due_at: Option<Timestamp>,
     pub submitted_at: Timestamp,
     /// When the first row of the round was claimed.
     pub started_at: Option<Timestamp>,

@@ -15,6 +15,7 @@ mod keep;
 mod lease;
 mod limits;
 mod log;
+mod mark;
 mod net;
 mod outcome;
 mod policy;
@@ -43,6 +44,7 @@ pub use keep::{Due, DueCounts, Keep, KeepFor, NoKeepFor, OpKey, Part, PartialKee
 pub use lease::{ClaimRequest, ClaimedWork, FinishLease, Lease, LeaseKey, LeasedRow};
 pub use limits::Limits;
 pub use log::RowLog;
+pub use mark::{MarkCall, MarkEnd, mark_failure};
 pub use net::{Net, NoNet};
 pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict};
 pub use policy::{Isolation, NoRate, PartialTerms, Policy, Rate};

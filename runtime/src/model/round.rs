@@ -28,6 +28,8 @@ pub struct PastRound {
     pub counts: BatchCounts,
     pub abort_reason: Option<String>,
     pub mark_error: Option<String>,
+    /// Calls of `mark-done` that ended, or whose worker died.
+    pub mark_calls: u32,
     /// When its first row was claimed; none when none was.
     pub started_at: Option<Timestamp>,
     pub finished_at: Timestamp,

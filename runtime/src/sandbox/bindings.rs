@@ -57,4 +57,14 @@ pub(super) mod objects {
     wasmtime::component::bindgen!({ path: "../wit", world: "rowmill:objects/imports", imports: { default: async } });
 }
 
+pub(super) mod mark_done {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        world: "rowmill:jobs/mark-done-imports",
+        imports: { default: async | trappable },
+        with: { "rowmill:jobs/output-files.reader": super::super::output_files::Reader },
+        trappable_error_type: { "rowmill:jobs/output-files.error" => super::super::output_files::ReadError },
+    });
+}
+
 pub(super) use batch::rowmill::jobs::{host, types};

@@ -15,6 +15,7 @@ use super::capabilities::Capabilities;
 use super::http::GuestHttp;
 use super::limiter::MemoryLimiter;
 use super::log::RowLog;
+use super::output_files::MarkState;
 use crate::model::Limits;
 
 /// Fuel between two looks at the deadline: about a millisecond.
@@ -45,6 +46,8 @@ pub(super) struct GuestState {
     pub(super) deadline: Instant,
     cancel: CancellationToken,
     progress: Option<ProgressSink>,
+    /// While `mark-done` is called.
+    pub(super) mark: Option<MarkState>,
     turn: Turn,
 }
 
@@ -81,7 +84,7 @@ pub(super) fn make_store(
     let turn = Turn { since: now, returns: 0, over: false };
     let http = GuestHttp::new(capabilities.http.clone(), log.clone());
     let capabilities = Arc::clone(capabilities);
-    let state = GuestState { wasi, http, table, capabilities, limiter, log, deadline: now, cancel, progress, turn };
+    let state = GuestState { wasi, http, table, capabilities, limiter, log, deadline: now, cancel, progress, mark: None, turn };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_FUEL);

@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
-use super::bindings::{batch, config, key_value, objects, slow_query, sql};
+use super::bindings::{batch, config, key_value, mark_done, objects, slow_query, sql};
 use super::compile::compile;
 use super::guest::{GuestState, make_store};
 use super::inspect::inspect;
@@ -18,7 +18,8 @@ use crate::model::{Capability, Grants, Limits, ProcessorKind, hex};
 
 const BATCH: &str = "rowmill:jobs/batch@0.1.0";
 const SLOW_QUERY: &str = "rowmill:jobs/slow-query@0.1.0";
-const OURS: [&str; 2] = ["rowmill:jobs/types@0.1.0", "rowmill:jobs/host@0.1.0"];
+const OURS: [&str; 4] =
+    ["rowmill:jobs/types@0.1.0", "rowmill:jobs/host@0.1.0", "rowmill:jobs/mark@0.1.0", "rowmill:jobs/output-files@0.1.0"];
 /// Parts of WASI 0.2 that toolchains import by habit. They are linked, and denied when they are called.
 const WASI: [&str; 6] = ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:filesystem/", "wasi:sockets/"];
 
@@ -107,6 +108,8 @@ pub(super) fn make_linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
     // Both worlds import the same interfaces, so one of them links them all.
     batch::BatchProcessor::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    mark_done::rowmill::jobs::mark::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
+    mark_done::rowmill::jobs::output_files::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     config::wasi::config::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     key_value::wasi::keyvalue::store::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     key_value::wasi::keyvalue::atomics::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;

@@ -20,6 +20,7 @@ mod load;
 mod log;
 mod mask;
 mod objects;
+mod output_files;
 mod session;
 mod sql;
 
@@ -44,7 +45,8 @@ pub use key_value::KeyValue;
 pub use load::{Interface, Processor};
 pub use mask::Masks;
 pub use objects::{ObjectInfo, Objects, ObjectsFailure};
-pub use session::{Session, SessionSpec};
+pub use output_files::{FileBytes, Marking, OutputFiles};
+pub use session::{MarkRun, Session, SessionSpec};
 pub use sql::{Sql, SqlFailure, SqlValue};
 
 // What limits may allow, the engine has room for.

@@ -15,6 +15,7 @@ use super::capabilities::{Capabilities, caught};
 use super::ending::{HostPanic, ending_of_error, ending_of_failure, ending_of_init, ending_of_return};
 use super::guest::{GuestState, ProgressSink, make_store};
 use super::load::{Processor, World};
+use super::output_files::{MarkState, Marking};
 use crate::model::{Batch, BatchStatus, Ending, LeasedRow, Limits, ProcessorKind, RowRun};
 
 /// How long a guest may go on after its batch was aborted, when it looks at `cancelled` to leave in good order.
@@ -30,6 +31,15 @@ pub struct SessionSpec {
     pub progress: Option<ProgressSink>,
     /// What the batch's app was granted.
     pub capabilities: Arc<Capabilities>,
+}
+
+/// What the sandbox reports of one call of `mark-done`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkRun {
+    /// Nothing, or what the processor returned, or how it was stopped.
+    pub ended: Result<(), Ending>,
+    /// Log, stdout and stderr, bounded.
+    pub log: Option<String>,
 }
 
 /// Runs rows of one batch, one after the other, in one instance that is made when it is first needed and again after a trap.
@@ -159,14 +169,12 @@ impl Session {
     }
 
     /// Tells the processor that its batch is final, in an instance in which no row was run.
-    ///
-    /// # Errors
-    /// What the processor returned, or how it was stopped.
-    pub async fn mark_done(&mut self) -> Result<(), Ending> {
+    pub async fn mark_done(&mut self, marking: Marking) -> MarkRun {
         if let Err(run) = self.start(false).await {
-            return Err(run.ending);
+            return MarkRun { ended: Err(run.ending), log: run.log };
         }
         let Some(live) = &mut self.live else { unreachable!("it was started above") };
+        live.store.data_mut().mark = Some(MarkState::new(marking, self.spec.batch.files.clone()));
         let batch = &self.spec.batch;
         let files: Vec<types::OutputFile<'_>> =
             batch.files.iter().map(|file| types::OutputFile { name: &file.name, object: &file.object, size: file.size_bytes }).collect();
@@ -192,15 +200,20 @@ impl Session {
                 guard(guest.rowmill_jobs_slow_query().call_mark_done(&mut live.store, summary), deadline, &self.spec.cancel).await
             }
         };
-        match within_fuel(&live.store, returned) {
+        let returned = within_fuel(&live.store, returned);
+        let log = live.store.data().log.clone();
+        live.store.data_mut().mark = None;
+        let ended = match returned {
             Guarded::Returned(Ok(Ok(()))) => Ok(()),
             Guarded::Returned(Ok(Err(failure))) => Err(ending_of_failure(failure, &self.spec.capabilities.masks)),
             stopped => {
+                // It looks at the last words of the log.
                 let ending = stopped_ending(stopped, &live.store, allowance);
                 self.live = None;
                 Err(ending)
             }
-        }
+        };
+        MarkRun { ended, log: log.take() }
     }
 
     /// Lets the instance end in good order, if there is one.

@@ -3,7 +3,7 @@
 use crate::model::{
     After, AfterCondition, App, AppQuota, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, FoundOp, Grants, Group, GroupCounts,
     Isolation, Message, OpStamp, OutputFile, PartialKeep, PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, PrunedParts,
-    Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
+    Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord, MarkCall,
 };
 use crate::store::StoreError;
 
@@ -271,6 +271,7 @@ pub(super) struct PastRoundRow {
     pub failed: i64,
     pub abort_reason: Option<String>,
     pub mark_error: Option<String>,
+    pub mark_calls: i64,
     pub started_at: Option<i64>,
     pub finished_at: i64,
 }
@@ -284,6 +285,7 @@ impl PastRoundRow {
             counts: counts(status, self.row_count, self.success, self.failed),
             abort_reason: self.abort_reason,
             mark_error: self.mark_error,
+            mark_calls: small(self.mark_calls),
             started_at: self.started_at.map(Timestamp),
             finished_at: Timestamp(self.finished_at),
             files,
@@ -316,6 +318,22 @@ impl PastOutcomeRow {
             fuel: count(self.fuel),
             log: self.log,
         })
+    }
+}
+
+/// A call of `mark-done` as a query returns it.
+#[derive(sqlx::FromRow)]
+pub(super) struct MarkCallRow {
+    pub call: i64,
+    pub ended_at: i64,
+    pub error: Option<String>,
+    pub log: Option<String>,
+    pub log_dropped: bool,
+}
+
+impl MarkCallRow {
+    pub fn mark_call(self) -> MarkCall {
+        MarkCall { call: small(self.call), ended_at: Timestamp(self.ended_at), error: self.error, log: self.log, log_dropped: self.log_dropped }
     }
 }
 

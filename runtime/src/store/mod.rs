@@ -27,7 +27,7 @@ use tokio::sync::broadcast;
 
 use crate::model::{
     App, Batch, BatchFile, BatchId, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FailedPage,
-    FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
+    FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, MarkCall, MarkEnd, NewBatch, NewRow,
     NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
     RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord,
     WorkerInfo, WorkerRecord,
@@ -232,11 +232,27 @@ pub trait Store: Send + Sync + 'static {
     /// `LeaseLost`; `Invalid` for a file that no row wrote to.
     async fn record_files(&self, lease: &FinishLease, files: &[OutputFile]) -> Result<(), StoreError>;
 
-    /// Ends the step `Mark`, with the error that `mark-done` returned.
+    /// Records how a call of `mark-done` ended. Ends the step `Mark`, or ends the lease and lets the batch be claimed again when the next call is due. Calls whose worker died
+    /// count as calls. A log that does not fit into what is left of the batch's is dropped, and that is recorded.
     ///
     /// # Errors
     /// `LeaseLost`.
-    async fn record_mark_done(&self, lease: &FinishLease, error: Option<&str>) -> Result<(), StoreError>;
+    async fn record_mark(&self, lease: &FinishLease, end: &MarkEnd) -> Result<(), StoreError>;
+
+    /// Ends the step `Mark` after a call, with the error that `mark-done` returned.
+    ///
+    /// # Errors
+    /// `LeaseLost`.
+    async fn record_mark_done(&self, lease: &FinishLease, error: Option<&str>) -> Result<(), StoreError> {
+        self.record_mark(lease, &MarkEnd { called: true, error: error.map(str::to_owned), ..MarkEnd::default() }).await
+    }
+
+    /// The calls of `mark-done` in one round of a batch that wrote to their log or failed, in their order, at most `limit`, from behind a call (0 for all). A page of large
+    /// logs is shorter; the end is an empty page.
+    ///
+    /// # Errors
+    /// `NotFound`; `Pruned` when the outcomes are not kept any more.
+    async fn read_mark_calls(&self, id: BatchId, round: u32, after: u32, limit: u32) -> Result<Vec<MarkCall>, StoreError>;
 
     /// All rows with their outcomes, as far as they have one, in line order, at most `limit`, after `after`. A page of large rows is shorter; the end is an empty page.
     ///

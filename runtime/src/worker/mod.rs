@@ -12,6 +12,7 @@ mod deadlines;
 mod heartbeat;
 mod lane;
 mod listen;
+mod mark;
 mod patience;
 mod record;
 mod run;

@@ -16,8 +16,8 @@ use crate::store::{LeaseOwner, Recorded, StoreError};
 pub(super) const WEIGHT_MAX_BYTES: usize = 4 << 20;
 /// How often rows are failed for files that the batch may not have, until all of a record are that have some.
 const FILE_TRIES: u32 = 4;
-/// A processor cannot put a row off for longer.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// A processor cannot put a row, or the next call of `mark-done`, off for longer.
+pub(super) const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What is to be recorded for a row.
 pub(super) fn result_of(row: &LeasedRow, run: RowRun, terms: &Terms) -> RowResult {
@@ -50,7 +50,7 @@ fn is_to_be_retried(rule: &RetryRule, verdict: &Verdict) -> bool {
 }
 
 /// Twice as long after each attempt, and by chance (0 to 1) up to half of it less, so that what failed together is not tried together again.
-fn backoff(rule: &RetryRule, attempt: u32, chance: f64) -> Duration {
+pub(super) fn backoff(rule: &RetryRule, attempt: u32, chance: f64) -> Duration {
     let whole = rule.backoff.saturating_mul(1_u32.checked_shl(attempt.saturating_sub(1)).unwrap_or(u32::MAX)).min(rule.backoff_max);
     whole - whole.mul_f64(chance / 2.0)
 }

@@ -6,20 +6,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::Room;
 use super::lane::Lane;
 use super::{Worker, WorkerError};
 use crate::blobs::{BlobError, BlobWriter};
-use crate::model::{Batch, BatchStep, Ending, FinishLease, OutputFile, ProcessorKind};
-use crate::registry::FindError;
-use crate::sandbox::{Session, SessionSpec};
-use crate::status::{QueryAnswer, Snapshot};
+use crate::model::{BatchStep, FinishLease, OutputFile};
 use crate::store::{RowPieces, StoreError};
 
 /// Rows with pieces that are read at once.
 const PAGE_ROWS: u32 = 2_000;
-/// `mark-done` is given up after so many workers died in it.
-const MARK_ATTEMPTS_MAX: u32 = 3;
 /// A batch that could not be finished because something failed is tried again after this time; others are finished meanwhile.
 const TRY_AGAIN: Duration = Duration::from_secs(3);
 
@@ -52,7 +46,7 @@ impl Worker {
         }
     }
 
-    async fn give_back(&self, lease: &FinishLease, after: Duration, stop: &CancellationToken) -> Result<(), StoreError> {
+    pub(super) async fn give_back(&self, lease: &FinishLease, after: Duration, stop: &CancellationToken) -> Result<(), StoreError> {
         self.insist(stop, "cannot give the lease of a batch back", || self.store.give_back_finish(lease, after)).await
     }
 
@@ -91,84 +85,8 @@ impl Worker {
         Ok(Some(files))
     }
 
-    async fn mark_done(&self, lease: &FinishLease, stop: &CancellationToken) -> Result<(), WorkerError> {
-        let batch = self.store.read_batch(lease.batch).await?;
-        self.warm.end_batch(batch.id);
-        // The status, the files and the answer are final: pollers need not wait for the processor.
-        let snapshot = Snapshot::of(&batch).with_answer(self.read_answer(&batch).await?);
-        self.status.publish(snapshot.clone());
-        let error = if lease.attempt > MARK_ATTEMPTS_MAX {
-            Some(format!("mark-done was given up: {MARK_ATTEMPTS_MAX} workers died in it, or were silent for too long"))
-        } else {
-            match self.keeping(lease, self.registry.find(&batch)).await? {
-                Err(FindError::Unusable(reason)) => Some(reason),
-                Err(FindError::Blobs(error)) => return Err(error.into()),
-                Err(FindError::Compiler(error)) => return Err(WorkerError::Compiler(error)),
-                Ok(processor) => {
-                    let assignment = match self.assignments.get(batch.id) {
-                        // Where nothing was granted, nothing can have been taken back.
-                        Some(assignment) if !assignment.grants_something() => assignment,
-                        _ => self.assign(batch.clone(), self.store.read_app(&batch.app).await?),
-                    };
-                    match assignment.capabilities(&self.granter, &processor).await {
-                        Err(reason) => Some(reason),
-                        Ok(capabilities) => {
-                            let limits = assignment.limits.clone();
-                            let Some(room) = self.keeping(lease, self.wait_for_room(&batch.app, limits.memory_bytes, stop)).await? else {
-                                return Ok(self.give_back(lease, Duration::ZERO, stop).await?);
-                            };
-                            let spec = SessionSpec { batch, limits, cancel: stop.clone(), progress: None, capabilities };
-                            let mut session = Session::new(processor, spec);
-                            let marked = self.keeping(lease, session.mark_done()).await?;
-                            session.close().await;
-                            drop(room);
-                            match marked {
-                                Err(Ending::Cancelled) => return Ok(self.give_back(lease, Duration::ZERO, stop).await?),
-                                marked => marked.err().map(|ending| ending.explain()),
-                            }
-                        }
-                    }
-                }
-            }
-        };
-        if let Some(error) = &error {
-            tracing::warn!(batch = %lease.batch, "mark-done failed: {error}");
-        }
-        let recording = self.insist(stop, "cannot record the end of a batch", || self.store.record_mark_done(lease, error.as_deref()));
-        self.keeping(lease, recording).await??;
-        self.status.publish(Snapshot { done: true, ..snapshot });
-        self.assignments.forget(lease.batch);
-        Ok(())
-    }
-
-    /// Memory for a guest that is told of its batch's end; none when it is to stop.
-    async fn wait_for_room(&self, app: &str, needs_bytes: u64, stop: &CancellationToken) -> Option<Room> {
-        loop {
-            let freed = self.budget.freed();
-            tokio::pin!(freed);
-            // From now on none is missed.
-            freed.as_mut().enable();
-            if let Some(room) = self.budget.admit(app, needs_bytes) {
-                return Some(room);
-            }
-            self.warm.end_all();
-            tokio::select! {
-                () = freed => {}
-                () = stop.cancelled() => return None,
-            }
-        }
-    }
-
-    async fn read_answer(&self, batch: &Batch) -> Result<Option<QueryAnswer>, StoreError> {
-        if batch.kind != ProcessorKind::SlowQuery {
-            return Ok(None);
-        }
-        let row = self.store.read_results(batch.id, None, 1).await?.pop();
-        Ok(row.map(|row| QueryAnswer { output: row.output, messages: row.messages }))
-    }
-
     /// Renews a finish lease while something is done under it.
-    async fn keeping<T>(&self, lease: &FinishLease, doing: impl Future<Output = T>) -> Result<T, StoreError> {
+    pub(super) async fn keeping<T>(&self, lease: &FinishLease, doing: impl Future<Output = T>) -> Result<T, StoreError> {
         let ttl = self.settings.lease_ttl();
         let mut renewed_at = Instant::now();
         let mut pause = self.settings.heartbeat;

@@ -57,6 +57,7 @@ pub struct BatchState {
     pub failures_percent: Option<i64>,
     pub abort_reason: Option<String>,
     pub mark_error: Option<String>,
+    pub mark_calls: i64,
     pub finished_at: Option<i64>,
     pub finish_token: Option<i64>,
     pub finish_expires_at: Option<i64>,

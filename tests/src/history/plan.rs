@@ -51,6 +51,9 @@ pub struct BatchPlan {
     /// Whether `mark-done` returns what it was told, and how long it takes.
     pub tell: bool,
     pub mark_sleep_ms: u64,
+    /// Before this call `mark-done` asks to be called again, after so many milliseconds. More than there are calls: it asks in vain.
+    pub mark_until: u32,
+    pub mark_again_ms: u64,
     pub rows: Vec<RowPlan>,
     /// How many rows each request has: the submit, then the appends.
     pub requests: Vec<usize>,
@@ -136,6 +139,9 @@ impl PlanKey {
                 _ => None,
             },
             remove: one_in(dice, 2),
+            // Drawn last: all else is as it was without them.
+            mark_until: [1, 1, 1, 2, 3, u32::MAX][index(dice, 6)],
+            mark_again_ms: dice.below(300),
         }
     }
 
@@ -189,7 +195,9 @@ impl PlanKey {
 
 impl BatchPlan {
     pub fn context(&self) -> JsonText {
-        JsonText::trusted(json!({"tell": self.tell, "mark_sleep_ms": self.mark_sleep_ms}).to_string())
+        JsonText::trusted(json!({
+            "tell": self.tell, "mark_sleep_ms": self.mark_sleep_ms, "mark_until": self.mark_until, "mark_again_ms": self.mark_again_ms,
+        }).to_string())
     }
 
     pub fn op(&self) -> &'static str {

@@ -23,6 +23,7 @@ mod groups;
 mod hold;
 mod keeping;
 mod leases;
+mod mark;
 mod policies;
 mod quotas;
 mod record;
@@ -249,6 +250,16 @@ macro_rules! conformance {
                 the_error_of_mark_done_can_be_seen
                 a_slow_query_is_finished_like_a_batch
                 a_finished_batch_stays_as_it_is
+            }
+            mark {
+                a_call_that_asks_for_another_is_followed_by_one_when_it_is_due
+                a_batch_whose_next_call_is_not_due_holds_up_no_other
+                a_call_whose_worker_died_is_a_call
+                what_calls_wrote_and_how_they_failed_is_kept
+                a_page_of_large_logs_of_calls_is_shorter
+                each_round_has_calls_of_its_own
+                logs_of_calls_are_among_what_a_batch_may_log
+                calls_are_pruned_with_the_outcomes
             }
             files {
                 a_name_is_listed_once_however_many_rows_write_to_it

@@ -131,6 +131,7 @@ pub async fn what_the_rounds_before_came_to_stays(kit: Kit) {
         counts: counts(5, 3, 2, 0),
         abort_reason: None,
         mark_error,
+        mark_calls: 1,
         started_at: Some(at),
         finished_at: at,
         files: Vec::new(),

@@ -4,7 +4,7 @@ use rowmill::model::{Batch, BatchCounts, BatchStatus, Ending, Limits, OutputFile
 use rowmill::sandbox::Session;
 
 use crate::support::guests;
-use crate::support::sessions::{batch, cannot_start, limits, output, processor, row, run_in, run_one, session, session_with, spec, trap};
+use crate::support::sessions::{batch, cannot_start, limits, no_files, output, processor, row, run_in, run_one, session, session_with, spec, trap};
 use crate::support::wat::{RETURNED, Wat};
 
 const ENDLESS: &str = "(loop $again (br $again))";
@@ -37,7 +37,7 @@ async fn cpu_1_each_function_that_never_returns_is_stopped_by_its_fuel() {
     // Nothing waits for `close`, but it ends.
     assert_eq!(output(&run("close").await), "{}");
     let mut session = session(&processor(&Wat::batch().body("mark-done", ENDLESS).module()), little_fuel());
-    assert_eq!(session.mark_done().await, Err(Ending::OutOfFuel { used: 10_000_000, limit: 10_000_000 }));
+    assert_eq!(session.mark_done(no_files()).await.ended, Err(Ending::OutOfFuel { used: 10_000_000, limit: 10_000_000 }));
 }
 
 #[tokio::test]
@@ -92,7 +92,7 @@ fn finished(context: &str) -> Batch {
 #[tokio::test]
 async fn mark_done_is_called_without_begin_and_its_failure_is_told() {
     let misbehaving = processor(&guests::read("misbehaving"));
-    let mark = async |context: &str| Session::new(misbehaving.clone(), spec(finished(context), limits())).mark_done().await;
+    let mark = async |context: &str| Session::new(misbehaving.clone(), spec(finished(context), limits())).mark_done(no_files()).await.ended;
     // Were `begin` called, it would panic.
     assert_eq!(mark(r#"{"begin":{"do":"panic"}}"#).await, Ok(()));
     assert_eq!(mark(r#"{"mark_done":{"do":"fail-permanent"}}"#).await, Err(Ending::Permanent { reason: "this row fails on purpose".to_owned() }));
@@ -101,6 +101,22 @@ async fn mark_done_is_called_without_begin_and_its_failure_is_told() {
     let Err(Ending::Memory { .. }) = mark(r#"{"mark_done":{"do":"hog"}}"#).await else { panic!() };
     let bad_context = mark(r#"{"mark_done":7}"#).await;
     assert!(matches!(&bad_context, Err(Ending::Permanent { reason }) if reason.starts_with("bad_input: context.mark_done: ")), "{bad_context:?}");
+}
+
+#[tokio::test]
+async fn what_mark_done_writes_is_told_however_it_ends() {
+    let misbehaving = processor(&guests::read("misbehaving"));
+    let log = async |deed: &str| {
+        let context = format!("{{\"mark_done\":{{\"do\":\"{deed}\"}}}}");
+        Session::new(misbehaving.clone(), spec(finished(&context), limits())).mark_done(no_files()).await.log
+    };
+    assert_eq!(log("ok").await, None);
+    let panicked = log("panic").await.unwrap();
+    assert!(panicked.starts_with("error: ") && panicked.contains("on purpose"), "{panicked}");
+    // The limit is that of a row.
+    let huge = log("huge-log").await.unwrap();
+    let limit = limits().log_bytes as usize;
+    assert!(huge.len() < limit + 100 && huge.contains("[cut: "), "{} bytes", huge.len());
 }
 
 #[tokio::test]
@@ -123,7 +139,7 @@ async fn a_slow_query_ends_in_the_same_ways_as_a_row() {
     let mut marking = Session::new(query.clone(), spec(batch(ProcessorKind::SlowQuery, "op", "{}"), limits()));
     assert_eq!(output(&marking.run_row(&row(0, "{}")).await), "{}");
     let mut marking = Session::new(query, spec(batch(ProcessorKind::SlowQuery, "op", "{}"), limits()));
-    assert!(matches!(marking.mark_done().await, Err(Ending::Trap { .. })));
+    assert!(matches!(marking.mark_done(no_files()).await.ended, Err(Ending::Trap { .. })));
 }
 
 /// 1 MiB of text in the guest's memory, at the same address.

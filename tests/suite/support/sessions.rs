@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rowmill::model::{Batch, Ending, JsonText, LeasedRow, Limits, ProcessorKind, RowRun};
-use rowmill::sandbox::{Processor, Sandbox, Session, SessionSpec};
+use rowmill::model::{Batch, Ending, JsonText, LeasedRow, Limits, OutputFile, ProcessorKind, RowRun};
+use rowmill::sandbox::{FileBytes, Marking, OutputFiles, Processor, Sandbox, Session, SessionSpec};
 use rowmill_tests::running;
 use tokio_util::sync::CancellationToken;
 
@@ -40,6 +40,18 @@ pub fn session(processor: &Processor, limits: Limits) -> Session {
 
 pub fn session_with(processor: &Processor, limits: Limits, op: &str, context: &str) -> Session {
     Session::new(processor.clone(), spec(batch(processor.kind(), op, context), limits))
+}
+
+/// A first call of `mark-done`, of a batch whose files cannot be read.
+pub fn no_files() -> Marking {
+    struct Nowhere;
+    #[async_trait::async_trait]
+    impl OutputFiles for Nowhere {
+        async fn open(&self, file: &OutputFile) -> Result<FileBytes, String> {
+            Err(format!("{} is nowhere", file.name))
+        }
+    }
+    Marking { attempt: 1, files: Arc::new(Nowhere) }
 }
 
 pub fn row(line: u32, input: &str) -> LeasedRow {

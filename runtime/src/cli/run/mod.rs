@@ -18,7 +18,7 @@ use super::wiring::cache_directory;
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
 use crate::blobs::Blobs;
 use crate::export::{Summary, export_batch};
-use crate::model::{Batch, BatchStatus, BatchStep, ProcessorKind, SystemClock, without_controls};
+use crate::model::{Batch, BatchStatus, BatchStep, ProcessorKind, SystemClock, mark_failure, without_controls};
 use crate::registry::Registry;
 use crate::sandbox::{CompilerSettings, Processor, Sandbox, SandboxSettings};
 use crate::status::StatusBoard;
@@ -153,7 +153,7 @@ fn report(args: &RunArgs, directory: &RunDirectory, summary: &Summary, answer: O
             say!("aborted: {}", without_controls(reason));
         }
         if let Some(error) = &summary.mark_error {
-            say!("mark-done failed: {}", without_controls(error));
+            say!("{}", without_controls(&mark_failure(summary.mark_calls, error)));
         }
         say!("results are in {}", directory.out().display());
         if let Some(answer) = answer {

@@ -27,7 +27,7 @@ pub(super) async fn claim_leases(store: &PgStore, request: &ClaimRequest) -> Res
 
 pub(super) async fn claim_work(store: &PgStore, request: &ClaimRequest) -> Result<Vec<ClaimedWork>, StoreError> {
     // What is known of a batch whose rows run.
-    let sql = "SELECT c.*, NULL AS abort_reason, NULL AS mark_error, NULL::bigint AS finished_at,
+    let sql = "SELECT c.*, NULL AS abort_reason, NULL AS mark_error, 0 AS mark_calls, NULL::bigint AS mark_due_at, NULL::bigint AS finished_at,
             '{}'::text[] AS file_names, '{}'::text[] AS file_objects, '{}'::bigint[] AS file_sizes,
             NULL::bigint AS files_pruned_at, NULL::bigint AS inputs_pruned_at, NULL::bigint AS outcomes_pruned_at
          FROM rowmill.claim_work($1, $2, $3, $4, $5, $6, $7, $8, $9, $11, $10) c";

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::connect::PgStore;
 use super::text::{decode, encode};
 use super::{millis, refused};
-use crate::model::{BatchId, FinishLease, OutputFile, ProcessorKind};
+use crate::model::{BatchId, FinishLease, MarkEnd, OutputFile, ProcessorKind};
 use crate::store::columns::{count, counts, failed, signed, small, status_of, step_of};
 use crate::store::rules::{OVERDUE, OVERDUE_MAX};
 use crate::store::{Aborted, Overdue, StoreError};
@@ -182,22 +182,25 @@ pub(super) async fn record_files(store: &PgStore, lease: &FinishLease, files: &[
     }
 }
 
-pub(super) async fn record_mark_done(store: &PgStore, lease: &FinishLease, error: Option<&str>) -> Result<(), StoreError> {
+pub(super) async fn record_mark(store: &PgStore, lease: &FinishLease, end: &MarkEnd) -> Result<(), StoreError> {
+    let (quota, most) = (&store.bounds.quota, &store.bounds.quota_max);
     let mut db = store.unit().await?;
-    let hit = sqlx::query(
-        "UPDATE rowmill.batches SET step = 'done', mark_error = $4, finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL
-         WHERE batch_id = $1 AND step = 'mark' AND finish_token = $2 AND finish_expires_at > coalesce($3, rowmill.now_ms())",
-    )
-    .persistent(store.named())
-    .bind(lease.batch.uuid())
-    .bind(lease.token)
-    .bind(store.now())
-    .bind(error.map(encode))
-    .execute(&mut *db)
-    .await
-    .map_err(failed("record the end of mark-done"))?;
+    let held: Vec<bool> = sqlx::query_scalar("SELECT rowmill.record_mark($1, $2, $3, $4, $5, $6, $7, $8, $9)")
+        .persistent(store.named())
+        .bind(lease.batch.uuid())
+        .bind(lease.token)
+        .bind(store.now())
+        .bind(end.called)
+        .bind(end.error.as_deref().map(encode))
+        .bind(end.log.as_deref().map(encode))
+        .bind(signed(end.log.as_ref().map_or(0, |log| log.len() as u64)))
+        .bind(end.again_after.map(millis))
+        .bind(vec![signed(quota.batch_log_bytes), signed(most.batch_log_bytes)])
+        .fetch_all(&mut *db)
+        .await
+        .map_err(failed("record the end of mark-done"))?;
     db.done().await?;
-    ensure_held(&hit)
+    if held == [true] { Ok(()) } else { Err(StoreError::LeaseLost) }
 }
 
 fn ensure_held(hit: &PgQueryResult) -> Result<(), StoreError> {

@@ -5,8 +5,8 @@ use uuid::Uuid;
 use super::connect::PgStore;
 use super::text::{decode, split_pieces};
 use super::{PAGE_BYTES_MAX, PgConnection};
-use crate::model::{Batch, BatchId, JsonText, OutputFile, RecordedOutcome, Timestamp};
-use crate::store::columns::{PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, small, status_of, step_of};
+use crate::model::{Batch, BatchId, JsonText, MarkCall, OutputFile, RecordedOutcome, Timestamp};
+use crate::store::columns::{MarkCallRow, PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, small, status_of, step_of};
 use crate::store::pruned::{Opened, ensure_outcomes};
 use crate::store::{ResultCursor, RowPieces, StoreError};
 
@@ -32,6 +32,8 @@ pub(super) struct BatchRow {
     fuel: i64,
     abort_reason: Option<String>,
     mark_error: Option<String>,
+    mark_calls: i32,
+    mark_due_at: Option<i64>,
     submitted_at: i64,
     started_at: Option<i64>,
     finished_at: Option<i64>,
@@ -47,7 +49,8 @@ pub(super) async fn read_batch(store: &PgStore, id: BatchId) -> Result<Batch, St
     // One statement, so that the files are those of this state.
     let row: Option<BatchRow> = sqlx::query_as(
         "SELECT b.app, b.op, b.kind, b.priority::bigint, b.processor_version, b.processor_digest, b.context, b.attempts_max, b.retry_rule, b.start_at, b.deadline_at,
-            b.failures_max, b.failures_percent, b.after_batch, b.after_condition, b.group_name, b.status, b.step, b.round, b.row_count, b.success, b.failed, b.fuel, b.abort_reason, b.mark_error, b.submitted_at, b.started_at, b.finished_at, f.file_names, f.file_objects, f.file_sizes,
+            b.failures_max, b.failures_percent, b.after_batch, b.after_condition, b.group_name, b.status, b.step, b.round, b.row_count, b.success, b.failed, b.fuel, b.abort_reason, b.mark_error, b.mark_calls,
+            CASE WHEN b.step = 'mark' AND b.finish_token IS NULL THEN b.finish_expires_at END AS mark_due_at, b.submitted_at, b.started_at, b.finished_at, f.file_names, f.file_objects, f.file_sizes,
             b.files_pruned_at, b.inputs_pruned_at, b.outcomes_pruned_at
          FROM rowmill.batches b CROSS JOIN LATERAL (
             SELECT coalesce(array_agg(name ORDER BY name), '{}') AS file_names, coalesce(array_agg(object ORDER BY name), '{}') AS file_objects,
@@ -85,6 +88,8 @@ impl BatchRow {
             fuel: count(self.fuel),
             abort_reason: self.abort_reason.map(decode),
             mark_error: self.mark_error.map(decode),
+            mark_calls: small(self.mark_calls),
+            mark_due_at: self.mark_due_at.map(Timestamp),
             submitted_at: Timestamp(self.submitted_at),
             started_at: self.started_at.map(Timestamp),
             finished_at: self.finished_at.map(Timestamp),
@@ -206,4 +211,29 @@ pub(super) async fn count_dropped_logs(store: &PgStore, id: BatchId) -> Result<u
         .map_err(failed("count dropped logs"))?;
     db.done().await?;
     found.first().map(|dropped| count(*dropped)).ok_or(StoreError::NotFound(id))
+}
+
+pub(super) async fn read_mark_calls(store: &PgStore, id: BatchId, round: u32, after: u32, limit: u32) -> Result<Vec<MarkCall>, StoreError> {
+    let mut db = store.unit().await?;
+    let Opened { key, .. } = open_results(&mut db, store.named(), id).await?;
+    // The sum of the calls before each bounds the page: one call at least.
+    let rows: Vec<MarkCallRow> = sqlx::query_as(
+        "SELECT c.call, c.ended_at, c.error, c.log, c.log_dropped FROM (
+            SELECT m.call::bigint, m.ended_at, m.error, m.log, m.log_dropped, sum(m.bytes) OVER (ORDER BY m.call) - m.bytes AS bytes_before FROM (
+                SELECT *, coalesce(octet_length(error), 0) + coalesce(octet_length(log), 0) AS bytes
+                FROM rowmill.mark_calls WHERE batch_key = $1 AND round = $2 AND call > $3 ORDER BY call LIMIT $4) m) c
+         WHERE c.bytes_before < $5 ORDER BY c.call",
+    )
+    .persistent(store.named())
+    .bind(key)
+    .bind(i64::from(round))
+    .bind(i64::from(after))
+    .bind(i64::from(limit))
+    .bind(PAGE_BYTES_MAX)
+    .fetch_all(&mut *db)
+    .await
+    .map_err(failed("read calls of mark-done"))?;
+    db.done().await?;
+    let decoded = |row: MarkCallRow| MarkCallRow { error: row.error.map(decode), log: row.log.map(decode), ..row };
+    Ok(rows.into_iter().map(decoded).map(MarkCallRow::mark_call).collect())
 }

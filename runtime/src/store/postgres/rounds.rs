@@ -44,7 +44,7 @@ pub(super) async fn list_rounds(store: &PgStore, id: BatchId, after: u32, limit:
     let mut db = store.unit().await?;
     let key = find_key(&mut db, store.named(), id).await?;
     let rows: Vec<(PastRoundRow, FileColumns)> = sqlx::query_as::<_, RoundRow>(
-        "SELECT p.round::bigint, p.status, p.row_count::bigint, p.success::bigint, p.failed::bigint, p.abort_reason, p.mark_error, p.started_at, p.finished_at,
+        "SELECT p.round::bigint, p.status, p.row_count::bigint, p.success::bigint, p.failed::bigint, p.abort_reason, p.mark_error, p.mark_calls::bigint, p.started_at, p.finished_at,
             f.names, f.objects, f.sizes
          FROM rowmill.past_rounds p CROSS JOIN LATERAL (
             SELECT coalesce(array_agg(name ORDER BY name), '{}') AS names, coalesce(array_agg(object ORDER BY name), '{}') AS objects,

@@ -6,8 +6,8 @@ use sqlx::SqliteConnection;
 use sqlx::sqlite::SqliteQueryResult;
 
 use super::{SqliteStore, find_batch, new_token};
-use crate::model::{BatchId, FinishLease, OutputFile, ProcessorKind, Timestamp};
-use crate::store::columns::{counts, failed, kind_of, signed, small, status_of, step_of};
+use crate::model::{BatchId, FinishLease, MarkEnd, OutputFile, ProcessorKind, Timestamp};
+use crate::store::columns::{count, counts, failed, kind_of, quota_of, signed, small, status_of, step_of};
 use crate::store::rules::{OVERDUE, OVERDUE_MAX, ran_too_long};
 use crate::store::{Aborted, Overdue, StoreError, StoreEvent};
 
@@ -205,20 +205,64 @@ pub(super) async fn record_files(store: &SqliteStore, lease: &FinishLease, files
     Ok(())
 }
 
-pub(super) async fn record_mark_done(store: &SqliteStore, lease: &FinishLease, error: Option<&str>) -> Result<(), StoreError> {
+pub(super) async fn record_mark(store: &SqliteStore, lease: &FinishLease, end: &MarkEnd) -> Result<(), StoreError> {
+    let recording = failed("record the end of mark-done");
     let now = store.now();
-    let hit = sqlx::query(
-        "UPDATE batches SET step = 'done', mark_error = ?1, finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL
-         WHERE batch_id = ?2 AND step = 'mark' AND finish_token = ?3 AND finish_expires_at > ?4",
-    )
-    .bind(error)
-    .bind(lease.batch.to_string())
-    .bind(lease.token)
-    .bind(now.0)
-    .execute(&store.writer)
-    .await
-    .map_err(failed("record the end of mark-done"))?;
-    ensure_held(&hit)
+    let ending = || {
+        // Claims that ended without a record were calls whose worker died.
+        sqlx::query_as(
+            "UPDATE batches SET step = CASE WHEN ?1 IS NULL THEN 'done' ELSE 'mark' END, mark_error = ?2, mark_calls = mark_calls + finish_attempt - ?3,
+                finish_token = NULL, finish_worker = NULL, finish_expires_at = ?1, finish_attempt = CASE WHEN ?1 IS NULL THEN finish_attempt ELSE 0 END
+             WHERE batch_id = ?4 AND step = 'mark' AND finish_token = ?5 AND finish_expires_at > ?6
+             RETURNING batch_key, app, round, mark_calls, log_bytes",
+        )
+        .bind(end.again_after.map(|after| now.after(after).0))
+        .bind(end.error.as_deref())
+        .bind(i64::from(!end.called))
+        .bind(lease.batch.to_string())
+        .bind(lease.token)
+        .bind(now.0)
+    };
+    if !end.called || (end.error.is_none() && end.log.is_none()) {
+        let recorded: Option<MarkedRow> = ending().fetch_optional(&store.writer).await.map_err(recording)?;
+        return recorded.map(drop).ok_or(StoreError::LeaseLost);
+    }
+    let mut db = store.begin().await?;
+    let recorded: Option<MarkedRow> = ending().fetch_optional(&mut *db).await.map_err(recording)?;
+    keep_mark_call(store, &mut db, recorded.ok_or(StoreError::LeaseLost)?, end, now).await?;
+    db.commit().await.map_err(failed("commit the end of mark-done"))
+}
+
+/// A batch whose call of `mark-done` ended: its key, app, round, calls, and the bytes that it logged before.
+type MarkedRow = (i64, String, i64, i64, i64);
+
+async fn keep_mark_call(store: &SqliteStore, db: &mut SqliteConnection, marked: MarkedRow, end: &MarkEnd, now: Timestamp) -> Result<(), StoreError> {
+    let recording = failed("record a call of mark-done");
+    let (key, app, round, call, logged) = marked;
+    let quota: Option<Option<String>> =
+        sqlx::query_scalar("SELECT quota FROM apps WHERE app = ?").bind(app).fetch_optional(&mut *db).await.map_err(recording)?;
+    let log_max = store.bounds.quota_of(&quota_of(quota.flatten())?).batch_log_bytes;
+    let log = end.log.as_deref().filter(|log| log.len() as u64 <= log_max.saturating_sub(count(logged)));
+    sqlx::query("INSERT INTO mark_calls (batch_key, round, call, ended_at, error, log, log_dropped) VALUES (?, ?, ?, ?, ?, ?, ?)")
+        .bind(key)
+        .bind(round)
+        .bind(call)
+        .bind(now.0)
+        .bind(end.error.as_deref())
+        .bind(log)
+        .bind(end.log.is_some() && log.is_none())
+        .execute(&mut *db)
+        .await
+        .map_err(recording)?;
+    if let Some(log) = log {
+        sqlx::query("UPDATE batches SET log_bytes = log_bytes + ? WHERE batch_key = ?")
+            .bind(signed(log.len() as u64))
+            .bind(key)
+            .execute(db)
+            .await
+            .map_err(recording)?;
+    }
+    Ok(())
 }
 
 fn ensure_held(hit: &SqliteQueryResult) -> Result<(), StoreError> {

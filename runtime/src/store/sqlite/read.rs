@@ -3,8 +3,8 @@
 use sqlx::SqliteConnection;
 
 use super::{SqliteStore, fetch_page, find_batch, length};
-use crate::model::{Batch, BatchId, JsonText, OutputFile, RecordedOutcome, Timestamp};
-use crate::store::columns::{PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, small, status_of, step_of};
+use crate::model::{Batch, BatchId, JsonText, MarkCall, OutputFile, RecordedOutcome, Timestamp};
+use crate::store::columns::{MarkCallRow, PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, small, status_of, step_of};
 use crate::store::pruned::{Opened, ensure_outcomes};
 use crate::store::{ResultCursor, RowPieces, StoreError};
 
@@ -31,6 +31,8 @@ struct BatchRow {
     fuel: i64,
     abort_reason: Option<String>,
     mark_error: Option<String>,
+    mark_calls: i64,
+    mark_due_at: Option<i64>,
     submitted_at: i64,
     started_at: Option<i64>,
     finished_at: Option<i64>,
@@ -43,7 +45,8 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
     let mut db = store.readers.begin().await.map_err(reading)?;
     let row: BatchRow = sqlx::query_as(
         "SELECT batch_key, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, retry_rule, start_at, deadline_at, failures_max,
-            failures_percent, after_batch, after_condition, group_name, status, step, round, row_count, success, failed, fuel, abort_reason, mark_error, submitted_at, started_at, finished_at,
+            failures_percent, after_batch, after_condition, group_name, status, step, round, row_count, success, failed, fuel, abort_reason, mark_error, mark_calls,
+            CASE WHEN step = 'mark' AND finish_token IS NULL THEN finish_expires_at END AS mark_due_at, submitted_at, started_at, finished_at,
             files_pruned_at, inputs_pruned_at, outcomes_pruned_at FROM batches WHERE batch_id = ?",
     )
     .bind(id.to_string())
@@ -77,6 +80,8 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
         fuel: count(row.fuel),
         abort_reason: row.abort_reason,
         mark_error: row.mark_error,
+        mark_calls: small(row.mark_calls),
+        mark_due_at: row.mark_due_at.map(Timestamp),
         submitted_at: Timestamp(row.submitted_at),
         started_at: row.started_at.map(Timestamp),
         finished_at: row.finished_at.map(Timestamp),
@@ -162,4 +167,20 @@ pub(super) async fn count_dropped_logs(store: &SqliteStore, id: BatchId) -> Resu
         .await
         .map_err(failed("count dropped logs"))?;
     found.map(count).ok_or(StoreError::NotFound(id))
+}
+
+pub(super) async fn read_mark_calls(store: &SqliteStore, id: BatchId, round: u32, after: u32, limit: u32) -> Result<Vec<MarkCall>, StoreError> {
+    let reading = failed("read calls of mark-done");
+    let mut db = store.readers.begin().await.map_err(reading)?;
+    let Opened { key, .. } = open_results(&mut db, id).await?;
+    let rows = sqlx::query_as(
+        "SELECT call, ended_at, error, log, log_dropped FROM mark_calls WHERE batch_key = ? AND round = ? AND call > ? ORDER BY call LIMIT ?",
+    )
+    .bind(key)
+    .bind(i64::from(round))
+    .bind(i64::from(after))
+    .bind(i64::from(limit))
+    .fetch(&mut *db);
+    let weigh = |row: &MarkCallRow| length(row.error.as_ref()) + length(row.log.as_ref());
+    Ok(fetch_page(rows, weigh).await.map_err(reading)?.into_iter().map(MarkCallRow::mark_call).collect())
 }

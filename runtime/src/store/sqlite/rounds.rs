@@ -89,8 +89,8 @@ pub(super) async fn retry_batch(store: &SqliteStore, id: BatchId, rows: &RetryRo
         return Err(RetryRefusal::Nothing.error(id, status_of(&batch.status), rows));
     }
     for keep in [
-        "INSERT INTO past_rounds (batch_key, round, status, row_count, success, failed, abort_reason, mark_error, started_at, finished_at)
-         SELECT batch_key, round, status, row_count, success, failed, abort_reason, mark_error, started_at, finished_at FROM batches WHERE batch_key = ?",
+        "INSERT INTO past_rounds (batch_key, round, status, row_count, success, failed, abort_reason, mark_error, mark_calls, started_at, finished_at)
+         SELECT batch_key, round, status, row_count, success, failed, abort_reason, mark_error, mark_calls, started_at, finished_at FROM batches WHERE batch_key = ?",
         "INSERT INTO past_files (batch_key, round, name, object, size_bytes)
          SELECT batch_key, round, name, object, size_bytes FROM output_files JOIN batches USING (batch_key) WHERE batch_key = ? AND object IS NOT NULL",
         "UPDATE chains SET ready = 0 WHERE first_key = ?",
@@ -100,7 +100,7 @@ pub(super) async fn retry_batch(store: &SqliteStore, id: BatchId, rows: &RetryRo
     }
     let round: i64 = sqlx::query_scalar(
         "UPDATE batches SET status = 'queued', step = 'rows', round = round + 1, failed = failed - ?2,
-            deadline_at = coalesce(?3, CASE WHEN deadline_at > ?4 THEN deadline_at END), abort_reason = NULL, mark_error = NULL, started_at = NULL,
+            deadline_at = coalesce(?3, CASE WHEN deadline_at > ?4 THEN deadline_at END), abort_reason = NULL, mark_error = NULL, mark_calls = 0, started_at = NULL,
             finished_at = NULL, finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL, finish_attempt = 0
          WHERE batch_key = ?1 RETURNING round",
     )
@@ -122,7 +122,7 @@ pub(super) async fn list_rounds(store: &SqliteStore, id: BatchId, after: u32, li
     let mut db = store.readers.begin().await.map_err(reading)?;
     let (key, _) = find_batch(&mut db, id).await?;
     let rows: Vec<PastRoundRow> = sqlx::query_as(
-        "SELECT round, status, row_count, success, failed, abort_reason, mark_error, started_at, finished_at FROM past_rounds
+        "SELECT round, status, row_count, success, failed, abort_reason, mark_error, mark_calls, started_at, finished_at FROM past_rounds
          WHERE batch_key = ? AND round > ? ORDER BY round LIMIT ?",
     )
     .bind(key)

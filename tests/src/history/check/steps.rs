@@ -98,10 +98,26 @@ fn judge_statuses(before: &BatchState, after: &BatchState, findings: &mut Findin
     findings.ensure(right, Rule::CountsEqualRows, || format!("it ended as {} with {} failed rows", after.status, after.failed));
     let reason_may = before.abort_reason == after.abort_reason || before.status != "aborted" && after.status == "aborted";
     findings.ensure(reason_may, Rule::NothingAfterAbort, || format!("its abort's reason became {:?}", after.abort_reason));
-    let mark_may = before.mark_error == after.mark_error || steps == ("mark", "done");
-    findings.ensure(mark_may, Rule::MarkDoneOnce, || format!("mark-done was recorded at {steps:?}: {:?}", after.mark_error));
+    judge_mark(before, after, findings);
     let end_may = before.finished_at == after.finished_at || steps.0 != "mark" && steps.1 == "mark";
     findings.ensure(end_may, Rule::FinishedOnce, || format!("its end was set at {steps:?}"));
+}
+
+/// A call of `mark-done` is recorded when it ends the step, or lets the batch be claimed again later. It counts with those before it whose worker died.
+fn judge_mark(before: &BatchState, after: &BatchState, findings: &mut Findings) {
+    let steps = (before.step.as_str(), after.step.as_str());
+    let same = before.mark_error == after.mark_error && before.mark_calls == after.mark_calls;
+    let calls = before.mark_calls + before.finish_attempt;
+    let may = match steps {
+        // The last one may not have been called.
+        ("mark", "done") => after.mark_calls == calls || after.mark_calls == calls - 1 && after.mark_error.is_some(),
+        ("mark", "mark") if !same => {
+            let later = before.finish_token.is_some() && after.finish_token.is_none() && after.finish_expires_at.is_some();
+            later && after.mark_calls == calls && after.finish_attempt == 0 && after.mark_error.is_some()
+        }
+        _ => same,
+    };
+    findings.ensure(may, Rule::MarkDoneOnce, || format!("mark-done was recorded at {steps:?}: {before:?} became {after:?}"));
 }
 
 fn judge_counts(before: &BatchState, after: &BatchState, findings: &mut Findings) {
@@ -124,8 +140,9 @@ fn judge_finish(step: &Step<BatchState>, before: &BatchState, after: &BatchState
     let lives = before.finish_expires_at.is_some_and(|ends| ends > change.began);
     let claimed = after.finish_token.is_some() && after.finish_token != before.finish_token;
     if claimed {
-        let free = before.finish_token.is_none() || before.finish_expires_at.is_none_or(|ends| ends <= change.at);
-        findings.ensure(free, Rule::NothingUnderALostLease, || format!("{} took a step's lease that lived: {before:?}", change.who));
+        // It ended, or it was given back for later and is due.
+        let free = before.finish_expires_at.is_none_or(|ends| ends <= change.at);
+        findings.ensure(free, Rule::NothingUnderALostLease, || format!("{} took a step's lease that lived, or too early: {before:?}", change.who));
         return;
     }
     let owner = before.finish_token.and_then(|token| holders.get(&token));

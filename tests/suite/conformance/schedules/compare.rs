@@ -17,6 +17,9 @@ impl Schedule {
         let found = (batch.fuel, batch.abort_reason.as_ref(), batch.mark_error.as_ref());
         let wanted_ = (wanted.fuel, wanted.abort_reason.as_ref(), wanted.mark_error.as_ref());
         ensure!(found == wanted_, "{found:?} instead of {wanted_:?}");
+        let found = (batch.mark_calls, batch.mark_due_at);
+        let wanted_ = (wanted.mark_calls, wanted.mark_due);
+        ensure!(found == wanted_, "{found:?} instead of {wanted_:?}");
         let found = (batch.submitted_at, batch.started_at, batch.finished_at);
         let wanted_ = (wanted.submitted_at, wanted.started_at, wanted.finished_at);
         ensure!(found == wanted_, "{found:?} instead of {wanted_:?}");

@@ -7,8 +7,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rowmill::model::{
     self, App, Batch, BatchFile, BatchId, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf,
-    FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, NewBatch, NewRow,
-    NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
+    FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, MarkCall, MarkEnd, NewBatch,
+    NewRow,    NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning,
     RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord,
     Verdict, WorkerInfo, WorkerRecord,
 };
@@ -283,8 +283,12 @@ impl Store for Faulty {
         self.store.record_files(&self.finish(lease), files).await
     }
 
-    async fn record_mark_done(&self, lease: &FinishLease, error: Option<&str>) -> Result<(), StoreError> {
-        self.store.record_mark_done(&self.finish(lease), error).await
+    async fn record_mark(&self, lease: &FinishLease, end: &MarkEnd) -> Result<(), StoreError> {
+        self.store.record_mark(&self.finish(lease), end).await
+    }
+
+    async fn read_mark_calls(&self, id: BatchId, round: u32, after: u32, limit: u32) -> Result<Vec<MarkCall>, StoreError> {
+        self.store.read_mark_calls(id, round, after, limit).await
     }
 
     async fn read_results(&self, id: BatchId, after: Option<ResultCursor>, limit: u32) -> Result<Vec<RecordedOutcome>, StoreError> {

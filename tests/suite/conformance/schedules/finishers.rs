@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use rowmill::model::{BatchStatus, BatchStep, FinishLease, OutputFile};
+use rowmill::model::{BatchStatus, BatchStep, FinishLease, MarkEnd, OutputFile};
 use rowmill::store::StoreError;
 
 use super::Schedule;
@@ -23,6 +23,7 @@ impl Schedule {
         let batch = &mut self.model.batches[at];
         ensure!(batch.waits_to_be_finished(now), "it is not to be finished: {batch:?}");
         batch.finish_attempts += 1;
+        batch.mark_due = None;
         ensure!((lease.step, lease.attempt) == (batch.step, batch.finish_attempts), "{lease:?} for {batch:?}");
         batch.finish = Some(FinishModel { lease, expires_at: now.after(ttl) });
         self.finishes.push(lease);
@@ -71,12 +72,25 @@ impl Schedule {
                 }
             }
             _ => {
-                let error = self.random.chance(30).then_some("it failed");
+                let error = self.random.chance(50).then(|| "it failed".to_owned());
+                let again = error.is_some() && self.random.chance(60);
+                let end = MarkEnd {
+                    called: again || self.random.chance(80),
+                    log: self.random.chance(30).then(|| "it said".to_owned()),
+                    again_after: again.then(|| Duration::from_secs(u64::from(self.random.below(20)))),
+                    error,
+                };
                 let right = held && batch.step == BatchStep::Mark;
-                held_or_lost(self.store.record_mark_done(lease, error).await, right)?;
+                held_or_lost(self.store.record_mark(lease, &end).await, right)?;
                 if right {
-                    (batch.step, batch.mark_error, batch.finish) = (BatchStep::Done, error.map(str::to_owned), None);
-                    self.ends.entry(lease.batch).or_default()[2] += 1;
+                    batch.mark_calls += batch.finish_attempts - u32::from(!end.called);
+                    (batch.mark_error, batch.finish) = (end.error, None);
+                    if let Some(after) = end.again_after {
+                        (batch.mark_due, batch.finish_attempts) = (Some(now.after(after)), 0);
+                    } else {
+                        batch.step = BatchStep::Done;
+                        self.ends.entry(lease.batch).or_default()[2] += 1;
+                    }
                 }
             }
         }

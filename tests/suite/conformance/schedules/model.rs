@@ -31,6 +31,9 @@ pub struct BatchModel {
     pub fuel: u64,
     pub abort_reason: Option<String>,
     pub mark_error: Option<String>,
+    pub mark_calls: u32,
+    /// When `mark-done` is to be called again.
+    pub mark_due: Option<Timestamp>,
     pub submitted_at: Timestamp,
     pub started_at: Option<Timestamp>,
     pub finished_at: Option<Timestamp>,
@@ -196,6 +199,7 @@ impl BatchModel {
             counts: self.counts(),
             abort_reason: self.abort_reason.take(),
             mark_error: self.mark_error.take(),
+            mark_calls: std::mem::take(&mut self.mark_calls),
             started_at: self.started_at.take(),
             finished_at: self.finished_at.take().expect("it has ended"),
             files,
@@ -227,7 +231,8 @@ impl BatchModel {
     }
 
     pub fn waits_to_be_finished(&self, now: Timestamp) -> bool {
-        matches!(self.step, BatchStep::Join | BatchStep::Mark) && self.finish.is_none_or(|finish| finish.expires_at <= now)
+        let free = self.finish.is_none_or(|finish| finish.expires_at <= now) && self.mark_due.is_none_or(|due| due <= now);
+        matches!(self.step, BatchStep::Join | BatchStep::Mark) && free
     }
 
     /// This lease is the one under which the batch is finished now.
@@ -396,6 +401,7 @@ impl Model {
             _ => None,
         });
         let to_finish = self.batches.iter().filter(|batch| matches!(batch.step, BatchStep::Join | BatchStep::Mark));
-        leases.chain(retries).chain(to_finish.map(|batch| batch.finish.map_or(at_once, |finish| finish.expires_at))).min()
+        let finished_at = |batch: &BatchModel| batch.finish.map_or(batch.mark_due.unwrap_or(at_once), |finish| finish.expires_at);
+        leases.chain(retries).chain(to_finish.map(finished_at)).min()
     }
 }

@@ -55,6 +55,8 @@ impl Schedule {
             fuel: 0,
             abort_reason: None,
             mark_error: None,
+            mark_calls: 0,
+            mark_due: None,
             submitted_at: self.now(),
             started_at: None,
             finished_at: None,
