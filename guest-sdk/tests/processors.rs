@@ -5,11 +5,12 @@ use rowmill_guest::instance::{BatchInstance, SlowQueryInstance};
 use rowmill_guest::testing::{self, Log};
 use rowmill_guest::{
     AppInfo, Batch, BatchProcessor, BatchStatus, Empty, Failure, Level, Message, Outcome, OutputFile, Query, Row, RowStatus, SlowQueryProcessor,
-    Summary, host,
+    Summary, host, output_files,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::HashMap;
+use std::io::Read;
 use std::time::Duration;
 
 struct Shop {
@@ -265,4 +266,53 @@ fn a_question_that_does_not_fit_is_answered_with_a_message() {
 #[should_panic(expected = "there is no answer: to be run again: not yet")]
 fn asking_for_the_answer_of_a_failure_shows_it() {
     let _ = shop().run_rows([order("later")])[0].answer();
+}
+
+/// Reads its output files when it is told of the end.
+struct Courier;
+
+impl BatchProcessor for Courier {
+    type Context = Empty;
+    type Input = String;
+    type Output = Empty;
+
+    fn init(_: &AppInfo) -> Result<Self, String> {
+        Ok(Self)
+    }
+
+    fn process_row(&mut self, _: &Batch<Empty>, row: Row<String>) -> Result<Outcome<Empty>, Failure> {
+        let refused = output_files::list().unwrap_err();
+        host::info(format!("{refused}; call {:?}", host::mark_attempt()));
+        Ok(Outcome::success(Empty {}).piece("a.txt", row.input.clone()).piece("b.txt", row.input))
+    }
+
+    fn mark_done(&mut self, summary: &Summary<Empty>) -> Result<(), Failure> {
+        if host::mark_attempt() < Some(2) {
+            return Err(Failure::retry("the partner is away"));
+        }
+        for file in output_files::list()? {
+            let mut reader = output_files::open(&file.name)?;
+            let first = reader.read(3)?;
+            let mut rest = String::new();
+            reader.read_to_string(&mut rest)?;
+            host::info(format!("{} {}: {} {rest:?} {:?}", file.name, file.size, String::from_utf8_lossy(&first), reader.read(1)?));
+        }
+        let readers: Vec<_> = (0..9).map(|_| output_files::open("a.txt").err()).collect();
+        let ends = (readers[7].clone(), output_files::open("c.txt").err());
+        host::info(format!("{ends:?} {}", summary.files.len()));
+        Ok(())
+    }
+}
+
+#[test]
+fn output_files_are_read_in_mark_done_and_nowhere_else() {
+    let courier = testing::Batch::<Courier>::new();
+    let rows = courier.run_rows(["hello", "world"]);
+    assert_eq!(rows[0].logs[0].text, "output files can be read in mark-done only; call None");
+    assert_eq!(courier.mark_done(&rows).result, Err(Failure::retry("the partner is away")));
+    let done = courier.attempt(2).mark_done(&rows);
+    assert_eq!(done.result, Ok(()));
+    let said: Vec<&str> = done.logs.iter().map(|log| log.text.as_str()).collect();
+    let file = |name: &str| format!("{name} 12: hel \"lo\\nworld\\n\" []");
+    assert_eq!(said, [&*file("a.txt"), &*file("b.txt"), "(None, Some(NoSuchFile)) 2"]);
 }

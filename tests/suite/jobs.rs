@@ -6,6 +6,7 @@ mod groups;
 mod guests_of_apps;
 mod keeping;
 mod languages;
+mod marks;
 mod queries;
 mod schedules;
 mod versions;

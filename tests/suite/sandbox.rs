@@ -7,6 +7,7 @@ mod endings;
 mod fuel;
 mod isolation;
 mod load;
+mod mark_done;
 mod memory;
 mod start;
 mod time;

@@ -6,11 +6,14 @@
 
 mod page;
 
-use rowmill_guest::{AppInfo, Empty, Failure, Message, Outcome, Query, SlowQueryProcessor, host};
+use rowmill_guest::{AppInfo, Empty, Failure, Message, Outcome, Query, SlowQueryProcessor, Summary, host, output_files};
 use serde::{Deserialize, Serialize};
 
 /// After so many transactions it looks whether it is still wanted, and tells its progress.
 const BLOCK: usize = 200;
+
+/// Bytes that are read at once.
+const PART_BYTES: u32 = 64 << 10;
 
 /// The processor. It keeps nothing between queries.
 pub struct AccountStatement;
@@ -102,6 +105,24 @@ impl SlowQueryProcessor for AccountStatement {
         }
         page::push_line(&mut statement, &to, "Closing balance", None, totals.closing_cents);
         Ok(Outcome::success(totals).piece("statement.txt", statement))
+    }
+
+    /// Reads the statement in parts, as a processor does that sends it elsewhere, and logs what it read.
+    fn mark_done(&mut self, summary: &Summary<Empty>) -> Result<(), Failure> {
+        for file in output_files::list()? {
+            let mut reader = output_files::open(&file.name)?;
+            let (mut bytes, mut lines) = (0, 0);
+            loop {
+                let part = reader.read(PART_BYTES)?;
+                if part.is_empty() {
+                    break;
+                }
+                bytes += part.len();
+                lines += part.iter().filter(|&&byte| byte == b'\n').count();
+            }
+            host::info(format!("{} of {}: {lines} lines, {bytes} bytes", file.name, summary.batch.id));
+        }
+        Ok(())
     }
 }
 

@@ -86,3 +86,13 @@ fn progress_is_told_until_it_is_cancelled() {
     assert_eq!(result.progress.len(), 2);
     assert!(matches!(result.result, Err(Failure::AbortBatch(_))));
 }
+
+#[test]
+fn the_statement_is_read_back_when_the_query_is_done() {
+    let result = statement().run(question(&json!([])));
+    let text = result.file("statement.txt");
+    let done = statement().mark_done(&result);
+    assert_eq!(done.result, Ok(()));
+    let said = format!(": {} lines, {} bytes", text.lines().count(), text.len());
+    assert!(done.logs[0].text.starts_with("statement.txt of ") && done.logs[0].text.ends_with(&said), "{:?}", done.logs);
+}

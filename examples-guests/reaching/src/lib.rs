@@ -116,6 +116,16 @@ enum Step {
     },
     /// Lists the output files, which can be done in `mark-done` only.
     OutputFiles,
+    /// Says which call of `mark-done` this is, if it is one.
+    MarkAttempt,
+    /// Writes to an output file.
+    Piece {
+        file: String,
+        text: String,
+        /// So many bytes more.
+        #[serde(default)]
+        bytes: usize,
+    },
 }
 
 /// The context of a batch: what `mark-done` does. What comes of each step is logged.
@@ -309,6 +319,11 @@ fn take(step: Step, told: &mut Told) -> Result<Value, Failure> {
         Step::SetBytes { key, bytes } => said(key_value::set(key, vec![b'x'; bytes]).map(Value::from)),
         Step::Delete { key } => said(key_value::delete(key).map(Value::from)),
         Step::Increment { key, delta } => said(key_value::increment(key, delta).map(Value::from)),
+        Step::Piece { file, text, bytes } => {
+            told.pieces.push((file, text + &"x".repeat(bytes)));
+            Value::Null
+        }
+        Step::MarkAttempt => host::mark_attempt().into(),
         Step::OutputFiles => of_files(list_files()),
         Step::Keys => said(key_value::list_keys().map(Value::from)),
         Step::GetMany { count } => {

@@ -87,8 +87,7 @@ pub(super) fn summary(setup: &Setup, rows: &[RowResult]) -> types::Summary {
     let success = count(|row| matches!(&row.result, Ok(answer) if answer.status == RowStatus::Success));
     let aborted = count(|row| matches!(row.result, Err(Failure::AbortBatch(_))));
     let failed = rows.len() as u64 - success - aborted;
-    let file_of =
-        |(name, contents): (String, Vec<u8>)| OutputFile { object: format!("test/{name}"), name, size: contents.len() as u64 };
+    let file_of = |(name, contents): (String, Vec<u8>)| OutputFile { object: format!("test/{name}"), name, size: contents.len() as u64 };
     types::Summary {
         batch: setup.info.clone(),
         status: match (aborted, failed) {

@@ -11,7 +11,9 @@ use super::signals::Stop;
 use super::wiring::{Parts, block_on, open_store};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data, progress};
 use crate::export::{BatchView, read_input_files, read_past_rounds};
-use crate::model::{After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, Part, PastRound, Timestamp, mark_failure, without_controls};
+use crate::model::{
+    After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, Part, PastRound, Timestamp, mark_failure, without_controls,
+};
 use crate::status::Snapshot;
 use crate::store::Store;
 

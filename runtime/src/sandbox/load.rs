@@ -18,8 +18,7 @@ use crate::model::{Capability, Grants, Limits, ProcessorKind, hex};
 
 const BATCH: &str = "rowmill:jobs/batch@0.1.0";
 const SLOW_QUERY: &str = "rowmill:jobs/slow-query@0.1.0";
-const OURS: [&str; 4] =
-    ["rowmill:jobs/types@0.1.0", "rowmill:jobs/host@0.1.0", "rowmill:jobs/mark@0.1.0", "rowmill:jobs/output-files@0.1.0"];
+const OURS: [&str; 4] = ["rowmill:jobs/types@0.1.0", "rowmill:jobs/host@0.1.0", "rowmill:jobs/mark@0.1.0", "rowmill:jobs/output-files@0.1.0"];
 /// Parts of WASI 0.2 that toolchains import by habit. They are linked, and denied when they are called.
 const WASI: [&str; 6] = ["wasi:cli/", "wasi:io/", "wasi:clocks/", "wasi:random/", "wasi:filesystem/", "wasi:sockets/"];
 

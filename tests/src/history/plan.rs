@@ -195,9 +195,12 @@ impl PlanKey {
 
 impl BatchPlan {
     pub fn context(&self) -> JsonText {
-        JsonText::trusted(json!({
-            "tell": self.tell, "mark_sleep_ms": self.mark_sleep_ms, "mark_until": self.mark_until, "mark_again_ms": self.mark_again_ms,
-        }).to_string())
+        JsonText::trusted(
+            json!({
+                "tell": self.tell, "mark_sleep_ms": self.mark_sleep_ms, "mark_until": self.mark_until, "mark_again_ms": self.mark_again_ms,
+            })
+            .to_string(),
+        )
     }
 
     pub fn op(&self) -> &'static str {

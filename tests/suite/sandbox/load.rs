@@ -1,7 +1,7 @@
 //! Files that are no processors: each is refused with a sentence that says what was expected and what was found.
 
 use insta::assert_snapshot;
-use rowmill::model::ProcessorKind;
+use rowmill::model::{Grants, ProcessorKind};
 use rowmill::sandbox::{LoadError, Sandbox};
 use tempfile::TempDir;
 
@@ -73,6 +73,27 @@ fn imports_that_nobody_is_given_are_named() {
     assert_snapshot!(refused(&guest.module()), @"this component imports what no processor is given: acme:bank/ledger@1.0.0");
 }
 
+#[tokio::test]
+async fn what_is_for_mark_done_may_be_imported_and_needs_no_grant() {
+    let guest = |version: &str| {
+        Wat::batch()
+            .package(&format!("package rowmill:jobs@{version}; interface mark {{ attempt: func() -> option<u32>; }}"))
+            .world(&format!("import rowmill:jobs/mark@{version};"))
+            .import(&format!("rowmill:jobs/mark@{version}"), "attempt", "attempt", "(param i32)")
+    };
+    let ours =
+        Wat::batch().world("include rowmill:jobs/mark-done-imports@0.1.0;").import("rowmill:jobs/mark@0.1.0", "attempt", "attempt", "(param i32)");
+    let processor = sandbox().load(&ours.module()).unwrap();
+    let imports = processor.interface().imports;
+    assert!(
+        imports.contains(&"rowmill:jobs/mark@0.1.0".to_owned()) && !imports.contains(&"rowmill:jobs/output-files@0.1.0".to_owned()),
+        "{imports:?}"
+    );
+    processor.check_grants("bank", &Grants::default()).unwrap();
+    assert_eq!(output(&run_one(&processor, limits(), "{}").await), "{}");
+    assert_snapshot!(refused(&guest("0.2.0").module()), @"this component imports what no processor is given: rowmill:jobs/mark@0.2.0");
+}
+
 #[test]
 fn interfaces_of_another_shape_are_refused() {
     let other_row = Wat::batch().contract(|wit| wit.replace("        attempt: u32,\n", "        tries: u32,\n"));
@@ -84,6 +105,11 @@ fn interfaces_of_another_shape_are_refused() {
         "(result i32)",
     );
     assert_snapshot!(refused(&other_import.module()), @"this component does not fit the interfaces of rowmill:jobs@0.1.0: component imports instance `rowmill:jobs/host@0.1.0`, but a matching implementation was not found in the linker: instance export `cancelled` has the wrong type: type mismatch with results: expected `bool` found `u8`");
+    let other_mark = Wat::batch()
+        .contract(|wit| wit.replace("attempt: func() -> option<u32>", "attempt: func() -> u32"))
+        .world("include rowmill:jobs/mark-done-imports@0.1.0;")
+        .import("rowmill:jobs/mark@0.1.0", "attempt", "attempt", "(result i32)");
+    assert_snapshot!(refused(&other_mark.module()), @"");
     let batch_only = r#"(component (instance $i) (export "rowmill:jobs/batch@0.1.0" (instance $i)))"#;
     assert_snapshot!(refused(&wat::parse_str(batch_only).unwrap()), @"this component does not fit the interfaces of rowmill:jobs@0.1.0: no exported instance named `rowmill:jobs/lifecycle@0.1.0`");
 }

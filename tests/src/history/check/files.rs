@@ -77,8 +77,7 @@ fn judge_mark_done(case: &Case<'_>, batch: &rowmill::model::Batch, findings: &mu
     // What was told with the call that was recorded last: each call knows its number, those whose worker died among them.
     let (call, until) = (batch.mark_calls, case.plan.mark_until);
     let files: String = batch.files.iter().map(|file| format!(" {}:{}", file.name, file.size_bytes)).collect();
-    let told =
-        format!("{} {}={}+{}+{}{files} in call {call}", batch.status.as_str(), counts.rows, counts.success, counts.failed, counts.aborted);
+    let told = format!("{} {}={}+{}+{}{files} in call {call}", batch.status.as_str(), counts.rows, counts.success, counts.failed, counts.aborted);
     let wanted = if call < until { Some(format!("call {call} of {until}")) } else { case.plan.tell.then_some(told) };
     let enough = call >= until.min(case.plan.attempts_max);
     findings.ensure(error == wanted.as_deref() && attempts.is_some() && enough, Rule::MarkDoneOnce, || {
