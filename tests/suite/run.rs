@@ -162,6 +162,26 @@ fn a_slow_query_answers_on_stdout_and_leaves_its_file() {
 }
 
 #[test]
+fn a_failed_mark_done_is_told_once_with_its_calls() {
+    let run = |context: &str| {
+        let directory = directory_with("rows.ndjson", b"{\"do\":\"ok\"}\n");
+        let (status, told) = ended(rowmill(directory.path(), "misbehaving").args(["--input", "rows.ndjson", "--context", context]));
+        let calls = fs::read_to_string(directory.path().join("out/mark.ndjson")).unwrap_or_default();
+        let calls: Vec<Value> = calls.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        (status, told, summary(directory.path()), calls)
+    };
+    let (status, told, summary, calls) = run(r#"{"mark_done":{"do":"fail-permanent"}}"#);
+    assert_eq!(status, 0, "it is no row that failed");
+    assert!(told.contains("mark-done failed after 1 call: this row fails on purpose\n"), "{told}");
+    assert_eq!(told.matches("on purpose").count(), 1, "{told}");
+    assert_eq!((&summary["mark_calls"], &summary["mark_error"]), (&1.into(), &"this row fails on purpose".into()));
+    assert_eq!((calls.len(), &calls[0]["call"], &calls[0]["error"]), (1, &1.into(), &"this row fails on purpose".into()));
+    let (_, told, summary, calls) = run("{}");
+    assert!(!told.contains("mark-done"), "{told}");
+    assert_eq!((&summary["mark_calls"], calls.len()), (&1.into(), 0));
+}
+
+#[test]
 fn json_prints_the_summary_on_stdout_and_nothing_else() {
     let directory = directory_with("rows.ndjson", b"{\"do\":\"ok\"}\n");
     let output = rowmill(directory.path(), "misbehaving").args(["--input", "rows.ndjson", "--json"]).output().unwrap();

@@ -1,15 +1,8 @@
 //! Uses what an operator may grant, for tests of the runtime: a row is a list of steps, and its output is what came of each.
 //!
-//! The context may tell what `mark-done` does in the same way: `{"mark": [{"do": "files"}]}`.
-//!
 //! `[{"do": "config", "key": "branch"}, {"do": "http", "url": "http://127.0.0.1:8080/"}]`
 
-use std::io::Read;
-use std::time::Duration;
-
-use rowmill_guest::{
-    AppInfo, Batch, BatchProcessor, Failure, Outcome, Row, Summary, config, files, host, http, key_value, objects, output_files, sql,
-};
+use rowmill_guest::{AppInfo, Batch, BatchProcessor, Empty, Failure, Outcome, Row, config, files, host, http, key_value, objects, sql};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -114,58 +107,6 @@ enum Step {
     GetMany {
         count: usize,
     },
-    /// Lists the output files, which can be done in `mark-done` only.
-    OutputFiles,
-    /// Says which call of `mark-done` this is, if it is one.
-    MarkAttempt,
-    /// Writes to an output file.
-    Piece {
-        file: String,
-        text: String,
-        /// So many bytes more.
-        #[serde(default)]
-        bytes: usize,
-    },
-}
-
-/// The context of a batch: what `mark-done` does. What comes of each step is logged.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default)]
-struct Context {
-    mark: Vec<MarkStep>,
-}
-
-#[derive(Debug, Deserialize)]
-#[serde(tag = "do", rename_all = "kebab-case")]
-enum MarkStep {
-    /// Lists the output files.
-    Files,
-    /// Reads one, so many bytes at a time.
-    Read {
-        name: String,
-        #[serde(default)]
-        max: u32,
-    },
-    /// Opens one so often without dropping a reader.
-    Open {
-        name: String,
-        times: usize,
-    },
-    /// Sends one as the body of a request.
-    Send {
-        name: String,
-        url: String,
-    },
-    /// Says which call this is.
-    Attempt,
-    /// Asks to be called again before this call,
-    Retry {
-        until: u32,
-        #[serde(default)]
-        after_ms: u64,
-    },
-    Permanent,
-    Abort,
 }
 
 #[derive(Debug, Deserialize)]
@@ -191,7 +132,7 @@ fn get() -> String {
 }
 
 impl BatchProcessor for Reaching {
-    type Context = Context;
+    type Context = Empty;
     type Input = Vec<Step>;
     type Output = Value;
 
@@ -202,7 +143,7 @@ impl BatchProcessor for Reaching {
         }
     }
 
-    fn process_row(&mut self, _: &Batch<Context>, row: Row<Vec<Step>>) -> Result<Outcome<Value>, Failure> {
+    fn process_row(&mut self, _: &Batch<Empty>, row: Row<Vec<Step>>) -> Result<Outcome<Value>, Failure> {
         let mut done = Vec::new();
         let mut told = Told::default();
         for step in row.input {
@@ -218,60 +159,6 @@ impl BatchProcessor for Reaching {
         }
         Ok(outcome)
     }
-
-    fn mark_done(&mut self, summary: &Summary<Context>) -> Result<(), Failure> {
-        summary.batch.context.mark.iter().try_for_each(mark)
-    }
-}
-
-fn mark(step: &MarkStep) -> Result<(), Failure> {
-    let attempt = host::mark_attempt();
-    let done = match step {
-        MarkStep::Files => of_files(list_files()),
-        MarkStep::Read { name, max } => of_files(read_file(name, *max)),
-        MarkStep::Open { name, times } => {
-            let opened: Result<Vec<_>, _> = (0..*times).map(|_| output_files::open(name)).collect();
-            of_files(opened.map(|readers| readers.len().into()))
-        }
-        MarkStep::Send { name, url } => {
-            let mut body = Vec::new();
-            output_files::open(name)?.read_to_end(&mut body)?;
-            send(http::Request::post(url, body), false)
-        }
-        MarkStep::Attempt => attempt.into(),
-        MarkStep::Retry { until, after_ms } if attempt < Some(*until) => {
-            return Err(Failure::retry("not yet").after(Duration::from_millis(*after_ms)));
-        }
-        MarkStep::Retry { .. } => Value::Null,
-        MarkStep::Permanent => return Err(Failure::permanent("for good")),
-        MarkStep::Abort => return Err(Failure::abort_batch("no more")),
-    };
-    host::info(done.to_string());
-    Ok(())
-}
-
-fn list_files() -> Result<Value, output_files::Error> {
-    Ok(output_files::list()?.into_iter().map(|file| json!([file.name, file.size])).collect())
-}
-
-/// The sizes of the parts that it came in, and its text, where that is short.
-fn read_file(name: &str, max: u32) -> Result<Value, output_files::Error> {
-    let mut reader = output_files::open(name)?;
-    let (mut parts, mut text) = (Vec::new(), Vec::new());
-    loop {
-        let part = reader.read(max)?;
-        if part.is_empty() {
-            break;
-        }
-        parts.push(part.len());
-        text.extend(part);
-    }
-    text.truncate(100);
-    Ok(json!({ "parts": parts, "text": String::from_utf8_lossy(&text) }))
-}
-
-fn of_files(done: Result<Value, output_files::Error>) -> Value {
-    done.unwrap_or_else(|error| json!({ "error": format!("{error:?}") }))
 }
 
 #[derive(Default)]
@@ -319,12 +206,6 @@ fn take(step: Step, told: &mut Told) -> Result<Value, Failure> {
         Step::SetBytes { key, bytes } => said(key_value::set(key, vec![b'x'; bytes]).map(Value::from)),
         Step::Delete { key } => said(key_value::delete(key).map(Value::from)),
         Step::Increment { key, delta } => said(key_value::increment(key, delta).map(Value::from)),
-        Step::Piece { file, text, bytes } => {
-            told.pieces.push((file, text + &"x".repeat(bytes)));
-            Value::Null
-        }
-        Step::MarkAttempt => host::mark_attempt().into(),
-        Step::OutputFiles => of_files(list_files()),
         Step::Keys => said(key_value::list_keys().map(Value::from)),
         Step::GetMany { count } => {
             let keys: Vec<String> = (0..count).map(|number| format!("k{number}")).collect();

@@ -19,7 +19,7 @@ pub struct PartialTermsArgs {
     /// The app's batches and queries with the highest priority go first; by the policies, else 0.
     #[arg(long, value_name = "N", allow_negative_numbers = true)]
     pub priority: Option<i32>,
-    /// How often a row is tried at most; by the policies, else 3.
+    /// How often a row is tried at most, and mark-done is called (20 times at most); by the policies, else 3.
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]
     pub attempts: Option<u32>,
     /// About how long after the first attempt the second comes, such as 500ms; after each further one it is twice as long. By the policies, else 1s.

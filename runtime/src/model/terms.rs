@@ -16,6 +16,7 @@ pub struct Terms {
     /// Batches of an app are taken up by priority, the highest first, then by age.
     pub priority: i32,
     /// How often a row is tried at most: when its processor asks for a retry, when the rule for retries says so, or when its worker dies. 1 or more.
+    /// `mark-done` is called as often: see [`Terms::mark_calls_max`].
     pub attempts_max: u32,
     pub retries: RetryRule,
     /// No row is run before.

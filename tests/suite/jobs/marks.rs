@@ -24,9 +24,9 @@ on_each_store! {
 
 /// Submits a batch whose `mark-done` takes these steps.
 async fn submit(site: &Site, rows: Vec<NewRow>, steps: Value) -> BatchId {
-    site.jobs.register_processor("bank", "reach", guests::read("reaching")).await.unwrap();
+    site.jobs.register_processor("bank", "carry", guests::read("courier")).await.unwrap();
     let context = JsonText::check(json!({ "mark": steps }).to_string()).unwrap();
-    site.jobs.batch_submit(BatchRequest::new("bank", "reach").with_rows(rows).with_context(context)).await.unwrap()
+    site.jobs.batch_submit(BatchRequest::new("bank", "carry").with_rows(rows).with_context(context)).await.unwrap()
 }
 
 async fn until(site: &Site, id: BatchId, is_there: impl Fn(&Batch) -> bool) -> Batch {
@@ -54,7 +54,7 @@ async fn calls(site: &Site, id: BatchId) -> Vec<(u32, Option<String>, Option<Str
 
 async fn mark_done_is_called_again_until_it_succeeds(mut site: Site) {
     site.begin_work();
-    let id = submit(&site, vec![row(1, "[]")], json!([{"do": "attempt"}, {"do": "retry", "until": 3, "after_ms": 1}])).await;
+    let id = submit(&site, vec![row(1, "{}")], json!([{"do": "attempt"}, {"do": "retry", "until": 3, "after_ms": 1}])).await;
     let batch = until_done(&site, id).await;
     assert_eq!((batch.status, batch.mark_calls, batch.mark_error, batch.mark_due_at), (BatchStatus::Success, 3, None, None));
     let failed = |call| (call, Some("not yet".to_owned()), Some(format!("info: {call}\n")));
@@ -65,9 +65,9 @@ async fn mark_done_is_called_again_until_it_succeeds(mut site: Site) {
 
 async fn mark_done_is_called_as_often_as_a_row_is_tried(mut site: Site) {
     let terms = PartialTerms { attempts_max: Some(2), ..PartialTerms::default() };
-    site.jobs.put_policy(&Policy { terms, ..Policy::of("bank", Some("reach")) }).await.unwrap();
+    site.jobs.put_policy(&Policy { terms, ..Policy::of("bank", Some("carry")) }).await.unwrap();
     site.begin_work();
-    let id = submit(&site, vec![row(1, "[]")], json!([{"do": "retry", "until": 99, "after_ms": 1}])).await;
+    let id = submit(&site, vec![row(1, "{}")], json!([{"do": "retry", "until": 99, "after_ms": 1}])).await;
     let batch = until_done(&site, id).await;
     assert_eq!((batch.status, batch.mark_calls, batch.mark_error.as_deref()), (BatchStatus::Success, 2, Some("not yet")));
     site.end_work().await;
@@ -76,7 +76,7 @@ async fn mark_done_is_called_as_often_as_a_row_is_tried(mut site: Site) {
 async fn what_is_final_is_called_once(mut site: Site) {
     site.begin_work();
     for (deed, error) in [("permanent", "for good"), ("abort", "no more")] {
-        let id = submit(&site, vec![row(1, "[]")], json!([{ "do": deed }])).await;
+        let id = submit(&site, vec![row(1, "{}")], json!([{ "do": deed }])).await;
         let batch = until_done(&site, id).await;
         // The batch has ended: there is nothing to abort.
         assert_eq!((batch.status, batch.abort_reason.as_deref(), batch.mark_calls), (BatchStatus::Success, None, 1), "{deed}");
@@ -87,12 +87,12 @@ async fn what_is_final_is_called_once(mut site: Site) {
 
 async fn a_worker_ends_while_the_next_call_waits(mut site: Site) {
     site.begin_work();
-    let id = submit(&site, vec![row(1, "[]")], json!([{"do": "retry", "until": 2, "after_ms": 3_600_000}])).await;
+    let id = submit(&site, vec![row(1, "{}")], json!([{"do": "retry", "until": 2, "after_ms": 3_600_000}])).await;
     let batch = until(&site, id, |batch| batch.mark_calls == 1).await;
     assert_eq!((batch.step, batch.mark_error.as_deref()), (BatchStep::Mark, Some("not yet")));
     assert!(batch.mark_due_at.is_some());
     // Neither a slot nor a lease is held meanwhile.
-    let other = submit(&site, vec![row(1, "[]")], json!([])).await;
+    let other = submit(&site, vec![row(1, "{}")], json!([])).await;
     until_done(&site, other).await;
     site.end_work().await;
     assert_eq!(site.store.read_batch(id).await.unwrap().step, BatchStep::Mark);
@@ -105,7 +105,7 @@ async fn mark_done_reads_the_output_files_of_its_batch(mut site: Site) {
 }
 
 async fn reads_files(site: &Site) {
-    let piece = |file: &str, text: &str, bytes: usize| json!([{"do": "piece", "file": file, "text": text, "bytes": bytes}]).to_string();
+    let piece = |file: &str, text: &str, bytes: usize| json!({"file": file, "text": text, "bytes": bytes}).to_string();
     let large: Vec<NewRow> = (2..5).map(|line| row(line, &piece("large.txt", "line", 600_000))).collect();
     let rows = [vec![row(1, &piece("small.txt", "a piece", 0))], large].concat();
     let read = |name: &str| json!({"do": "read", "name": name, "max": 1 << 20});

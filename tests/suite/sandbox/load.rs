@@ -109,7 +109,7 @@ fn interfaces_of_another_shape_are_refused() {
         .contract(|wit| wit.replace("attempt: func() -> option<u32>", "attempt: func() -> u32"))
         .world("include rowmill:jobs/mark-done-imports@0.1.0;")
         .import("rowmill:jobs/mark@0.1.0", "attempt", "attempt", "(result i32)");
-    assert_snapshot!(refused(&other_mark.module()), @"");
+    assert_snapshot!(refused(&other_mark.module()), @"this component does not fit the interfaces of rowmill:jobs@0.1.0: component imports instance `rowmill:jobs/mark@0.1.0`, but a matching implementation was not found in the linker: instance export `attempt` has the wrong type: type mismatch with results: expected `option` found `u32`");
     let batch_only = r#"(component (instance $i) (export "rowmill:jobs/batch@0.1.0" (instance $i)))"#;
     assert_snapshot!(refused(&wat::parse_str(batch_only).unwrap()), @"this component does not fit the interfaces of rowmill:jobs@0.1.0: no exported instance named `rowmill:jobs/lifecycle@0.1.0`");
 }

@@ -45,7 +45,7 @@ fn ended(steps: &Value) -> Batch {
 }
 
 async fn mark_in(limits: Limits, attempt: u32, steps: Value) -> MarkRun {
-    let mut session = Session::new(processor(&guests::read("reaching")), spec(ended(&steps), limits));
+    let mut session = Session::new(processor(&guests::read("courier")), spec(ended(&steps), limits));
     session.mark_done(Marking { attempt, files: Arc::new(Files) }).await
 }
 
@@ -99,8 +99,8 @@ async fn what_cannot_be_read_is_told() {
 
 #[tokio::test]
 async fn a_row_finds_neither_files_nor_a_call() {
-    let mut session = Session::new(processor(&guests::read("reaching")), spec(ended(&json!([])), limits()));
-    let run = session.run_row(&row(1, r#"[{"do": "output-files"}, {"do": "mark-attempt"}]"#)).await;
+    let mut session = Session::new(processor(&guests::read("courier")), spec(ended(&json!([])), limits()));
+    let run = session.run_row(&row(1, "{}")).await;
     assert_eq!(output(&run), r#"[{"error":"NotNow"},null]"#);
     session.close().await;
 }
@@ -139,6 +139,6 @@ async fn a_guest_that_waits_for_bytes_is_stopped_with_its_worker() {
     let cancel = CancellationToken::new();
     let steps = json!([{"do": "read", "name": "letters.txt", "max": 10}]);
     let spec = SessionSpec { cancel: cancel.clone(), ..spec(ended(&steps), limits()) };
-    let run = Session::new(processor(&guests::read("reaching")), spec).mark_done(Marking { attempt: 1, files: Arc::new(Stuck(cancel)) }).await;
+    let run = Session::new(processor(&guests::read("courier")), spec).mark_done(Marking { attempt: 1, files: Arc::new(Stuck(cancel)) }).await;
     assert_eq!(run, MarkRun { ended: Err(Ending::Cancelled), log: None });
 }

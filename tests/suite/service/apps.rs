@@ -1,8 +1,9 @@
 //! Limits, logs and usage of apps, from the command line.
 
+use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use super::Installation;
+use super::{Installation, eventually};
 
 #[test]
 fn an_operator_bounds_what_apps_may_be_given_and_sees_what_they_used() {
@@ -43,4 +44,37 @@ fn an_operator_bounds_what_apps_may_be_given_and_sees_what_they_used() {
     assert_eq!(usage["fuel_per_row"][0]["rows"], 2);
     assert!(usage["fuel_per_row"][0]["suggested_limit"].as_u64().unwrap() > usage["fuel_per_row"][0]["p99"].as_u64().unwrap());
     assert!(site.said(&["usage", "bank"]).contains("SUGGESTED LIMIT"));
+}
+
+#[test]
+fn what_mark_done_did_is_shown_by_status_and_logs() {
+    let site = Installation::embedded();
+    site.deploy("carry", "courier");
+    let rows = site.file("rows.ndjson", "{}\n");
+    let context = r#"{"mark":[{"do":"attempt"},{"do":"retry","until":99,"after_ms":1}]}"#;
+    let id = site.said(&["submit", "bank", "carry", &rows, "--attempts", "2", "--context", context]);
+    assert_eq!(site.run(&["logs", &id, "--mark"]), (1, String::new(), String::new()));
+    site.said(&["work", "--until-idle"]);
+    let status = site.said(&["status", &id]);
+    assert!(status.lines().any(|line| line == "mark-done failed after 2 calls: not yet"), "{status}");
+    let status: Value = serde_json::from_str(&site.said(&["status", &id, "--json"])).unwrap();
+    assert_eq!((&status["mark_calls"], &status["mark_error"], &status["done"]), (&2.into(), &"not yet".into(), &true.into()));
+    let logs = "call 1: info: 1\n[call 1 failed: not yet]\ncall 2: info: 2\n[call 2 failed: not yet]";
+    assert_eq!(site.said(&["logs", &id, "--mark"]), logs);
+    let lines = site.lines(&["logs", &id, "--mark", "--round", "1", "--json"]);
+    let seen: Vec<_> = lines.iter().map(|line| (line["round"].as_u64(), line["call"].as_u64(), line["log"].as_str())).collect();
+    assert_eq!(seen, [(Some(1), Some(1), Some("info: 1\n")), (Some(1), Some(2), Some("info: 2\n"))]);
+    let (status, _, said) = site.run(&["logs", &id, "--mark", "--round", "2"]);
+    assert_eq!((status, said), (2, format!("rowmill: batch {id} has no round 2: it is in round 1")));
+    // The next call is due at a time that everybody can see.
+    let later = r#"{"mark":[{"do":"retry","until":99,"after_ms":3600000}]}"#;
+    let waiting = site.said(&["submit", "bank", "carry", &rows, "--context", later]);
+    let mut worker = site.worker("one", 1);
+    eventually(|| std::fs::read_to_string(&worker.log).unwrap().contains("it is called again in 3600000 ms").then_some(()));
+    worker.signal(Signal::SIGTERM);
+    assert!(worker.child.wait().unwrap().success());
+    let told = site.said(&["status", &waiting]);
+    assert!(told.contains("\nmark-done failed after 1 call: not yet; call 2 of at most 3 is due at "), "{told}");
+    let status: Value = serde_json::from_str(&site.said(&["status", &waiting, "--json"])).unwrap();
+    assert!(status["mark_due_at"].is_i64() && status["done"] == false, "{status}");
 }

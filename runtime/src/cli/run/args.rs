@@ -60,7 +60,7 @@ pub struct RunArgs {
     pub databases_directory: Option<PathBuf>,
     #[command(flatten)]
     pub grants: GrantOptions,
-    /// How often a row is tried when its processor asks for a retry.
+    /// How often a row is tried, and mark-done is called (20 times at most), when the processor asks for a retry.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]
     pub attempts: u32,
     /// Print the summary as JSON on stdout, and nothing else there.
