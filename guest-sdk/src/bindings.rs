@@ -100,6 +100,7 @@ pub mod mark_part {
                 import rowmill:jobs/output-files@0.1.0;
             }
         ",
+        generate_all,
     });
 }
 
