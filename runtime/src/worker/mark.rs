@@ -143,8 +143,8 @@ fn end_of(run: MarkRun, call: u32, terms: &Terms, chance: f64) -> MarkEnd {
         .filter(|_| call < terms.mark_calls_max())
         .map(|after| after.unwrap_or_else(|| backoff(&terms.retries, call, chance)).min(RETRY_AFTER_MAX));
     let error = match ending {
-        // Its code says that no attempts are left, which is said otherwise, or not true yet.
-        Ending::Retry { reason, .. } => reason,
+        // The words that its code has for a row would be wrong here.
+        Ending::Retry { reason, .. } | Ending::AbortBatch { reason } => reason,
         other => other.explain(),
     };
     MarkEnd { called: true, error: Some(error), log, again_after }

@@ -1,6 +1,5 @@
 //! `mark-done` by a worker: called again, its log kept, the output files of its batch in its hands.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use rowmill::blobs::Blobs;
@@ -126,7 +125,7 @@ async fn mark_done_reads_the_output_files_of_its_batch_from_s3() {
     let s3 = S3::start().unwrap();
     let mut site = Site::sqlite().await;
     site.blobs = Blobs::open(&crate::blobs::s3_settings(&s3)).unwrap();
-    site.jobs = manager(&Arc::clone(&site.store), &site.blobs, settings("one"), StatusBoard::in_process());
+    site.jobs = manager(&site.store, &site.blobs, settings("one"), StatusBoard::in_process());
     site.begin_work();
     reads_files(&site).await;
     site.end_work().await;
