@@ -30,7 +30,6 @@ enum Fault {
     ForgetsRetries,
     GivesMoreLeasesThanAskedFor,
     HidesCrashes,
-    HidesWhatWaits,
     IgnoresAborts,
     KeepsWhatIsGivenBack,
     LeasesRowsTwice,
@@ -55,7 +54,6 @@ const FAULTS: &[Fault] = &[
     Fault::ForgetsRetries,
     Fault::GivesMoreLeasesThanAskedFor,
     Fault::HidesCrashes,
-    Fault::HidesWhatWaits,
     Fault::IgnoresAborts,
     Fault::KeepsWhatIsGivenBack,
     Fault::LeasesRowsTwice,
@@ -162,8 +160,7 @@ impl Store for Faulty {
     }
 
     async fn retry_batch(&self, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError> {
-        let retried = self.store.retry_batch(id, rows).await?;
-        Ok(if self.has(Fault::HidesWhatWaits) { Retried { waits: Vec::new(), ..retried } } else { retried })
+        self.store.retry_batch(id, rows).await
     }
 
     async fn list_rounds(&self, id: BatchId, after: u32, limit: u32) -> Result<Vec<PastRound>, StoreError> {
