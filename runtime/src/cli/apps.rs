@@ -11,10 +11,11 @@ pub use super::grants::{AppsGrant, AppsRevoke, AppsShow};
 
 use super::config::ConfigArgs;
 use super::table::Table;
+use super::terms::parse_name;
 use super::wiring::{block_on, open_store};
 use super::{EXIT_SUCCESS, print_data};
-use crate::config::{parse_memory, parse_size, parse_time, parse_timeout, show_size, show_time};
-use crate::model::{App, AppQuota, Limits, ProcessorVersion, RegisteredVersion};
+use crate::config::{parse_memory, parse_size, parse_timeout, show_size};
+use crate::model::{App, AppQuota, Limits, ProcessorVersion, RegisteredVersion, parse_time, show_time};
 use crate::store::Store;
 
 /// List apps with their processors, or change an app's share, limits and grants.
@@ -40,6 +41,7 @@ pub enum AppsAction {
 /// Register an app, or change what is given; the rest stays.
 #[derive(Debug, Args)]
 pub struct AppsSet {
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// Its share of the work, against the weights of the others.
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]

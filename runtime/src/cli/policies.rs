@@ -8,11 +8,10 @@ use clap::{Args, Subcommand};
 
 use super::config::ConfigArgs;
 use super::table::Table;
-use super::terms::PartialTermsArgs;
+use super::terms::{PartialTermsArgs, parse_name};
 use super::wiring::{block_on, open_store};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
-use crate::config::show_time;
-use crate::model::{Isolation, KeepFor, PartialKeep, PartialTerms, Policy, Rate};
+use crate::model::{Isolation, KeepFor, PartialKeep, PartialTerms, Policy, Rate, show_time};
 use crate::store::Store;
 
 /// List what holds for apps and their operations: rates, pauses, the terms of batches, and how long these are kept. Or change it.
@@ -36,9 +35,10 @@ pub enum PoliciesAction {
 /// Set what is given; the rest stays. What is said of an operation holds beside what is said of its app.
 #[derive(Debug, Args)]
 pub struct PoliciesSet {
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// One operation of it; all of the app without.
-    #[arg(long, value_name = "OP")]
+    #[arg(long, value_name = "OP", value_parser = parse_name)]
     pub op: Option<String>,
     /// Begin no more rows than this, over all workers, such as 500/s, 30/m or 100/h; `none` for no limit.
     #[arg(long, value_name = "RATE|none", value_parser = parse_rate)]
@@ -105,9 +105,10 @@ fn parse_keep(text: &str) -> Result<SomeKeep, String> {
 /// Take a policy back, its pause included.
 #[derive(Debug, Args)]
 pub struct PoliciesRemove {
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// That of one operation; that of the app without.
-    #[arg(long, value_name = "OP")]
+    #[arg(long, value_name = "OP", value_parser = parse_name)]
     pub op: Option<String>,
 }
 
@@ -118,8 +119,10 @@ pub struct PoliciesRemove {
 pub struct PauseCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// One operation; all of the app without.
+    #[arg(value_parser = parse_name)]
     pub op: Option<String>,
 }
 
@@ -128,8 +131,10 @@ pub struct PauseCommand {
 pub struct ResumeCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// One operation, as it was paused; the app without.
+    #[arg(value_parser = parse_name)]
     pub op: Option<String>,
 }
 

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use super::config::ConfigArgs;
 use super::deploy::kind_for_people;
 use super::table::Table;
+use super::terms::parse_name;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SUCCESS, print_data};
 use crate::config::show_size;
@@ -23,10 +24,10 @@ const DIGEST_SHOWN: usize = 12;
 pub struct ProcessorsCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
-    #[arg(value_name = "APP")]
+    #[arg(value_name = "APP", value_parser = parse_name)]
     pub app: Option<String>,
     /// Only those of this operation.
-    #[arg(value_name = "OP")]
+    #[arg(value_name = "OP", value_parser = parse_name)]
     pub op: Option<String>,
     /// Print JSON. Times are milliseconds since 1970-01-01T00:00:00Z.
     #[arg(long, global = true)]
@@ -43,7 +44,9 @@ pub enum ProcessorsAction {
 /// Remove a version, and its code when no other version has it. Refused while it is active, and while a batch uses it that has not ended.
 #[derive(Debug, Args)]
 pub struct RemoveVersion {
+    #[arg(value_parser = parse_name)]
     pub app: String,
+    #[arg(value_parser = parse_name)]
     pub op: String,
     pub version: u32,
 }
@@ -55,7 +58,9 @@ pub struct RemoveVersion {
 pub struct ActivateCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
+    #[arg(value_parser = parse_name)]
     pub op: String,
     pub version: u32,
     /// Print JSON.
@@ -68,7 +73,9 @@ pub struct ActivateCommand {
 pub struct RollbackCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
+    #[arg(value_parser = parse_name)]
     pub op: String,
     /// Print JSON.
     #[arg(long)]
@@ -80,7 +87,9 @@ pub struct RollbackCommand {
 pub struct DiffCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
+    #[arg(value_parser = parse_name)]
     pub op: String,
     /// The version before.
     #[arg(value_name = "VERSION")]

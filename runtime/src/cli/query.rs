@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::config::ConfigArgs;
 use super::signals::Stop;
-use super::terms::TermsArgs;
+use super::terms::{TermsArgs, parse_name};
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
 use crate::jobs::{QueryRequest, QueryResult, QueryState};
@@ -24,8 +24,10 @@ use crate::model::{BatchId, BatchStatus, JsonText, Message, without_controls};
 pub struct QueryCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// The operation; case does not matter.
+    #[arg(value_parser = parse_name)]
     pub op: String,
     /// The input, as JSON.
     #[arg(value_name = "JSON")]
@@ -36,7 +38,7 @@ pub struct QueryCommand {
     #[command(flatten)]
     pub terms: TermsArgs,
     /// A name for this query: when it is asked again it is there once. With another input or other options the key is refused.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = parse_name)]
     pub key: Option<String>,
     /// Print its id, and do not wait.
     #[arg(long)]

@@ -11,7 +11,7 @@ use super::config::ConfigArgs;
 use super::feed::{FormatArg, InputFile, append_all, batch_file, open_file, open_rows, sum_of};
 use super::signals::Stop;
 use super::source::Source;
-use super::terms::TermsArgs;
+use super::terms::{TermsArgs, parse_name};
 use super::wiring::{Parts, block_on, inflate_limits};
 use super::{EXIT_SUCCESS, print_data};
 use crate::intake::{FileForm, InflateLimits, IntakeError, Place};
@@ -28,8 +28,10 @@ use crate::store::StoreError;
 pub struct SubmitCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// The operation; case does not matter.
+    #[arg(value_parser = parse_name)]
     pub op: String,
     /// The file with the rows; - reads stdin, and object:NAME an object of the object store. Without one the batch is held and empty.
     #[arg(value_name = "FILE", required_unless_present_any = ["hold", "after"])]
@@ -50,13 +52,13 @@ pub struct SubmitCommand {
     #[arg(long, value_name = "CONDITION", requires = "after", default_value = "success")]
     pub when: WhenArg,
     /// Submit it into a group of batches, which the first one makes: see `rowmill group`.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub group: Option<String>,
     #[command(flatten)]
     pub terms: TermsArgs,
     /// A name for this submission: when it is made again, after a lost answer or a crash, the batch is there once, and what was missing of it is appended. With
     /// another file or other options the key is refused.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = parse_name)]
     pub key: Option<String>,
     /// Wait until the batch has ended, and show its progress. Over SQLite, where no worker can run beside this, also run it.
     #[arg(long)]

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::error::ConfigError;
 use super::sources::without_excerpt;
-use super::units::{parse_time, show_time};
+use crate::model::{parse_time, show_time};
 
 /// A file may have to be unchanged for so long at most.
 const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -190,7 +190,7 @@ mod tests {
         let unknown = refused(&type_of("patern = \"x\""));
         assert!(unknown.starts_with("etc/watch.toml: watch[0].type[0].patern: unknown field"), "{unknown}");
         let age = refused("[[watch]]\ndirectory = \"d\"\nage = \"soon\"\n");
-        assert!(age.contains("a time looks like 500ms, 5s or 2m"), "{age}");
+        assert!(age.contains("a time looks like 500ms, 5s, 2m, 1h30m or 90d"), "{age}");
         assert!(refused(&type_of("attempts = 0")).contains("watch[0].type[0].attempts: a row of \"*\" is tried once at least"));
         assert!(refused(&type_of("priority = \"high\"")).contains("watch[0].type[0].priority: "));
         assert!(refused("[[watch]\n").contains("is not valid TOML"));

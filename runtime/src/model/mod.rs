@@ -15,6 +15,7 @@ mod keep;
 mod lease;
 mod limits;
 mod log;
+mod name;
 mod net;
 mod outcome;
 mod policy;
@@ -25,10 +26,11 @@ mod round;
 mod schedule;
 mod terms;
 mod text;
+mod time_span;
 mod usage;
 mod worker;
 
-pub use app::{App, NAME_BYTES_MAX};
+pub use app::App;
 pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, INPUT_BYTES_MAX, NewBatch, NewRow, OutputFile, ProcessorKind};
 pub use chain::{After, AfterCondition};
 pub use clock::{Clock, ManualClock, SystemClock, Timestamp};
@@ -43,6 +45,7 @@ pub use keep::{Due, DueCounts, Keep, KeepFor, NoKeepFor, OpKey, Part, PartialKee
 pub use lease::{ClaimRequest, ClaimedWork, FinishLease, Lease, LeaseKey, LeasedRow};
 pub use limits::Limits;
 pub use log::RowLog;
+pub use name::{BadName, NAME_BYTES_MAX, canonical_name, canonical_op, check_name};
 pub use net::{Net, NoNet};
 pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict};
 pub use policy::{Isolation, NoRate, PartialTerms, Policy, Rate};
@@ -55,5 +58,6 @@ pub use schedule::{
 };
 pub use terms::{FailureLimit, NoFailureLimit, RetryRule, Terms};
 pub use text::{hex, printable, visible, without_controls};
+pub use time_span::{parse_time, show_time};
 pub use usage::{FuelHistogram, FuelProfile, Meter, UsageRecord};
 pub use worker::{RunningLeases, WorkerInfo, WorkerRecord};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::StoreError;
 use super::columns::{ProcessorRow, count, processor_of};
 use super::rules::check_name;
-use crate::model::{CodeQuota, NOTE_BYTES_MAX, NewBatch, NewVersion, ProcessorKind, RegisteredVersion};
+use crate::model::{CodeQuota, NOTE_BYTES_MAX, NewBatch, NewVersion, ProcessorKind, RegisteredVersion, canonical_op};
 
 /// Activations of an operation that are kept: so often a rollback can go back.
 pub(super) const ACTIVATIONS_MAX: i64 = 100;
@@ -56,7 +56,7 @@ pub(super) fn out_of_date(batch: &NewBatch) -> VersionError {
 
 pub(super) fn check_version(new: &NewVersion) -> Result<(), StoreError> {
     check_name("an app", &new.app)?;
-    check_name("an operation", &new.op)?;
+    check_name("an operation", &canonical_op(&new.op))?;
     match new.note.as_ref().map(String::len).filter(|bytes| *bytes > NOTE_BYTES_MAX) {
         Some(bytes) => Err(StoreError::Invalid(format!("a note has at most {NOTE_BYTES_MAX} bytes; this one has {bytes}"))),
         None => Ok(()),

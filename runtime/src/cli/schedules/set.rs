@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
 use crate::cli::feed::{FormatArg, InputFile, open_file, open_rows};
-use crate::cli::terms::PartialTermsArgs;
+use crate::cli::terms::{PartialTermsArgs, parse_name};
 use crate::intake::InflateLimits;
 use crate::jobs::{BatchRequest, JobManager, QueryRequest, ScheduleRequest};
 use crate::model::{JsonText, Missed, NewRow, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule};
@@ -19,10 +19,13 @@ use crate::model::{JsonText, Missed, NewRow, Overlap, SCHEDULE_BYTES_MAX, SCHEDU
 /// Where clocks are changed, a time of day comes once, also when the clock shows it never or twice; what comes every so often (* and /) goes on in real time.
 #[derive(Debug, Args)]
 pub struct SchedulesSet {
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// The schedule's name, one of its app's.
+    #[arg(value_parser = parse_name)]
     pub name: String,
     /// The operation; case does not matter.
+    #[arg(value_parser = parse_name)]
     pub op: String,
     /// When, as in '0 7 * * MON-FRI'.
     #[arg(long, value_name = "LINE")]

@@ -67,7 +67,7 @@ pub(super) async fn abort_overdue(store: &PgStore) -> Result<Overdue, StoreError
             WHERE b.step = 'rows' AND b.status = 'inprog' AND d.ran >= d.most LIMIT $2 FOR NO KEY UPDATE OF b SKIP LOCKED),
          aborted AS (
             UPDATE rowmill.batches b SET status = 'aborted', step = 'join', fresh = false,
-                abort_reason = 'it has run for ' || due.ran || ' ms, and batches of its app may run for ' || due.most || ' ms'
+                abort_reason = 'it has run for ' || rowmill.show_time(due.ran) || ', and batches of its app may run for ' || rowmill.show_time(due.most)
             FROM due WHERE b.batch_key = due.batch_key RETURNING b.batch_id, b.kind)
          SELECT batch_id, pg_notify('rowmill', 'aborted ' || batch_id), pg_notify('rowmill', 'work ' || kind) FROM aborted",
     )

@@ -1,7 +1,7 @@
 //! What operators say about the work of apps and their operations.
 
 use super::SqliteStore;
-use crate::model::{Isolation, Policy, ProcessorKind};
+use crate::model::{Isolation, Policy, ProcessorKind, canonical_op};
 use crate::store::columns::{PolicyRow, failed, partial_keep_json, partial_terms_json, policy_of, signed};
 use crate::store::rules::{check_policy, check_policy_names};
 use crate::store::{StoreError, StoreEvent};
@@ -19,7 +19,7 @@ pub(super) async fn put_policy(store: &SqliteStore, policy: &Policy) -> Result<(
     // Made of constants and question marks only.
     sqlx::query(sqlx::AssertSqlSafe(put))
         .bind(&policy.app)
-        .bind(policy.op.as_deref().unwrap_or_default().to_lowercase())
+        .bind(canonical_op(policy.op.as_deref().unwrap_or_default()))
         .bind(policy.paused)
         .bind(policy.rate.map(|rate| signed(rate.micros)))
         .bind(policy.rate.map(|rate| i64::from(rate.burst)))
@@ -38,7 +38,7 @@ pub(super) async fn set_paused(store: &SqliteStore, app: &str, op: Option<&str>,
     check_policy_names(app, op)?;
     sqlx::query("INSERT INTO policies (app, op, paused) VALUES (?, ?, ?) ON CONFLICT (app, op) DO UPDATE SET paused = excluded.paused")
         .bind(app)
-        .bind(op.unwrap_or_default().to_lowercase())
+        .bind(canonical_op(op.unwrap_or_default()))
         .bind(paused)
         .execute(&store.writer)
         .await
@@ -58,7 +58,7 @@ pub(super) async fn list_policies(store: &SqliteStore) -> Result<Vec<Policy>, St
 pub(super) async fn remove_policy(store: &SqliteStore, app: &str, op: Option<&str>) -> Result<bool, StoreError> {
     let removed = sqlx::query("DELETE FROM policies WHERE app = ? AND op = ?")
         .bind(app)
-        .bind(op.unwrap_or_default().to_lowercase())
+        .bind(canonical_op(op.unwrap_or_default()))
         .execute(&store.writer)
         .await
         .map_err(failed("remove a policy"))?;

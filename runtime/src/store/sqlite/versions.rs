@@ -3,7 +3,7 @@
 use sqlx::SqliteConnection;
 
 use super::SqliteStore;
-use crate::model::{FoundOp, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion};
+use crate::model::{FoundOp, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion, canonical_op};
 use crate::store::columns::{OpRow, ProcessorRow, failed, op_of, processor_of};
 use crate::store::versions::{ACTIVATIONS_MAX, RegisteredRow, check_quota, check_version};
 use crate::store::{StoreError, VersionError};
@@ -11,7 +11,7 @@ use crate::store::{StoreError, VersionError};
 pub(super) async fn put_processor(store: &SqliteStore, new: &NewVersion) -> Result<ProcessorVersion, StoreError> {
     check_version(new)?;
     let registering = failed("register a processor");
-    let op = new.op.to_lowercase();
+    let op = canonical_op(&new.op);
     let mut db = store.begin().await?;
     let removal: Option<i64> = sqlx::query_scalar("SELECT until_at FROM code_removals WHERE digest = ?")
         .bind(&new.digest)
@@ -80,12 +80,12 @@ async fn find_version(db: &mut SqliteConnection, app: &str, op: &str, version: u
         "SELECT app, op, version, kind, digest, created_at FROM processors WHERE app = ? AND op = ? AND version = ? AND removed_at IS NULL",
     )
     .bind(app)
-    .bind(op.to_lowercase())
+    .bind(canonical_op(op))
     .bind(version)
     .fetch_optional(db)
     .await
     .map_err(failed("look up a version"))?;
-    found.map(processor_of).ok_or_else(|| VersionError::Missing { app: app.to_owned(), op: op.to_lowercase(), version }.into())
+    found.map(processor_of).ok_or_else(|| VersionError::Missing { app: app.to_owned(), op: canonical_op(op), version }.into())
 }
 
 /// The number of the activation that holds, and its version.
@@ -153,7 +153,7 @@ async fn check_schedules(db: &mut SqliteConnection, version: &ProcessorVersion) 
 
 pub(super) async fn rollback_processor(store: &SqliteStore, app: &str, op: &str) -> Result<ProcessorVersion, StoreError> {
     let rolling = failed("roll back to a version");
-    let op = op.to_lowercase();
+    let op = canonical_op(op);
     let nothing = || VersionError::NothingBefore { app: app.to_owned(), op: op.clone() };
     let mut db = store.begin().await?;
     let (at, version) = active(&mut db, app, &op).await?.ok_or_else(nothing)?;
@@ -192,7 +192,7 @@ pub(super) async fn find_op(store: &SqliteStore, app: &str, op: &str) -> Result<
             WHERE s.app = ?1 AND s.op = ?2 AND s.undone_at IS NULL ORDER BY s.activation_no DESC LIMIT 1)",
     )
     .bind(app)
-    .bind(op.to_lowercase())
+    .bind(canonical_op(op))
     .fetch_optional(&store.readers)
     .await
     .map_err(failed("look up a processor"))?;
