@@ -38,9 +38,22 @@ pub enum AppsAction {
     Revoke(AppsRevoke),
 }
 
+impl AppsAction {
+    fn config(&self) -> &ConfigArgs {
+        match self {
+            AppsAction::Set(AppsSet { config, .. })
+            | AppsAction::Show(AppsShow { config, .. })
+            | AppsAction::Grant(AppsGrant { config, .. })
+            | AppsAction::Revoke(AppsRevoke { config, .. }) => config,
+        }
+    }
+}
+
 /// Register an app, or change what is given; the rest stays.
 #[derive(Debug, Args)]
 pub struct AppsSet {
+    #[command(flatten)]
+    pub config: ConfigArgs,
     #[arg(value_parser = parse_name)]
     pub app: String,
     /// Its share of the work, against the weights of the others.
@@ -127,7 +140,7 @@ struct Listed {
 /// # Errors
 /// Why it could not.
 pub fn run(args: &AppsCommand) -> anyhow::Result<ExitCode> {
-    let config = args.config.load(Vec::new())?;
+    let config = args.config.with(args.action.as_ref().map(AppsAction::config))?.load(Vec::new())?;
     block_on(async {
         let store = open_store(&config).await?;
         match &args.action {

@@ -6,6 +6,7 @@ use anyhow::bail;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
+use super::config::ConfigArgs;
 use super::print_data;
 use super::table::Table;
 use super::terms::parse_name;
@@ -19,6 +20,8 @@ const TRIES_MAX: usize = 10;
 /// Show what is granted to an app.
 #[derive(Debug, Args)]
 pub struct AppsShow {
+    #[command(flatten)]
+    pub config: ConfigArgs,
     #[arg(value_parser = parse_name)]
     pub app: String,
 }
@@ -26,6 +29,8 @@ pub struct AppsShow {
 /// Grant something to an app, beside what it was granted before. Its processors may reach it from the next lease on.
 #[derive(Debug, Args)]
 pub struct AppsGrant {
+    #[command(flatten)]
+    pub config: ConfigArgs,
     #[arg(value_parser = parse_name)]
     pub app: String,
     #[command(flatten)]
@@ -106,6 +111,8 @@ pub struct GrantOptions {
 /// Take back what was granted to an app. Rows that run keep it until their lease ends; abort their batches where that is too late.
 #[derive(Debug, Args)]
 pub struct AppsRevoke {
+    #[command(flatten)]
+    pub config: ConfigArgs,
     #[arg(value_parser = parse_name)]
     pub app: String,
     /// The value of a key.

@@ -12,7 +12,7 @@ use super::table::Table;
 use super::terms::parse_name;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
-use crate::model::{Group, without_controls};
+use crate::model::{Group, ProcessorKind, without_controls};
 
 /// Groups that are read at once.
 const PAGE: u32 = 500;
@@ -105,11 +105,13 @@ pub fn show(args: &GroupCommand) -> anyhow::Result<ExitCode> {
             if !parts.store_is_shared && group.sealed_at.is_none() {
                 bail!("the group {:?} is not sealed, and over SQLite nobody else can do that meanwhile: add --seal", args.name);
             }
+            let no_worker = parts.say_if_no_worker(ProcessorKind::Batch);
             let working = parts.work_if_alone();
             let ended = tokio::select! {
                 ended = parts.jobs.wait_for_group(&args.app, &args.name) => Some(ended),
                 () = stop.asked() => None,
             };
+            drop(no_worker);
             working.end().await?;
             let Some(ended) = ended else {
                 say!("stopped waiting; its batches go on, where there are workers");

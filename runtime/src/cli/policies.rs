@@ -32,9 +32,20 @@ pub enum PoliciesAction {
     Remove(PoliciesRemove),
 }
 
+impl PoliciesAction {
+    fn config(&self) -> &ConfigArgs {
+        match self {
+            PoliciesAction::Set(set) => &set.config,
+            PoliciesAction::Remove(remove) => &remove.config,
+        }
+    }
+}
+
 /// Set what is given; the rest stays. What is said of an operation holds beside what is said of its app.
 #[derive(Debug, Args)]
 pub struct PoliciesSet {
+    #[command(flatten)]
+    pub config: ConfigArgs,
     #[arg(value_parser = parse_name)]
     pub app: String,
     /// One operation of it; all of the app without.
@@ -105,6 +116,8 @@ fn parse_keep(text: &str) -> Result<SomeKeep, String> {
 /// Take a policy back, its pause included.
 #[derive(Debug, Args)]
 pub struct PoliciesRemove {
+    #[command(flatten)]
+    pub config: ConfigArgs,
     #[arg(value_parser = parse_name)]
     pub app: String,
     /// That of one operation; that of the app without.
@@ -172,7 +185,7 @@ fn parse_rate(text: &str) -> Result<SomeRate, String> {
 /// # Errors
 /// Why it could not.
 pub fn run(args: &PoliciesCommand) -> anyhow::Result<ExitCode> {
-    let config = args.config.load(Vec::new())?;
+    let config = args.config.with(args.action.as_ref().map(PoliciesAction::config))?.load(Vec::new())?;
     block_on(async {
         let store = open_store(&config).await?;
         match &args.action {

@@ -44,6 +44,8 @@ pub enum ProcessorsAction {
 /// Remove a version, and its code when no other version has it. Refused while it is active, and while a batch uses it that has not ended.
 #[derive(Debug, Args)]
 pub struct RemoveVersion {
+    #[command(flatten)]
+    pub config: ConfigArgs,
     #[arg(value_parser = parse_name)]
     pub app: String,
     #[arg(value_parser = parse_name)]
@@ -107,7 +109,7 @@ pub struct DiffCommand {
 /// # Errors
 /// Why it could not.
 pub fn run(args: &ProcessorsCommand) -> anyhow::Result<ExitCode> {
-    let config = args.config.load(Vec::new())?;
+    let config = args.config.with(args.action.as_ref().map(|ProcessorsAction::Remove(remove)| &remove.config))?.load(Vec::new())?;
     block_on(async {
         let parts = Parts::open(&config).await?;
         match (&args.action, &args.app) {

@@ -13,7 +13,7 @@ use super::terms::{TermsArgs, parse_name};
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
 use crate::jobs::{QueryRequest, QueryResult, QueryState};
-use crate::model::{BatchId, BatchStatus, JsonText, Message, without_controls};
+use crate::model::{BatchId, BatchStatus, JsonText, Message, ProcessorKind, without_controls};
 
 /// Submit a slow query, wait for its answer and print it.
 ///
@@ -89,11 +89,13 @@ pub fn query(args: &QueryCommand) -> anyhow::Result<ExitCode> {
             print_data(&if args.json { json!({ "id": id }).to_string() } else { id.to_string() })?;
             return Ok(ExitCode::from(EXIT_SUCCESS));
         }
+        let no_worker = parts.say_if_no_worker(ProcessorKind::SlowQuery);
         let working = parts.work_if_alone();
         let state = tokio::select! {
             result = parts.jobs.wait_for_query(id) => Some(QueryState::Done(result?)),
             () = stop.asked() => None,
         };
+        drop(no_worker);
         working.end().await?;
         match state {
             Some(state) => print_state(id, &state, args.json),

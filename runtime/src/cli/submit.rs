@@ -11,6 +11,7 @@ use super::config::ConfigArgs;
 use super::feed::{FormatArg, InputFile, append_all, batch_file, open_file, open_rows, sum_of};
 use super::signals::Stop;
 use super::source::Source;
+use super::status::{Shown, wait_and_show};
 use super::terms::{TermsArgs, parse_name};
 use super::wiring::{Parts, block_on, inflate_limits};
 use super::{EXIT_SUCCESS, print_data};
@@ -22,6 +23,8 @@ use crate::store::StoreError;
 /// Submit a file as a batch. Prints its id.
 ///
 /// Nothing runs before the whole file is in; a file that cannot be taken leaves nothing. The format is that of `rowmill run`.
+///
+/// The id is all that goes to stdout, also with --wait: what the batch came to goes to stderr. With --wait --json what it came to goes to stdout, with its id.
 ///
 /// Exit status with --wait: 0 all rows succeeded, 1 some failed or the batch was aborted; else 0. 2 it could not be submitted.
 #[derive(Debug, Args)]
@@ -192,7 +195,8 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
             print_data(&id.to_string())?;
         }
         if args.wait {
-            return super::status::wait_and_show(parts, id, args.json, &stop).await;
+            let shown = if args.json { Shown::Json } else { Shown::OnStderr };
+            return wait_and_show(parts, id, shown, &stop).await;
         }
         parts.close().await;
         Ok(ExitCode::from(EXIT_SUCCESS))

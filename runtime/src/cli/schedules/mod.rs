@@ -48,9 +48,23 @@ pub enum SchedulesAction {
     Remove(SchedulesRemove),
 }
 
+impl SchedulesAction {
+    fn config(&self) -> &ConfigArgs {
+        match self {
+            SchedulesAction::Set(set) => &set.config,
+            SchedulesAction::Next(next) => &next.config,
+            SchedulesAction::Pause(pause) => &pause.config,
+            SchedulesAction::Resume(resume) => &resume.config,
+            SchedulesAction::Remove(remove) => &remove.config,
+        }
+    }
+}
+
 /// Print the ticks that come next; those that would come if it were resumed now, when it is paused.
 #[derive(Debug, Args)]
 pub struct SchedulesNext {
+    #[command(flatten)]
+    pub config: ConfigArgs,
     #[command(flatten)]
     pub which: Which,
     /// How many.
@@ -62,6 +76,8 @@ pub struct SchedulesNext {
 #[derive(Debug, Args)]
 pub struct SchedulesPause {
     #[command(flatten)]
+    pub config: ConfigArgs,
+    #[command(flatten)]
     pub which: Which,
 }
 
@@ -69,12 +85,16 @@ pub struct SchedulesPause {
 #[derive(Debug, Args)]
 pub struct SchedulesResume {
     #[command(flatten)]
+    pub config: ConfigArgs,
+    #[command(flatten)]
     pub which: Which,
 }
 
 /// Remove a schedule. What it has submitted stays.
 #[derive(Debug, Args)]
 pub struct SchedulesRemove {
+    #[command(flatten)]
+    pub config: ConfigArgs,
     #[command(flatten)]
     pub which: Which,
 }
@@ -94,7 +114,7 @@ pub struct Which {
 /// # Errors
 /// Why it could not.
 pub fn run(args: &SchedulesCommand) -> anyhow::Result<ExitCode> {
-    let config = args.config.load(Vec::new())?;
+    let config = args.config.with(args.action.as_ref().map(SchedulesAction::config))?.load(Vec::new())?;
     if let (Some(app), Some(_)) = (&args.app, &args.action) {
         anyhow::bail!("what is to be done comes before the app: rowmill schedules set|next|pause|resume|remove {app} …");
     }
@@ -104,16 +124,16 @@ pub fn run(args: &SchedulesCommand) -> anyhow::Result<ExitCode> {
         match &args.action {
             None => list(jobs, args.app.as_deref(), args.json).await?,
             Some(SchedulesAction::Set(set)) => print(&[set::set(jobs, set).await?], args.json)?,
-            Some(SchedulesAction::Next(SchedulesNext { which: Which { app, name }, count })) => next(jobs, app, name, *count, args.json).await?,
-            Some(SchedulesAction::Pause(SchedulesPause { which: Which { app, name } })) => {
+            Some(SchedulesAction::Next(SchedulesNext { which: Which { app, name }, count, .. })) => next(jobs, app, name, *count, args.json).await?,
+            Some(SchedulesAction::Pause(SchedulesPause { which: Which { app, name }, .. })) => {
                 jobs.pause_schedule(app, name).await?;
                 print(&[jobs.read_schedule(app, name).await?], args.json)?;
             }
-            Some(SchedulesAction::Resume(SchedulesResume { which: Which { app, name } })) => {
+            Some(SchedulesAction::Resume(SchedulesResume { which: Which { app, name }, .. })) => {
                 jobs.resume_schedule(app, name).await?;
                 print(&[jobs.read_schedule(app, name).await?], args.json)?;
             }
-            Some(SchedulesAction::Remove(SchedulesRemove { which: Which { app, name } })) => {
+            Some(SchedulesAction::Remove(SchedulesRemove { which: Which { app, name }, .. })) => {
                 jobs.remove_schedule(app, name).await?;
                 say!("schedule {name} of app {app} is removed; what it submitted stays");
             }

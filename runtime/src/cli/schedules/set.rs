@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
+use crate::cli::config::ConfigArgs;
 use crate::cli::feed::{FormatArg, InputFile, open_file, open_rows};
 use crate::cli::terms::{PartialTermsArgs, parse_name};
 use crate::intake::InflateLimits;
@@ -19,6 +20,8 @@ use crate::model::{JsonText, Missed, NewRow, Overlap, SCHEDULE_BYTES_MAX, SCHEDU
 /// Where clocks are changed, a time of day comes once, also when the clock shows it never or twice; what comes every so often (* and /) goes on in real time.
 #[derive(Debug, Args)]
 pub struct SchedulesSet {
+    #[command(flatten)]
+    pub config: ConfigArgs,
     #[arg(value_parser = parse_name)]
     pub app: String,
     /// The schedule's name, one of its app's.
