@@ -7,6 +7,7 @@ mod guests_of_apps;
 mod keeping;
 mod languages;
 mod queries;
+mod requests;
 mod schedules;
 mod versions;
 mod workers;
