@@ -94,7 +94,7 @@ pub fn abort(args: &AbortCommand) -> anyhow::Result<ExitCode> {
 
 /// Shows the progress of a batch until it is done, and then what it is. Where no worker can run beside this, runs it.
 ///
-/// What the batch is goes to stdout for who asked for it, and to stderr where stdout has other data.
+/// `shown` says where the batch is printed at its end.
 pub(super) async fn wait_and_show(parts: Parts, id: BatchId, shown: Shown, stop: &Stop) -> anyhow::Result<ExitCode> {
     let board = Arc::clone(parts.jobs.status());
     let store = Arc::clone(parts.jobs.store());

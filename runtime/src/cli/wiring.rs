@@ -68,7 +68,7 @@ impl Parts {
         NoWorker(Some(tokio::spawn(async move {
             loop {
                 tokio::time::sleep(NO_WORKER_AFTER).await;
-                // Whoever waits hears of a failure of the store by himself.
+                // The command that waits reports a failure of the store itself.
                 let (Ok(now), Ok(workers)) = (store.read_clock().await, store.list_workers().await) else { continue };
                 let slots = |worker: &WorkerInfo| if kind == ProcessorKind::Batch { worker.slots } else { worker.query_slots };
                 let works = |worker: &WorkerRecord| !worker.info.draining && slots(&worker.info) > 0 && now.since(worker.seen_at) <= silence;

@@ -232,7 +232,7 @@ mod tests {
         };
         assert_eq!(whole(said(Some(600), None)), (600_000, 600_000));
         assert_eq!(whole(PartialTerms { backoff_max: Some(Duration::from_millis(500)), ..PartialTerms::default() }), (500, 500));
-        // What is said of less goes first, whichever of the two it is.
+        // The terms of the submission hold, whichever of the two they have.
         assert_eq!(whole(said(Some(20), None).or(said(Some(1), Some(10)))), (20_000, 20_000));
         assert_eq!(whole(said(None, Some(5)).or(said(Some(8), Some(10)))), (5_000, 5_000));
         assert_eq!(whole(said(None, None).or(said(Some(8), Some(10)))), (8_000, 10_000));

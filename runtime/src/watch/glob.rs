@@ -137,7 +137,7 @@ impl Parser<'_> {
         Ok(all)
     }
 
-    /// What stands between `[` and `]`, where a `]` that comes first stands for itself.
+    /// Reads a class up to its `]`. A `]` that comes first stands for itself.
     fn class(&mut self) -> Result<Token, String> {
         let unclosed = || "a [ is not closed".to_owned();
         let negated = self.letters.next_if(|letter| matches!(letter, '!' | '^')).is_some();
@@ -231,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_pattern_is_for_is_known() {
+    fn a_pattern_covers_another_only_where_that_is_certain() {
         let glob = |pattern: &str| Glob::parse(pattern).unwrap();
         let covers = |one: &str, other: &str| glob(one).covers(&glob(other));
         assert!(covers("*", "a?") && covers("{a,*}", "*.csv") && covers("a*", "{ab,ac}") && covers("{a*,b*}", "{b*,a1}"));

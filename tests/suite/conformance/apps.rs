@@ -42,7 +42,7 @@ pub async fn an_app_comes_back_as_it_was_registered(kit: Kit) {
     is_invalid(kit.store.put_app(&App::named("n".repeat(256))).await);
 }
 
-/// Whoever looks at a list of apps, operations or groups can tell each from all others.
+/// Each name in a list of apps, operations or groups can be told from all others.
 pub async fn names_that_cannot_be_told_apart_are_refused(kit: Kit) {
     for name in ["", "bank ", " bank", "\u{2003}bank", "the\u{a0}bank", "ba\u{200b}nk", "ba\nnk", "gro\u{308}ße", "n\0"] {
         is_invalid(kit.store.put_app(&App::named(name)).await);

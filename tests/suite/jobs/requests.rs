@@ -1,4 +1,4 @@
-//! What is asked for: names, terms and deadlines, and which of them are refused.
+//! Requests: their names, terms and deadlines, and those that are refused.
 
 use std::time::Duration;
 
@@ -74,7 +74,7 @@ async fn a_deadline_in_the_past_is_refused(mut site: Site) {
         let query = QueryRequest { deadline_at: Some(deadline), ..QueryRequest::new("bank", "statement", JsonText::default()) };
         refused!(jobs.slow_query_submit(query).await, JobError::DeadlinePassed { .. });
     }
-    // What was submitted in time, with a key, is found again when its deadline is over.
+    // A batch with a key that was submitted in time is found again when its deadline is over.
     let keyed = |deadline| BatchRequest { key: Some("k".to_owned()), ..request(deadline) };
     let later = now.after(Duration::from_secs(3));
     jobs.set_paused("bank", Some("validate"), true).await.unwrap();

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use super::{Installation, transactions};
 
 #[test]
-fn who_waits_without_a_worker_hears_of_it_and_waits_on() {
+fn a_command_that_waits_without_a_worker_says_so_and_waits_on() {
     let site = Installation::shared();
     site.deploy("validate", "bank-transactions");
     site.deploy("statement", "account-statement");

@@ -74,9 +74,9 @@ fn what_is_wrong_with_a_line_is_said_in_a_sentence() {
     }
 }
 
-/// What cron programs read in different ways, or the library as less than it says.
+/// Cron programs read these in different ways, or the library reads them as less than they say.
 #[test]
-fn what_could_mean_two_things_is_refused_with_the_line_to_write_instead() {
+fn an_ambiguous_line_is_refused_with_the_line_to_write_instead() {
     for (line, instead) in [
         // From one value on.
         ("5/20 * * * *", "5-59/20 * * * *"),
@@ -121,7 +121,7 @@ fn what_could_mean_two_things_is_refused_with_the_line_to_write_instead() {
 }
 
 #[test]
-fn what_the_library_would_read_as_something_else_is_refused() {
+fn a_line_that_the_library_would_misread_is_refused() {
     // Its words are numbers wherever they stand: these would be Monday, October, November and November.
     for line in ["0 0 * * SUN1", "0 0 * JAN0 *", "0 0 * 1JAN *", "0 0 * JAN1 *"] {
         assert!(error(line, "UTC").contains("cannot be read"), "{line}");
