@@ -1,4 +1,5 @@
--- Writes a time in milliseconds as the program does (model::show_time): as a whole number of the largest unit that divides it, such as 90d, 5s or 1500ms.
+-- Writes a time in milliseconds as the program does (model::show_time): as a whole number of the
+-- largest unit that divides it, such as 90d, 5s or 1500ms.
 CREATE FUNCTION rowmill.show_time(millis bigint) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
     SELECT CASE
         WHEN millis = 0 THEN '0s'

@@ -23,7 +23,8 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
-    /// These options together with those that stand behind a subcommand. Of a setting that both set, the one that stands behind counts.
+    /// These options together with those that stand behind a subcommand. Of a setting that both
+    /// set, the one that stands behind counts.
     ///
     /// # Errors
     /// Both name a configuration file.

@@ -24,7 +24,8 @@ use crate::store::StoreError;
 ///
 /// Nothing runs before the whole file is in; a file that cannot be taken leaves nothing. The format is that of `rowmill run`.
 ///
-/// The id is all that goes to stdout, also with --wait: what the batch came to goes to stderr. With --wait --json what it came to goes to stdout, with its id.
+/// The id is all that goes to stdout, also with --wait: what the batch came to goes to stderr. With
+/// --wait --json what it came to goes to stdout, with its id.
 ///
 /// Exit status with --wait: 0 all rows succeeded, 1 some failed or the batch was aborted; else 0. 2 it could not be submitted.
 #[derive(Debug, Args)]

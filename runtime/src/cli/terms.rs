@@ -75,7 +75,8 @@ pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
     parse_time(text).map(Moment::In).map_err(|_| "a moment looks like 2026-12-01T06:00:00Z, or 10m for so long from now".to_owned())
 }
 
-/// A name as it is stored, however it was composed. Whether it can be one is checked where it would be stored.
+/// A name as it is stored, however it was composed. Whether it can be one is checked where it would
+/// be stored.
 pub(super) fn parse_name(name: &str) -> Result<String, Infallible> {
     Ok(canonical_name(name).into_owned())
 }

@@ -21,7 +21,8 @@ use crate::worker::{WorkerError, WorkerSettings};
 /// States that were not written to Redis when a command ends may take so long.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// A command that waits looks for workers this often. One that was started with it has registered by then.
+/// A command that waits looks for workers this often. One that was started with it has registered
+/// by then.
 const NO_WORKER_AFTER: Duration = Duration::from_secs(2);
 /// A worker that missed this many heartbeats has ended.
 const SILENT_HEARTBEATS: u32 = 3;

@@ -32,7 +32,9 @@ impl JobManager {
     ///
     /// # Errors
     /// [`JobError::NoProcessor`], [`JobError::OtherKind`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::BadKey`],
-    /// [`JobError::KeyReused`], [`JobError::DeadlinePassed`]; [`JobError::Store`] for no rows without `hold` or `after`, a batch that it cannot come after, a group that is sealed, lines that are 0 or come twice, or no attempts.
+    /// [`JobError::KeyReused`], [`JobError::DeadlinePassed`]; [`JobError::Store`] for no rows
+    /// without `hold` or `after`, a batch that it cannot come after, a group that is sealed, lines
+    /// that are 0 or come twice, or no attempts.
     pub async fn batch_submit(&self, request: BatchRequest) -> Result<BatchId, JobError> {
         let request = request.with_canonical_names();
         let key = request.key.clone();
@@ -81,7 +83,8 @@ impl JobManager {
         Ok((NewBatch { after: request.after, group: request.group, ..batch }, request.rows))
     }
 
-    /// Refuses a deadline that has passed. A batch that was submitted before, with its key, is found again after its deadline, too.
+    /// Refuses a deadline that has passed. A batch that was submitted before, with its key, is
+    /// found again after its deadline, too.
     pub(super) async fn check_deadline(&self, deadline: Option<Timestamp>, known: Option<BatchId>) -> Result<(), JobError> {
         let Some(deadline) = deadline else { return Ok(()) };
         let now = self.shared.store.read_clock().await?;

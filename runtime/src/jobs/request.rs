@@ -21,7 +21,8 @@ pub struct BatchRequest {
     pub start_at: Option<Timestamp>,
     /// What has no outcome by then is aborted.
     pub deadline_at: Option<Timestamp>,
-    /// A batch that is submitted again with its key is there once: its id comes back. With another request the key is refused. A key is a name: 1 to 255 bytes.
+    /// A batch that is submitted again with its key is there once: its id comes back. With another
+    /// request the key is refused. A key is a name: 1 to 255 bytes.
     pub key: Option<String>,
     /// Stands for rows that are appended later, such as the SHA-256 of the file that they come from, where a request is compared with that of its key.
     pub rows_digest: Option<String>,

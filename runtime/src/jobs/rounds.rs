@@ -20,7 +20,9 @@ impl JobManager {
     /// ```
     ///
     /// # Errors
-    /// [`JobError::NoBatch`]; [`JobError::DeadlinePassed`]; [`JobError::Store`] when it has not ended, is a slow query, was aborted (unless its aborted rows are wanted), or has no such row.
+    /// [`JobError::NoBatch`]; [`JobError::DeadlinePassed`]; [`JobError::Store`] when it has not
+    /// ended, is a slow query, was aborted (unless its aborted rows are wanted), or has no such
+    /// row.
     pub async fn batch_retry(&self, id: BatchId, rows: &RetryRows) -> Result<Retried, JobError> {
         self.check_batch(id).await?;
         self.check_deadline(rows.deadline_at, None).await?;

@@ -5,7 +5,8 @@ use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
 /// Bytes of the name of an app, an operation, a group or a schedule, at most.
 pub const NAME_BYTES_MAX: usize = 255;
 
-/// Reason why a text is not accepted as a name. `what` says which name it is, such as "the name of an app".
+/// Reason why a text is not accepted as a name. `what` says which name it is, such as "the name of
+/// an app".
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadName {
     #[error("{what} is empty: it has 1 to {NAME_BYTES_MAX} bytes")]
@@ -26,8 +27,8 @@ fn code_of(character: char) -> String {
     format!("U+{:04X}", u32::from(character))
 }
 
-/// Returns the form in which names are compared and stored: the composed form of Unicode (NFC). The same letters are the same name, however a keyboard or a file
-/// system composes them.
+/// Returns the form in which names are compared and stored: the composed form of Unicode (NFC). The
+/// same letters are the same name, however a keyboard or a file system composes them.
 pub fn canonical_name(name: &str) -> Cow<'_, str> {
     match is_nfc_quick(name.chars()) {
         IsNormalized::Yes => Cow::Borrowed(name),
@@ -35,7 +36,8 @@ pub fn canonical_name(name: &str) -> Cow<'_, str> {
     }
 }
 
-/// Returns the form in which operations are compared and stored: in lower case, in every script that has one, and composed (NFC).
+/// Returns the form in which operations are compared and stored: in lower case, in every script
+/// that has one, and composed (NFC).
 pub fn canonical_op(op: &str) -> String {
     if op.is_ascii() {
         return op.to_ascii_lowercase();
@@ -44,7 +46,8 @@ pub fn canonical_op(op: &str) -> String {
     canonical_name(&canonical_name(op).to_lowercase()).into_owned()
 }
 
-/// Checks a name in the form in which it is stored: whoever reads it can tell it from every other name. Letters that look alike in two scripts are not checked.
+/// Checks a name in the form in which it is stored: whoever reads it can tell it from every other
+/// name. Letters that look alike in two scripts are not checked.
 ///
 /// # Errors
 /// [`BadName`].
@@ -71,7 +74,8 @@ pub fn check_name(what: &str, name: &str) -> Result<(), BadName> {
     Ok(())
 }
 
-/// Returns true for control characters and for those that Unicode says are shown as nothing (`Default_Ignorable_Code_Point`), or that are blank without being a space.
+/// Returns true for control characters and for those that Unicode says are shown as nothing
+/// (`Default_Ignorable_Code_Point`), or that are blank without being a space.
 fn is_invisible(character: char) -> bool {
     character.is_control()
         || matches!(

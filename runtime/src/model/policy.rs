@@ -83,7 +83,8 @@ pub struct PartialTerms {
 }
 
 impl PartialTerms {
-    /// These, and where they say nothing the others. Of a backoff and a maximum that do not go together, the one that is said here holds, and the other follows.
+    /// These, and where they say nothing the others. Of a backoff and a maximum that do not go
+    /// together, the one that is said here holds, and the other follows.
     #[must_use]
     pub fn or(self, others: PartialTerms) -> PartialTerms {
         let (backoff, backoff_max) = match (self.backoff, self.backoff_max) {

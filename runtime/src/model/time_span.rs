@@ -4,8 +4,9 @@ use std::time::Duration;
 const UNITS: [(&str, u128); 7] =
     [("d", 86_400_000_000_000), ("h", 3_600_000_000_000), ("m", 60_000_000_000), ("s", 1_000_000_000), ("ms", 1_000_000), ("us", 1_000), ("ns", 1)];
 
-/// Reads a time such as `500ms`, `5s`, `2m`, `1h30m` or `90d`: whole numbers, each with its unit, the largest first. The command line, the configuration and the
-/// file of `rowmill watch` read times with this function alone.
+/// Reads a time such as `500ms`, `5s`, `2m`, `1h30m` or `90d`: whole numbers, each with its unit,
+/// the largest first. The command line, the configuration and the file of `rowmill watch` read
+/// times with this function alone.
 ///
 /// # Errors
 /// A sentence that says how a time is written.

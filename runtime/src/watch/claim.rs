@@ -137,6 +137,11 @@ impl Claim {
 
     /// Moves the file to `done`, and ends the claim. The name that it has there.
     pub(super) fn succeed(mut self, places: &Places) -> io::Result<OsString> {
+        // A claim that was adopted may have reasons of a refusal that did not come to pass.
+        match self.dir.remove_file(REASONS) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let moved = settle(&self.dir, self.name(), &places.done, self.id)?;
         self.file = None;
         self.finish(places)?;
@@ -161,14 +166,16 @@ impl Claim {
             let unique = unique_name(&name, self.id);
             let moved = if places.failed.symlink_metadata(&unique).is_ok() { unique } else { name };
             let beside = reasons_name(&moved, self.id);
-            // Reasons that are there are those of a file that was called so before and is not there any more. Anything else is a file that was refused, and stays.
+            // Reasons that are there are those of a file that was called so before and is not there
+            // any more. Anything else is a file that was refused, and stays.
             let beside = if is_free(&places.failed, &beside, &self.dir)? { beside } else { cut_reasons_name(&moved, self.id) };
             self.dir.rename(REASONS, &places.failed, beside)?;
         }
         self.remove(places)
     }
 
-    /// The name of a file that was moved on. Claims of an older version say it in the reasons alone.
+    /// The name of a file that was moved on. Claims of an older version say it in the reasons
+    /// alone.
     fn name_of_refused(&self) -> io::Result<OsString> {
         match self.dir.read(NAME) {
             Ok(name) => Ok(OsString::from_vec(name)),
@@ -193,8 +200,8 @@ impl Claim {
     }
 }
 
-/// Where the reasons of a refused file stand: beside it, under its whole name. A name that is too long for that is cut, and gets the id of the claim, since another one
-/// may begin like it.
+/// Where the reasons of a refused file stand: beside it, under its whole name. A name that is too
+/// long for that is cut, and gets the id of the claim, since another one may begin like it.
 fn reasons_name(name: &OsStr, claim: Uuid) -> OsString {
     if name.len() + REASONS_END.len() > NAME_BYTES_MAX {
         return cut_reasons_name(name, claim);
@@ -215,7 +222,8 @@ fn cut_reasons_name(name: &OsStr, claim: Uuid) -> OsString {
     OsString::from_vec([cut, end.as_bytes()].concat())
 }
 
-/// Returns true if reasons can be written to this place: there is nothing, or there are reasons of a file of the same name.
+/// Returns true if reasons can be written to this place: there is nothing, or there are reasons of
+/// a file of the same name.
 fn is_free(failed: &Dir, place: &OsStr, claim: &Dir) -> io::Result<bool> {
     let file_of = |text: io::Result<Vec<u8>>| Some(serde_json::from_slice::<Reasons>(&text.ok()?).ok()?.file);
     match failed.symlink_metadata(place) {

@@ -1,4 +1,5 @@
-//! A pattern of names: `*`, `?`, `[a-z]`, `{one,other}`, and `\\` before a sign that stands for itself. It goes by letters and not by bytes, and names have no `/`.
+//! A pattern of names: `*`, `?`, `[a-z]`, `{one,other}`, and `\\` before a sign that stands for
+//! itself. It goes by letters and not by bytes, and names have no `/`.
 
 /// Patterns without braces that one with braces may stand for.
 const ALTERNATIVES_MAX: usize = 1_000;
@@ -50,8 +51,9 @@ impl Glob {
         self.0.iter().any(|tokens| matches(tokens, &letters))
     }
 
-    /// Returns true if it is certain that each name that the other pattern matches matches this one, too: both are the same, this one is for every name, or the other one
-    /// is for single names.
+    /// Returns true if it is certain that each name that the other pattern matches matches this
+    /// one, too: both are the same, this one is for every name, or the other one is for single
+    /// names.
     pub fn covers(&self, other: &Glob) -> bool {
         let letter = |token: &Token| if let Token::Letter(letter) = token { Some(*letter) } else { None };
         let takes = |theirs: &Vec<Token>| {

@@ -29,7 +29,8 @@ pub enum BadPattern {
     Unreachable { pattern: String, reason: String },
 }
 
-/// Patterns of names: `*`, `?`, `[a-z]`, `{one,other}`. Letters' case counts; how letters are composed (NFC, NFD) does not.
+/// Patterns of names: `*`, `?`, `[a-z]`, `{one,other}`. Letters' case counts; how letters are
+/// composed (NFC, NFD) does not.
 pub struct Patterns(Vec<Glob>);
 
 impl Patterns {
@@ -41,7 +42,8 @@ impl Patterns {
         Ok(Patterns(patterns.into_iter().map(parse).collect::<Result<_, _>>()?))
     }
 
-    /// Patterns of types, each of which is for some file: `ignored` are left alone, and the first that matches counts. Only what is certain is refused.
+    /// Patterns of types, each of which is for some file: `ignored` are left alone, and the first
+    /// that matches counts. Only what is certain is refused.
     ///
     /// # Errors
     /// [`BadPattern`].

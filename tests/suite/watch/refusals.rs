@@ -116,7 +116,8 @@ fn what_cannot_be_watched_gets_a_sentence_and_status_2() {
     refused("is watched twice");
 }
 
-/// Of two files whose names begin alike and are too long for an ending, each has its reasons; and no reasons replace a file that was called like them.
+/// Of two files whose names begin alike and are too long for an ending, each has its reasons; and
+/// no reasons replace a file that was called like them.
 #[test]
 fn each_refused_file_has_its_own_reasons() {
     let site = Site::new(Installation::embedded(), "50ms");

@@ -1,7 +1,9 @@
-//! The fields of a cron line. Cron programs read some values in different ways, and the library that looks for ticks reads some as less than they say: these are refused, with
-//! the value that means one thing everywhere.
+//! The fields of a cron line. Cron programs read some values in different ways, and the library
+//! that looks for ticks reads some as less than they say: these are refused, with the value that
+//! means one thing everywhere.
 
-/// A field of a line: its name, its values, and the words and signs that may stand there beside digits, `*`, `,`, `-` and `/`.
+/// A field of a line: its name, its values, and the words and signs that may stand there beside
+/// digits, `*`, `,`, `-` and `/`.
 pub(super) struct Field {
     pub name: &'static str,
     pub wanted: &'static str,
@@ -112,7 +114,8 @@ impl Field {
         }
     }
 
-    /// `L`, `LW` and `15W` among days of the month, `5L` among those of the week. An `L` alone means Saturday there for some, and nothing for others.
+    /// `L`, `LW` and `15W` among days of the month, `5L` among those of the week. An `L` alone
+    /// means Saturday there for some, and nothing for others.
     fn is_sign_of_days(&self, text: &str) -> Result<bool, BadField> {
         let upper = text.to_ascii_uppercase();
         match (self.days, upper.as_str()) {
@@ -186,7 +189,8 @@ impl Field {
         BadField::Instead { why, value: format!("{}-{last}/{step}", from.text) }
     }
 
-    /// A step over the whole range leaves its first value alone: `*/61` among minutes would be once an hour.
+    /// A step over the whole range leaves its first value alone: `*/61` among minutes would be once
+    /// an hour.
     fn check_step(&self, part: &str, step: u64, first: u8, last: u8) -> Result<(), BadField> {
         // Seven days after Sunday is Sunday.
         let width = if self.days == Days::OfWeek { u64::from(last - first).min(6) } else { u64::from(last - first) };
@@ -209,8 +213,9 @@ fn number(text: &str) -> Option<u64> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) { None } else { text.parse().ok() }
 }
 
-/// Days of the month and days of the week that are both said are taken for either of them. But where one begins with a `*`, as in `*/2`, some cron programs take only the days that
-/// are both. Replaces such a value by one that does not begin so, and returns the reason.
+/// Days of the month and days of the week that are both said are taken for either of them. But
+/// where one begins with a `*`, as in `*/2`, some cron programs take only the days that are both.
+/// Replaces such a value by one that does not begin so, and returns the reason.
 pub(super) fn check_days(fields: &mut [String]) -> Option<String> {
     let [.., of_month, _, of_week] = fields else { return None };
     let says_all = |field: &str| matches!(field, "*" | "?");

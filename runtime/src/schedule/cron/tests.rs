@@ -122,7 +122,8 @@ fn an_ambiguous_line_is_refused_with_the_line_to_write_instead() {
 
 #[test]
 fn a_line_that_the_library_would_misread_is_refused() {
-    // Its words are numbers wherever they stand: these would be Monday, October, November and November.
+    // Its words are numbers wherever they stand: these would be Monday, October, November and
+    // November.
     for line in ["0 0 * * SUN1", "0 0 * JAN0 *", "0 0 * 1JAN *", "0 0 * JAN1 *"] {
         assert!(error(line, "UTC").contains("cannot be read"), "{line}");
     }
@@ -165,7 +166,8 @@ fn signs_for_days_mean_what_the_documentation_says() {
     let day = |day: &str| format!("{day}T00:00:00+00:00");
     for (line, days) in [
         ("0 0 L * *", ["2026-01-31", "2026-02-28"]),
-        // The first of February is a Sunday: its nearest weekday in the same month is the second. The last of May is one, too.
+        // The first of February is a Sunday: its nearest weekday in the same month is the second.
+        // The last of May is one, too.
         ("0 0 1W 2-12 *", ["2026-02-02", "2026-03-02"]),
         ("0 0 LW 5-12 *", ["2026-05-29", "2026-06-30"]),
         ("0 0 15W 2,3 *", ["2026-02-16", "2026-03-16"]),
