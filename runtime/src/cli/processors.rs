@@ -114,7 +114,7 @@ pub fn run(args: &ProcessorsCommand) -> anyhow::Result<ExitCode> {
         let parts = Parts::open(&config).await?;
         match (&args.action, &args.app) {
             (Some(_), Some(app)) => anyhow::bail!("what is to be done comes before the app: rowmill processors remove {app} …"),
-            (Some(ProcessorsAction::Remove(RemoveVersion { app, op, version })), None) => {
+            (Some(ProcessorsAction::Remove(RemoveVersion { app, op, version, .. })), None) => {
                 parts.jobs.remove_version(app, op, *version).await?;
                 say!("version {version} of {op} of app {app} is removed");
             }
