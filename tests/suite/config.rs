@@ -114,7 +114,7 @@ fn a_wrong_value_is_refused_with_its_place() {
     assert!(file("[worker]\nslots = [1]\n").contains("it should be 1 to 1000"));
     assert!(file("[worker]\nslots = 1.5\n").contains("it should be a whole number"));
     assert!(file("[limits]\nmemory = \"1GiB\"\n").contains("it should be between 64KiB and 256MiB, not 1GiB"));
-    assert!(file("[limits]\ntimeout = 5\n").contains("a time looks like 500ms, 5s or 2m"));
+    assert!(file("[limits]\ntimeout = 5\n").contains("a time looks like 500ms, 5s, 2m, 1h30m or 90d"));
     assert!(file("[store]\nconnections = \n").contains("rowmill.toml is not valid TOML: at line 2"));
     let odd = refusal(empty.path(), &[("ROWMILL_STORE_POOLER", "session")], &[]);
     assert!(odd.contains("store.pooler (environment, ROWMILL_STORE_POOLER) cannot be used: it should be none or transaction"), "{odd}");

@@ -9,6 +9,7 @@ mod kinds;
 mod languages;
 mod marks;
 mod queries;
+mod requests;
 mod schedules;
 mod versions;
 mod workers;

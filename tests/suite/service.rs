@@ -11,6 +11,7 @@ mod pruning;
 mod rounds;
 mod terms;
 mod versions;
+mod waiting;
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};

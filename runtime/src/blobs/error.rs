@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use object_store::client::{HttpError, HttpErrorKind};
 
+use crate::model::show_time;
+
 /// Why an object could not be read or written.
 #[derive(Debug, thiserror::Error)]
 #[error("the object store failed while it was to {doing}")]
@@ -18,7 +20,7 @@ pub struct BlobError {
 pub(super) enum Cause {
     #[error(transparent)]
     Failed(#[from] object_store::Error),
-    #[error("there was no answer within {} s", .0.as_secs_f64())]
+    #[error("there was no answer within {}", show_time(*.0))]
     Late(Duration),
     /// Only when the runtime shuts down: none of our tasks panics.
     #[error("the upload was stopped")]

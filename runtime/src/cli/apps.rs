@@ -13,10 +13,11 @@ pub use super::grants::{AppsGrant, AppsRevoke, AppsShow};
 use super::config::ConfigArgs;
 use super::grants::TRIES_MAX;
 use super::table::Table;
+use super::terms::parse_name;
 use super::wiring::{block_on, open_store};
 use super::{EXIT_SUCCESS, print_data};
-use crate::config::{parse_memory, parse_size, parse_time, parse_timeout, show_size, show_time};
-use crate::model::{App, AppQuota, Limits, ProcessorVersion, RegisteredVersion};
+use crate::config::{parse_memory, parse_size, parse_timeout, show_size};
+use crate::model::{App, AppQuota, Limits, ProcessorVersion, RegisteredVersion, parse_time, show_time};
 use crate::store::Store;
 
 /// List apps with their processors, or change an app's share, limits and grants.
@@ -39,9 +40,23 @@ pub enum AppsAction {
     Revoke(AppsRevoke),
 }
 
+impl AppsAction {
+    fn config(&self) -> &ConfigArgs {
+        match self {
+            AppsAction::Set(AppsSet { config, .. })
+            | AppsAction::Show(AppsShow { config, .. })
+            | AppsAction::Grant(AppsGrant { config, .. })
+            | AppsAction::Revoke(AppsRevoke { config, .. }) => config,
+        }
+    }
+}
+
 /// Register an app, or change what is given; the rest stays.
 #[derive(Debug, Args)]
 pub struct AppsSet {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// Its share of the work, against the weights of the others.
     #[arg(long, value_name = "N", value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]
@@ -127,7 +142,7 @@ struct Listed {
 /// # Errors
 /// Why it could not.
 pub fn run(args: &AppsCommand) -> anyhow::Result<ExitCode> {
-    let config = args.config.load(Vec::new())?;
+    let config = args.config.with(args.action.as_ref().map(AppsAction::config))?.load(Vec::new())?;
     block_on(async {
         let store = open_store(&config).await?;
         match &args.action {

@@ -14,7 +14,7 @@ use super::wiring::{Parts, block_on, log_position};
 use super::{EXIT_SUCCESS, print_data};
 use crate::config::Config;
 use crate::jobs::{BatchRequest, JobManager, QueryRequest};
-use crate::model::{BatchId, BatchStep, JsonText, NewRow, ProcessorKind};
+use crate::model::{BatchId, BatchStep, JsonText, NewRow, ProcessorKind, show_time};
 use crate::store::LogPosition;
 
 /// What rows are submitted for.
@@ -301,7 +301,7 @@ impl Workers {
         while jobs.list_workers().await?.iter().filter(|worker| worker.info.name.starts_with(&ours)).count() < args.processes as usize {
             if began.elapsed() > START_TIMEOUT {
                 workers.end().await?;
-                bail!("the workers did not start within {} s", START_TIMEOUT.as_secs());
+                bail!("the workers did not start within {}", show_time(START_TIMEOUT));
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::bail;
 use clap::Args;
 use serde_json::{Map, Value as Json, json};
 
@@ -11,7 +12,7 @@ use super::{EXIT_SUCCESS, print_data};
 use crate::config::{Config, ConfigError, Sources};
 
 /// Where the configuration comes from: a command that needs one flattens these.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ConfigArgs {
     /// The configuration file. By default the one that ROWMILL_CONFIG names, else rowmill.toml when it is there.
     #[arg(long, value_name = "FILE")]
@@ -22,6 +23,20 @@ pub struct ConfigArgs {
 }
 
 impl ConfigArgs {
+    /// These options together with those that stand behind a subcommand. Of a setting that both
+    /// set, the one that stands behind counts.
+    ///
+    /// # Errors
+    /// Both name a configuration file.
+    pub fn with(&self, behind: Option<&ConfigArgs>) -> anyhow::Result<ConfigArgs> {
+        let Some(behind) = behind else { return Ok(self.clone()) };
+        if self.config.is_some() && behind.config.is_some() {
+            bail!("--config is given twice: there is one configuration file");
+        }
+        let config = behind.config.as_ref().or(self.config.as_ref()).cloned();
+        Ok(ConfigArgs { config, set: [self.set.as_slice(), &behind.set].concat() })
+    }
+
     /// The configuration as it is in force, with `shorthands` (`section.key=value`) of the command's own flags before everything else.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use anyhow::Context;
 use clap::Args;
 
 use super::config::ConfigArgs;
+use super::terms::parse_name;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SUCCESS, print_data};
 use crate::model::{ProcessorKind, ProcessorVersion};
@@ -20,8 +21,10 @@ use crate::model::{ProcessorKind, ProcessorVersion};
 pub struct DeployCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// The operation; case does not matter.
+    #[arg(value_parser = parse_name)]
     pub op: String,
     /// A component, or a core module that carries its WIT.
     #[arg(value_name = "FILE.wasm")]

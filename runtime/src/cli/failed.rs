@@ -8,6 +8,7 @@ use clap::Args;
 use super::EXIT_SUCCESS;
 use super::config::ConfigArgs;
 use super::results::written;
+use super::terms::parse_name;
 use super::usage::{Past, parse_past};
 use super::wiring::{Parts, block_on};
 use crate::export::write_failed_row;
@@ -23,9 +24,10 @@ const PAGE_ROWS: u32 = 500;
 pub struct FailedCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// Only of this operation.
-    #[arg(long, value_name = "OP")]
+    #[arg(long, value_name = "OP", value_parser = parse_name)]
     pub op: Option<String>,
     /// Only rows with this code among their messages, such as `trap`, or one of the processor's own. As often as you like: any of them.
     #[arg(long, value_name = "CODE")]

@@ -6,10 +6,12 @@ use anyhow::bail;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 
+use super::config::ConfigArgs;
 use super::print_data;
 use super::table::Table;
-use crate::config::{parse_size, parse_timeout, show_size, show_time};
-use crate::model::{App, DirectoryGrant, Grants, HttpRule, Net, ObjectsGrant, SqlGrant};
+use super::terms::parse_name;
+use crate::config::{parse_size, parse_timeout, show_size};
+use crate::model::{App, DirectoryGrant, Grants, HttpRule, Net, ObjectsGrant, SqlGrant, show_time};
 use crate::store::Store;
 
 /// A command reads settings, changes some of them and stores all: it tries this many times when other commands change the same settings in between.
@@ -18,12 +20,18 @@ pub(super) const TRIES_MAX: usize = 10;
 /// Show what is granted to an app.
 #[derive(Debug, Args)]
 pub struct AppsShow {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
 }
 
 /// Grant something to an app, beside what it was granted before. Its processors may reach it from the next lease on.
 #[derive(Debug, Args)]
 pub struct AppsGrant {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     #[command(flatten)]
     pub options: GrantOptions,
@@ -103,6 +111,9 @@ pub struct GrantOptions {
 /// Take back what was granted to an app. Rows that run keep it until their lease ends; abort their batches where that is too late.
 #[derive(Debug, Args)]
 pub struct AppsRevoke {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// The value of a key.
     #[arg(long = "value", value_name = "KEY")]

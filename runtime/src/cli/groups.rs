@@ -9,9 +9,10 @@ use serde_json::json;
 use super::config::ConfigArgs;
 use super::signals::Stop;
 use super::table::Table;
+use super::terms::parse_name;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
-use crate::model::{Group, without_controls};
+use crate::model::{Group, ProcessorKind, without_controls};
 
 /// Groups that are read at once.
 const PAGE: u32 = 500;
@@ -21,6 +22,7 @@ const PAGE: u32 = 500;
 pub struct GroupsCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// Print JSON.
     #[arg(long)]
@@ -36,7 +38,9 @@ pub struct GroupsCommand {
 pub struct GroupCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
+    #[arg(value_parser = parse_name)]
     pub name: String,
     /// Let no further batch come in.
     #[arg(long)]
@@ -101,11 +105,13 @@ pub fn show(args: &GroupCommand) -> anyhow::Result<ExitCode> {
             if !parts.store_is_shared && group.sealed_at.is_none() {
                 bail!("the group {:?} is not sealed, and over SQLite nobody else can do that meanwhile: add --seal", args.name);
             }
+            let no_worker = parts.say_if_no_worker(ProcessorKind::Batch);
             let working = parts.work_if_alone();
             let ended = tokio::select! {
                 ended = parts.jobs.wait_for_group(&args.app, &args.name) => Some(ended),
                 () = stop.asked() => None,
             };
+            drop(no_worker);
             working.end().await?;
             let Some(ended) = ended else {
                 say!("stopped waiting; its batches go on, where there are workers");

@@ -9,11 +9,10 @@ use clap::{Args, Subcommand};
 use super::config::ConfigArgs;
 use super::grants::TRIES_MAX;
 use super::table::Table;
-use super::terms::PartialTermsArgs;
+use super::terms::{PartialTermsArgs, parse_name};
 use super::wiring::{block_on, open_store};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
-use crate::config::show_time;
-use crate::model::{Isolation, KeepFor, PartialKeep, PartialTerms, Policy, Rate};
+use crate::model::{Isolation, KeepFor, PartialKeep, PartialTerms, Policy, Rate, show_time};
 use crate::store::Store;
 
 /// List what holds for apps and their operations: rates, pauses, the terms of batches, and how long these are kept. Or change it.
@@ -34,12 +33,24 @@ pub enum PoliciesAction {
     Remove(PoliciesRemove),
 }
 
+impl PoliciesAction {
+    fn config(&self) -> &ConfigArgs {
+        match self {
+            PoliciesAction::Set(set) => &set.config,
+            PoliciesAction::Remove(remove) => &remove.config,
+        }
+    }
+}
+
 /// Set what is given; the rest stays. What is said of an operation holds beside what is said of its app.
 #[derive(Debug, Args)]
 pub struct PoliciesSet {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// One operation of it; all of the app without.
-    #[arg(long, value_name = "OP")]
+    #[arg(long, value_name = "OP", value_parser = parse_name)]
     pub op: Option<String>,
     /// Begin no more rows than this, over all workers, such as 500/s, 30/m or 100/h; `none` for no limit.
     #[arg(long, value_name = "RATE|none", value_parser = parse_rate)]
@@ -106,9 +117,12 @@ fn parse_keep(text: &str) -> Result<SomeKeep, String> {
 /// Take a policy back, its pause included.
 #[derive(Debug, Args)]
 pub struct PoliciesRemove {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// That of one operation; that of the app without.
-    #[arg(long, value_name = "OP")]
+    #[arg(long, value_name = "OP", value_parser = parse_name)]
     pub op: Option<String>,
 }
 
@@ -119,8 +133,10 @@ pub struct PoliciesRemove {
 pub struct PauseCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// One operation; all of the app without.
+    #[arg(value_parser = parse_name)]
     pub op: Option<String>,
 }
 
@@ -129,8 +145,10 @@ pub struct PauseCommand {
 pub struct ResumeCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// One operation, as it was paused; the app without.
+    #[arg(value_parser = parse_name)]
     pub op: Option<String>,
 }
 
@@ -168,7 +186,7 @@ fn parse_rate(text: &str) -> Result<SomeRate, String> {
 /// # Errors
 /// Why it could not.
 pub fn run(args: &PoliciesCommand) -> anyhow::Result<ExitCode> {
-    let config = args.config.load(Vec::new())?;
+    let config = args.config.with(args.action.as_ref().map(PoliciesAction::config))?.load(Vec::new())?;
     block_on(async {
         let store = open_store(&config).await?;
         match &args.action {

@@ -7,6 +7,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::config::ConfigArgs;
 use super::deploy::kind_for_people;
 use super::table::Table;
+use super::terms::parse_name;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SUCCESS, print_data};
 use crate::config::show_size;
@@ -23,10 +24,10 @@ const DIGEST_SHOWN: usize = 12;
 pub struct ProcessorsCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
-    #[arg(value_name = "APP")]
+    #[arg(value_name = "APP", value_parser = parse_name)]
     pub app: Option<String>,
     /// Only those of this operation.
-    #[arg(value_name = "OP")]
+    #[arg(value_name = "OP", value_parser = parse_name)]
     pub op: Option<String>,
     /// Print JSON. Times are milliseconds since 1970-01-01T00:00:00Z.
     #[arg(long, global = true)]
@@ -43,7 +44,11 @@ pub enum ProcessorsAction {
 /// Remove a version, and its code when no other version has it. Refused while the version is active (see rowmill deactivate), and while a batch uses it that has not ended.
 #[derive(Debug, Args)]
 pub struct RemoveVersion {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
+    #[arg(value_parser = parse_name)]
     pub op: String,
     pub version: u32,
 }
@@ -55,7 +60,9 @@ pub struct RemoveVersion {
 pub struct ActivateCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
+    #[arg(value_parser = parse_name)]
     pub op: String,
     pub version: u32,
     /// Print JSON.
@@ -84,7 +91,9 @@ pub struct DeactivateCommand {
 pub struct RollbackCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
+    #[arg(value_parser = parse_name)]
     pub op: String,
     /// Which processor to roll back, where the operation has an active version for batches of rows and one for slow queries.
     #[arg(long)]
@@ -115,7 +124,9 @@ impl From<KindArg> for ProcessorKind {
 pub struct DiffCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
+    #[arg(value_parser = parse_name)]
     pub op: String,
     /// The version before.
     #[arg(value_name = "VERSION")]
@@ -133,12 +144,12 @@ pub struct DiffCommand {
 /// # Errors
 /// Why it could not.
 pub fn run(args: &ProcessorsCommand) -> anyhow::Result<ExitCode> {
-    let config = args.config.load(Vec::new())?;
+    let config = args.config.with(args.action.as_ref().map(|ProcessorsAction::Remove(remove)| &remove.config))?.load(Vec::new())?;
     block_on(async {
         let parts = Parts::open(&config).await?;
         match (&args.action, &args.app) {
             (Some(_), Some(app)) => anyhow::bail!("what is to be done comes before the app: rowmill processors remove {app} …"),
-            (Some(ProcessorsAction::Remove(RemoveVersion { app, op, version })), None) => {
+            (Some(ProcessorsAction::Remove(RemoveVersion { app, op, version, .. })), None) => {
                 parts.jobs.remove_version(app, op, *version).await?;
                 say!("version {version} of {op} of app {app} is removed");
             }

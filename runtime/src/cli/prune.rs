@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::config::ConfigArgs;
 use super::table::Table;
+use super::terms::parse_name;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SUCCESS, print_data};
 use crate::config::show_size;
@@ -20,8 +21,10 @@ pub struct PruneCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Only of this app.
+    #[arg(value_parser = parse_name)]
     pub app: Option<String>,
     /// Only of this operation.
+    #[arg(value_parser = parse_name)]
     pub op: Option<String>,
     /// Only show what would go.
     #[arg(long)]

@@ -9,11 +9,11 @@ use serde_json::value::RawValue;
 
 use super::config::ConfigArgs;
 use super::signals::Stop;
-use super::terms::TermsArgs;
+use super::terms::{TermsArgs, parse_name};
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
 use crate::jobs::{JobError, QueryRequest, QueryResult, QueryState};
-use crate::model::{BatchId, BatchStatus, JsonText, Message, without_controls};
+use crate::model::{BatchId, BatchStatus, JsonText, Message, ProcessorKind, without_controls};
 
 /// Submit a slow query, wait for its answer and print it.
 ///
@@ -24,8 +24,10 @@ use crate::model::{BatchId, BatchStatus, JsonText, Message, without_controls};
 pub struct QueryCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// The operation; case does not matter.
+    #[arg(value_parser = parse_name)]
     pub op: String,
     /// The input, as JSON.
     #[arg(value_name = "JSON")]
@@ -36,7 +38,7 @@ pub struct QueryCommand {
     #[command(flatten)]
     pub terms: TermsArgs,
     /// A name for this query: when it is asked again it is there once. With another input or other options the key is refused.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = parse_name)]
     pub key: Option<String>,
     /// Print its id, and do not wait.
     #[arg(long)]
@@ -87,6 +89,7 @@ pub fn query(args: &QueryCommand) -> anyhow::Result<ExitCode> {
             print_data(&if args.json { json!({ "id": id }).to_string() } else { id.to_string() })?;
             return Ok(ExitCode::from(EXIT_SUCCESS));
         }
+        let no_worker = parts.say_if_no_worker(ProcessorKind::SlowQuery);
         let working = parts.work_if_alone();
         let answered = async {
             let result = parts.jobs.wait_for_query(id).await?;
@@ -100,6 +103,7 @@ pub fn query(args: &QueryCommand) -> anyhow::Result<ExitCode> {
             state = answered => Some(state?),
             () = stop.asked() => None,
         };
+        drop(no_worker);
         working.end().await?;
         match state {
             Some(state) => print_state(id, &state, args.json),

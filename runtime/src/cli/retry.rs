@@ -7,6 +7,7 @@ use serde_json::json;
 
 use super::config::ConfigArgs;
 use super::signals::Stop;
+use super::status::{Shown, wait_and_show};
 use super::terms::{Moment, parse_moment, timestamps};
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SUCCESS, print_data};
@@ -66,7 +67,8 @@ pub fn run(args: &RetryCommand) -> anyhow::Result<ExitCode> {
             print_data(&json!({ "id": args.batch, "round": round, "rows": rows, "waits": waits }).to_string())?;
         }
         if args.wait {
-            return super::status::wait_and_show(parts, args.batch, args.json, &stop).await;
+            let shown = if args.json { Shown::Json } else { Shown::OnStderr };
+            return wait_and_show(parts, args.batch, shown, &stop).await;
         }
         parts.close().await;
         Ok(ExitCode::from(EXIT_SUCCESS))

@@ -72,7 +72,8 @@ pub fn status(args: &StatusCommand) -> anyhow::Result<ExitCode> {
     block_on(async {
         if args.watch {
             let (stop, parts) = (Stop::listen()?, Parts::open(&config).await?);
-            return wait_and_show(parts, args.batch, args.json, &stop).await;
+            let shown = if args.json { Shown::Json } else { Shown::Text };
+            return wait_and_show(parts, args.batch, shown, &stop).await;
         }
         let store = open_store(&config).await?;
         print_batch(&*store, &store.read_batch(args.batch).await?, args.json).await?;
@@ -99,9 +100,11 @@ pub fn abort(args: &AbortCommand) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Shows the progress of a batch until it is done, or was aborted, and then what it is. Where no worker can run beside this,
+/// Shows the progress of a batch until it is done, or was aborted, and then the batch. Where no worker can run beside this,
 /// runs it.
-pub(super) async fn wait_and_show(parts: Parts, id: BatchId, json: bool, stop: &Stop) -> anyhow::Result<ExitCode> {
+///
+/// `shown` says where the batch is printed at its end.
+pub(super) async fn wait_and_show(parts: Parts, id: BatchId, shown: Shown, stop: &Stop) -> anyhow::Result<ExitCode> {
     let board = Arc::clone(parts.jobs.status());
     let (store, is_shared) = (Arc::clone(parts.jobs.store()), parts.store_is_shared);
     let following = async {
@@ -118,37 +121,59 @@ pub(super) async fn wait_and_show(parts: Parts, id: BatchId, json: bool, stop: &
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
-    let shown = tokio::spawn(progress::show(board.watch(id)));
+    let progress = tokio::spawn(progress::show(board.watch(id)));
+    let no_worker = parts.say_if_no_worker(store.read_batch(id).await?.kind);
     let working = parts.work_if_alone();
     let batch = tokio::select! {
         batch = following => batch,
         () = stop.asked() => store.read_batch(id).await,
     };
     // Shown or not, the batch is what it is.
-    shown.abort();
-    let _ = shown.await;
+    drop(no_worker);
+    progress.abort();
+    let _ = progress.await;
     working.end().await?;
     let batch = batch?;
     if batch.step != BatchStep::Done && !ended_by_abort(&batch) {
         say!("stopped watching; the batch goes on, where there are workers: rowmill status --watch {id}");
         return Ok(ExitCode::from(stop.exit_status()));
     }
-    print_batch(&*store, &batch, json).await?;
+    match shown {
+        Shown::Json => print_data(&json_of(&*store, &batch).await?)?,
+        Shown::Text => print_data(&text_of(&*store, &batch).await?)?,
+        Shown::OnStderr => say!("{}", text_of(&*store, &batch).await?),
+    }
     Ok(ExitCode::from(if batch.status == BatchStatus::Success { EXIT_SUCCESS } else { EXIT_SOME_FAILED }))
 }
 
-/// Returns true if it was aborted, and nothing of what is shown will change: nobody has to wait for a worker to tell its
-/// processor.
+/// Returns true if it was aborted, and nothing of what is shown will change: the command need not wait until a worker has told
+/// its processor.
 fn ended_by_abort(batch: &Batch) -> bool {
     batch.status == BatchStatus::Aborted && batch.has_ended()
 }
 
+/// How a command shows a batch that it waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Shown {
+    Json,
+    Text,
+    /// stdout has its data already.
+    OnStderr,
+}
+
 async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Result<()> {
+    print_data(&if json { json_of(store, batch).await? } else { text_of(store, batch).await? })
+}
+
+async fn json_of(store: &dyn Store, batch: &Batch) -> anyhow::Result<String> {
     let input_files = read_input_files(store, batch.id).await?;
     let past = read_past_rounds(store, batch, ROUNDS_MAX).await?;
-    if json {
-        return print_data(&serde_json::to_string(&BatchView::of(batch, &input_files, &past, |_, file| file)?)?);
-    }
+    Ok(serde_json::to_string(&BatchView::of(batch, &input_files, &past, |_, file| file)?)?)
+}
+
+async fn text_of(store: &dyn Store, batch: &Batch) -> anyhow::Result<String> {
+    let input_files = read_input_files(store, batch.id).await?;
+    let past = read_past_rounds(store, batch, ROUNDS_MAX).await?;
     let BatchCounts { rows, success, failed, aborted } = batch.counts;
     let mut text = format!(
         "{}: {} of app {}, version {}, {}: {rows} rows, {success} success, {failed} failed, {aborted} aborted",
@@ -208,7 +233,7 @@ async fn print_batch(store: &dyn Store, batch: &Batch, json: bool) -> anyhow::Re
         text.push_str(&format!("\nfile {}: {} bytes, {}", file.name, file.size_bytes, file.object));
     }
     let text: Vec<String> = text.lines().map(without_controls).collect();
-    print_data(&text.join("\n"))
+    Ok(text.join("\n"))
 }
 
 /// A context as one line, cut where it is long.

@@ -11,7 +11,8 @@ use super::config::ConfigArgs;
 use super::feed::{Appended, FormatArg, InputFile, append_all, batch_file, open_file, open_rows, sum_of, until_stop};
 use super::signals::Stop;
 use super::source::Source;
-use super::terms::TermsArgs;
+use super::status::{Shown, wait_and_show};
+use super::terms::{TermsArgs, parse_name};
 use super::wiring::{Parts, block_on, inflate_limits};
 use super::{EXIT_SUCCESS, print_data};
 use crate::intake::{FileForm, FileLines, InflateLimits, IntakeError, Place};
@@ -23,13 +24,18 @@ use crate::store::StoreError;
 ///
 /// Nothing runs before the whole file is in; a file that cannot be taken leaves nothing. The format is that of `rowmill run`.
 ///
+/// The id is all that goes to stdout, also with --wait: what the batch came to goes to stderr. With
+/// --wait --json what it came to goes to stdout, with its id.
+///
 /// Exit status with --wait: 0 all rows succeeded, 1 some failed or the batch was aborted; else 0. 2 it could not be submitted.
 #[derive(Debug, Args)]
 pub struct SubmitCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// The operation; case does not matter.
+    #[arg(value_parser = parse_name)]
     pub op: String,
     /// The file with the rows; - reads stdin, and object:NAME an object of the object store. Without one the batch is held and empty.
     #[arg(value_name = "FILE", required_unless_present_any = ["hold", "after"])]
@@ -50,13 +56,13 @@ pub struct SubmitCommand {
     #[arg(long, value_name = "CONDITION", requires = "after", default_value = "success")]
     pub when: WhenArg,
     /// Submit it into a group of batches, which the first one makes: see `rowmill group`.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub group: Option<String>,
     #[command(flatten)]
     pub terms: TermsArgs,
     /// A name for this submission: when it is made again, after a lost answer or a crash, the batch is there once, and what was missing of it is appended. With
     /// another file or other options the key is refused.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = parse_name)]
     pub key: Option<String>,
     /// Wait until the batch has ended, and show its progress. Over SQLite, where no worker can run beside this, also run it.
     #[arg(long)]
@@ -196,7 +202,8 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
             print_data(&id.to_string())?;
         }
         if args.wait {
-            return super::status::wait_and_show(parts, id, args.json, &stop).await;
+            let shown = if args.json { Shown::Json } else { Shown::OnStderr };
+            return wait_and_show(parts, id, shown, &stop).await;
         }
         parts.close().await;
         Ok(ExitCode::from(EXIT_SUCCESS))

@@ -1,5 +1,6 @@
 //! Under what terms a batch or a query is run: the options of `submit` and `query`, and `rowmill priority`.
 
+use std::convert::Infallible;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
@@ -10,8 +11,7 @@ use clap::builder::RangedU64ValueParser;
 use super::EXIT_SUCCESS;
 use super::config::ConfigArgs;
 use super::wiring::{Parts, block_on};
-use crate::config::parse_time;
-use crate::model::{BatchId, FailureLimit, PartialTerms, Timestamp};
+use crate::model::{BatchId, FailureLimit, PartialTerms, Timestamp, canonical_name, parse_time};
 
 /// Terms as far as something is said about them.
 #[derive(Debug, Args)]
@@ -73,6 +73,12 @@ pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
         return Ok(Moment::At(Timestamp(moment.as_millisecond())));
     }
     parse_time(text).map(Moment::In).map_err(|_| "a moment looks like 2026-12-01T06:00:00Z, or 10m for so long from now".to_owned())
+}
+
+/// A name as it is stored, however it was composed. Whether it can be one is checked where it would
+/// be stored.
+pub(super) fn parse_name(name: &str) -> Result<String, Infallible> {
+    Ok(canonical_name(name).into_owned())
 }
 
 impl TermsArgs {

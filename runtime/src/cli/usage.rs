@@ -9,10 +9,10 @@ use serde::Serialize;
 
 use super::config::ConfigArgs;
 use super::table::Table;
+use super::terms::parse_name;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SUCCESS, print_data};
-use crate::config::parse_time;
-use crate::model::{Clock, FuelProfile, Meter, SystemClock, Timestamp, UsageRecord};
+use crate::model::{Clock, FuelProfile, Meter, SystemClock, Timestamp, UsageRecord, canonical_op, parse_time};
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
@@ -24,9 +24,10 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 pub struct UsageCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// Only this operation.
-    #[arg(long, value_name = "OP")]
+    #[arg(long, value_name = "OP", value_parser = parse_name)]
     pub op: Option<String>,
     /// From the hour of this moment on, such as 2026-11-01T00:00:00Z, or so long ago, such as 36h.
     #[arg(long, value_name = "TIME", default_value = "720h", value_parser = parse_past)]
@@ -118,7 +119,7 @@ pub fn run(args: &UsageCommand) -> anyhow::Result<ExitCode> {
             // The hour that has begun is there, too.
             ago @ Past::Ago(_) => Timestamp(hour(ago.moment(now)).0 + HOUR_MS),
         };
-        let op = args.op.as_deref().map(str::to_lowercase);
+        let op = args.op.as_deref().map(canonical_op);
         let records = parts.jobs.usage(&args.app, op.as_deref(), hour(args.since.moment(now)), until).await?;
         let mut profiles = parts.jobs.fuel_profiles(&args.app).await?;
         profiles.retain(|profile| op.as_ref().is_none_or(|op| profile.op == *op));

@@ -55,9 +55,14 @@ pub fn run(args: &WatchCommand) -> anyhow::Result<ExitCode> {
         let stop = Stop::listen()?;
         let parts = Parts::open(&config).await?;
         parts.jobs.blobs().check().await?;
+        let using = || format!("cannot use {}", path.display());
+        // All of it is checked before a directory is made.
+        for (at, watched) in file.watch.iter().enumerate() {
+            check_patterns(watched).with_context(|| format!("watch[{at}]")).with_context(using)?;
+        }
         let mut inboxes = Vec::new();
         for watched in file.watch {
-            inboxes.push(inbox_of(&parts.jobs, watched).await.with_context(|| format!("cannot use {}", path.display()))?);
+            inboxes.push(inbox_of(&parts.jobs, watched).await.with_context(using)?);
         }
         let json = args.json;
         let watcher = Watcher::new(parts.jobs.clone(), inboxes, settings(&config, args.once), move |report| print(report, json))?;
@@ -84,6 +89,12 @@ pub fn run(args: &WatchCommand) -> anyhow::Result<ExitCode> {
 
 fn settings(config: &Config, once: bool) -> WatchSettings {
     WatchSettings { files_at_once: config.watch.files_at_once, grace: config.watch.grace, inflate: inflate_limits(config), once }
+}
+
+fn check_patterns(watched: &WatchedDirectory) -> anyhow::Result<()> {
+    let ignored = Patterns::of(watched.ignore.iter().map(String::as_str)).context("ignore")?;
+    Patterns::of_types(watched.types.iter().map(|file_type| file_type.pattern.as_str()), &ignored)?;
+    Ok(())
 }
 
 async fn inbox_of(jobs: &JobManager, watched: WatchedDirectory) -> anyhow::Result<Inbox> {

@@ -12,7 +12,7 @@ use crate::config::{Config, ObjectsUrl, StoreUrl};
 use crate::grants::GrantSettings;
 use crate::intake::InflateLimits;
 use crate::jobs::JobManager;
-use crate::model::{CodeQuota, SystemClock};
+use crate::model::{CodeQuota, ProcessorKind, SystemClock, WorkerInfo, WorkerRecord};
 use crate::sandbox::{CompilerSettings, Sandbox, SandboxSettings};
 use crate::status::{RedisSettings, StatusBoard};
 use crate::store::{LogPosition, PgSettings, PgStore, SqliteStore, Store};
@@ -21,11 +21,19 @@ use crate::worker::{WorkerError, WorkerSettings};
 /// States that were not written to Redis when a command ends may take so long.
 const FLUSH: Duration = Duration::from_secs(1);
 
+/// A command that waits looks for workers this often. One that was started with it has registered
+/// by then.
+const NO_WORKER_AFTER: Duration = Duration::from_secs(2);
+/// A worker that missed this many heartbeats has ended.
+const SILENT_HEARTBEATS: u32 = 3;
+
 /// Everything that works on batches, as it is configured.
 pub(super) struct Parts {
     pub jobs: JobManager,
     /// Others may work on the same store.
     pub store_is_shared: bool,
+    /// Workers give a sign of life about this often, if they have the same configuration.
+    heartbeat: Duration,
 }
 
 impl Parts {
@@ -44,7 +52,7 @@ impl Parts {
         let sandbox = open_sandbox(config, settings.instances_max().saturating_add(checkers))?;
         let quota = CodeQuota { versions_max: config.processors.versions_max, bytes_max: config.processors.bytes_max };
         let jobs = JobManager::new(store, blobs, Arc::new(status), sandbox, settings).with_code_quota(quota);
-        Ok(Parts { jobs, store_is_shared })
+        Ok(Parts { jobs, store_is_shared, heartbeat: config.worker.heartbeat })
     }
 
     /// Begins to work where nobody else can, because the store is this process's alone.
@@ -52,9 +60,42 @@ impl Parts {
         if self.store_is_shared { WorkingBeside { jobs: self.jobs.clone(), task: None } } else { WorkingBeside::begin(&self.jobs) }
     }
 
+    /// Says so on stderr, once, while there is no worker that could run what is waited for.
+    pub fn say_if_no_worker(&self, kind: ProcessorKind) -> NoWorker {
+        if !self.store_is_shared {
+            return NoWorker(None);
+        }
+        let (store, silence) = (Arc::clone(self.jobs.store()), self.heartbeat * SILENT_HEARTBEATS);
+        NoWorker(Some(tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(NO_WORKER_AFTER).await;
+                // The command that waits reports a failure of the store itself.
+                let (Ok(now), Ok(workers)) = (store.read_clock().await, store.list_workers().await) else { continue };
+                let slots = |worker: &WorkerInfo| if kind == ProcessorKind::Batch { worker.slots } else { worker.query_slots };
+                let works = |worker: &WorkerRecord| !worker.info.draining && slots(&worker.info) > 0 && now.since(worker.seen_at) <= silence;
+                if !workers.iter().any(works) {
+                    let what = if kind == ProcessorKind::Batch { "rows" } else { "slow queries" };
+                    say!("no worker is running that takes {what}: this waits until one is started (rowmill work)");
+                    return;
+                }
+            }
+        })))
+    }
+
     /// Hands on what is not written yet.
     pub async fn close(self) {
         self.jobs.status().flush(FLUSH).await;
+    }
+}
+
+/// Looks for workers as long as it lives.
+pub(super) struct NoWorker(Option<JoinHandle<()>>);
+
+impl Drop for NoWorker {
+    fn drop(&mut self) {
+        if let Some(task) = &self.0 {
+            task.abort();
+        }
     }
 }
 

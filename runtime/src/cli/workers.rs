@@ -1,6 +1,7 @@
 //! `rowmill workers`: who runs what.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 
@@ -8,7 +9,7 @@ use super::config::ConfigArgs;
 use super::table::Table;
 use super::wiring::{block_on, open_store};
 use super::{EXIT_SUCCESS, print_data};
-use crate::model::{Clock, SystemClock, WorkerRecord};
+use crate::model::{Clock, SystemClock, WorkerRecord, show_time};
 
 /// Show the workers that were seen and have not ended, and what they run now.
 #[derive(Debug, Args)]
@@ -49,7 +50,7 @@ fn as_table(workers: &[WorkerRecord]) -> String {
             info.pid.to_string(),
             info.slots.to_string(),
             info.query_slots.to_string(),
-            format!("{} s ago", now.since(worker.seen_at).as_secs()),
+            format!("{} ago", show_time(Duration::from_secs(now.since(worker.seen_at).as_secs()))),
             if info.draining { format!("draining; {}", runs.join(", ")) } else { runs.join(", ") },
         ]);
     }

@@ -19,7 +19,7 @@ pub use error::ConfigError;
 pub use secret::Secret;
 pub use settings::{Kind, SETTINGS, Setting, SettingDefault};
 pub use sources::{DEFAULT_FILE, Sources};
-pub use units::{parse_memory, parse_size, parse_time, parse_timeout, show_size, show_time};
+pub use units::{parse_memory, parse_size, parse_timeout, show_size};
 pub use watch::{FileTypeConfig, WatchFile, WatchedDirectory};
 
 use self::resolve::Resolved;

@@ -13,8 +13,8 @@ use super::error::ConfigError;
 use super::secret::{Secret, read_secret_file};
 use super::settings::{Kind, SETTINGS, Setting, SettingDefault};
 use super::sources::Sources;
-use super::units::{parse_size, parse_time};
-use crate::model::KeepFor;
+use super::units::parse_size;
+use crate::model::{KeepFor, parse_time};
 
 const DEFAULT: &str = "default";
 

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::units::{MEMORY_MIN_BYTES, TIMEOUT_MAX, TIMEOUT_MIN, parse_size, parse_time, show_size, show_time};
-use crate::model::{KeepFor, Limits};
+use super::units::{MEMORY_MIN_BYTES, TIMEOUT_MAX, TIMEOUT_MIN, parse_size, show_size};
+use crate::model::{KeepFor, Limits, canonical_name, check_name, parse_time, show_time};
 
 /// One setting. Its variable is `ROWMILL_SECTION_KEY`.
 #[derive(Debug)]
@@ -99,7 +99,11 @@ impl Kind {
             |holds: bool| if holds { Ok(()) } else { Err(format!("it should be between {}, not {text}", self.says().replace(" to ", " and "))) };
         let is = |holds: bool| if holds { Ok(text.to_owned()) } else { Err(format!("it should be {}", self.says().replace('`', ""))) };
         match *self {
-            Kind::Text | Kind::Path | Kind::Secret => is(!text.is_empty()),
+            Kind::Text => {
+                let text = canonical_name(text);
+                check_name("a name", &text).map(|()| text.into_owned()).map_err(|wrong| wrong.to_string())
+            }
+            Kind::Path | Kind::Secret => is(!text.is_empty()),
             Kind::Key => is(text.len() >= KEY_BYTES_MIN),
             Kind::StoreUrl => is(has_rest(text, &["sqlite:", "postgres://", "postgresql://"])),
             Kind::RedisUrl => is(has_rest(text, &["redis://", "rediss://", "redis+unix://", "unix://"])),
@@ -291,13 +295,13 @@ pub const SETTINGS: &[Setting] = &[
     setting("limits", "input", INPUT, Value("1MiB"), "one input"),
     setting("limits", "batch_rows", BATCH_ROWS, Value("10000000"), "rows of one batch"),
     setting("limits", "queued_rows", QUEUED_ROWS, Value("50000000"), "rows of one app that have no outcome yet, in all its batches"),
-    setting("limits", "batch_time", BATCH_TIME, Value("168h"), "time of a batch from its first claim to its last outcome; then it is aborted"),
+    setting("limits", "batch_time", BATCH_TIME, Value("7d"), "time of a batch from its first claim to its last outcome; then it is aborted"),
     setting("limits", "batch_log", BATCH_BYTES, Value("64MiB"), "logs of all rows of a batch together; those of further rows are dropped"),
     setting("limits", "batch_files", BATCH_BYTES, Value("10GiB"), "output files of a batch together; rows with more fail"),
     setting("maximum", "fuel", Count(1, 1_000_000_000_000_000), Value("1000000000000"), "fuel for one row"),
     setting("maximum", "fuel_per_kib", Count(0, 1_000_000_000_000), Value("1000000000"), "further fuel for each KiB of the row's input"),
     setting("maximum", "timeout", Time(TIMEOUT_MIN, TIMEOUT_MAX), Value("1h"), "time for one row"),
-    setting("maximum", "query_timeout", Time(TIMEOUT_MIN, TIMEOUT_MAX), Value("24h"), "time for one slow query"),
+    setting("maximum", "query_timeout", Time(TIMEOUT_MIN, TIMEOUT_MAX), Value("1d"), "time for one slow query"),
     setting("maximum", "memory", Size(MEMORY_MIN_BYTES, Limits::MEMORY_MAX_BYTES), Value("256MiB"), "memory of one instance"),
     setting("maximum", "output", Size(1 << 10, 16 << 20), Value("16MiB"), "output, messages and pieces of one row together"),
     setting("maximum", "messages", Count(0, 10_000), Value("10000"), "messages of one row"),
@@ -306,7 +310,7 @@ pub const SETTINGS: &[Setting] = &[
     setting("maximum", "input", INPUT, Value("1MiB"), "one input"),
     setting("maximum", "batch_rows", BATCH_ROWS, Value("100000000"), "rows of one batch"),
     setting("maximum", "queued_rows", QUEUED_ROWS, Value("1000000000"), "rows of one app that have no outcome yet"),
-    setting("maximum", "batch_time", BATCH_TIME, Value("720h"), "time of a batch"),
+    setting("maximum", "batch_time", BATCH_TIME, Value("30d"), "time of a batch"),
     setting("maximum", "batch_log", BATCH_BYTES, Value("1GiB"), "logs of all rows of a batch together"),
     setting("maximum", "batch_files", BATCH_BYTES, Value("100GiB"), "output files of a batch together"),
     setting("maximum", "running", Count(1, 1_000_000), Value("1000"), "rows and queries that run at the same time, where an app is given a number"),

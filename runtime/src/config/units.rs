@@ -4,22 +4,13 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
-use crate::model::Limits;
+use crate::model::{Limits, parse_time, show_time};
 
 /// A time limit of one call may be between these.
 pub const TIMEOUT_MIN: Duration = Duration::from_millis(1);
 pub const TIMEOUT_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// An instance's memory is this much at least; at most [`Limits::MEMORY_MAX_BYTES`].
 pub const MEMORY_MIN_BYTES: u64 = 64 << 10;
-
-/// Reads a time such as `500ms`, `5s` or `2m`.
-///
-/// # Errors
-/// A sentence that says what a time looks like.
-pub fn parse_time(text: &str) -> Result<Duration, String> {
-    let span: jiff::SignedDuration = text.parse().map_err(|_| "a time looks like 500ms, 5s or 2m".to_owned())?;
-    Duration::try_from(span).map_err(|_| "a time cannot be negative".to_owned())
-}
 
 /// Reads a size in bytes, such as `512KiB` or `64MiB`.
 ///
@@ -36,7 +27,7 @@ pub fn parse_size(text: &str) -> Result<u64, String> {
 pub fn parse_timeout(text: &str) -> Result<Duration, String> {
     let timeout = parse_time(text)?;
     if !(TIMEOUT_MIN..=TIMEOUT_MAX).contains(&timeout) {
-        return Err("a time limit is between 1ms and 24h".to_owned());
+        return Err(format!("a time limit is between {} and {}", show_time(TIMEOUT_MIN), show_time(TIMEOUT_MAX)));
     }
     Ok(timeout)
 }
@@ -51,18 +42,6 @@ pub fn parse_memory(text: &str) -> Result<u64, String> {
         return Err(format!("a memory limit is between 64KiB and {}MiB", Limits::MEMORY_MAX_BYTES >> 20));
     }
     Ok(bytes)
-}
-
-/// Writes a time so that [`parse_time`] reads the same.
-pub fn show_time(time: Duration) -> String {
-    match time.as_nanos() {
-        0 => "0s".to_owned(),
-        nanos if nanos % 3_600_000_000_000 == 0 => format!("{}h", nanos / 3_600_000_000_000),
-        nanos if nanos % 60_000_000_000 == 0 => format!("{}m", nanos / 60_000_000_000),
-        nanos if nanos % 1_000_000_000 == 0 => format!("{}s", nanos / 1_000_000_000),
-        nanos if nanos % 1_000_000 == 0 => format!("{}ms", nanos / 1_000_000),
-        nanos => format!("{nanos}ns"),
-    }
 }
 
 /// Writes a size so that [`parse_size`] reads the same.

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 
 use super::error::ConfigError;
 use super::sources::without_excerpt;
-use super::units::{parse_time, show_time};
+use crate::model::{canonical_name, canonical_op, check_name, parse_time, show_time};
 
 /// A file may have to be unchanged for so long at most.
 const AGE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
@@ -135,6 +135,10 @@ impl WatchFile {
                 let reason = format!("a row of {:?} is tried once at least", file_type.pattern);
                 return Err(bad(format!("watch[{at}].type[{number}].attempts: "), reason));
             }
+            check_directories(watched).map_err(|(key, reason)| bad(format!("watch[{at}].{key}: "), reason))?;
+            for (number, file_type) in watched.types.iter_mut().enumerate() {
+                check_names(file_type).map_err(|(key, reason)| bad(format!("watch[{at}].type[{number}].{key}: "), reason))?;
+            }
             watched.directory = base.join(&watched.directory);
             for place in [&mut watched.incoming, &mut watched.work, &mut watched.done, &mut watched.failed] {
                 *place = watched.directory.join(&place);
@@ -145,6 +149,29 @@ impl WatchFile {
         }
         Ok(file)
     }
+}
+
+/// A directory is one, and not a pattern: the names of files have patterns.
+fn check_directories(watched: &WatchedDirectory) -> Result<(), (&'static str, String)> {
+    let WatchedDirectory { directory, incoming, work, done, failed, .. } = watched;
+    for (key, path) in [("directory", directory), ("incoming", incoming), ("work", work), ("done", done), ("failed", failed)] {
+        if path.as_os_str().is_empty() {
+            return Err((key, "it is empty, and a directory has a name".to_owned()));
+        }
+        if path.to_string_lossy().contains(['*', '?', '[', ']', '{', '}']) {
+            let reason = format!("{:?} looks like a pattern, and is one directory: name each directory in a [[watch]] of its own", path.display());
+            return Err((key, reason));
+        }
+    }
+    Ok(())
+}
+
+/// Brings the names of a type to the form in which they are stored.
+fn check_names(file_type: &mut FileTypeConfig) -> Result<(), (&'static str, String)> {
+    file_type.app = canonical_name(&file_type.app).into_owned();
+    file_type.op = canonical_op(&file_type.op);
+    check_name("the name of an app", &file_type.app).map_err(|wrong| ("app", wrong.to_string()))?;
+    check_name("the name of an operation", &file_type.op).map_err(|wrong| ("op", wrong.to_string()))
 }
 
 /// A key as it would be written: `watch[0].type[1].pattern`.
@@ -190,9 +217,23 @@ mod tests {
         let unknown = refused(&type_of("patern = \"x\""));
         assert!(unknown.starts_with("etc/watch.toml: watch[0].type[0].patern: unknown field"), "{unknown}");
         let age = refused("[[watch]]\ndirectory = \"d\"\nage = \"soon\"\n");
-        assert!(age.contains("a time looks like 500ms, 5s or 2m"), "{age}");
+        assert!(age.contains("a time looks like 500ms, 5s, 2m, 1h30m or 90d"), "{age}");
         assert!(refused(&type_of("attempts = 0")).contains("watch[0].type[0].attempts: a row of \"*\" is tried once at least"));
         assert!(refused(&type_of("priority = \"high\"")).contains("watch[0].type[0].priority: "));
         assert!(refused("[[watch]\n").contains("is not valid TOML"));
+        let of = |directory: &str, app: &str, op: &str| {
+            format!("[[watch]]\ndirectory = {directory:?}\n[[watch.type]]\npattern = \"*\"\napp = \"{app}\"\nop = \"{op}\"\n")
+        };
+        for directory in ["/srv/*/in", "in?", "in[12]", "{a,b}"] {
+            let said = refused(&of(directory, "a", "o"));
+            assert!(said.contains("watch[0].directory: ") && said.contains("looks like a pattern, and is one directory"), "{said}");
+        }
+        assert!(refused(&of("", "a", "o")).contains("watch[0].directory: it is empty"));
+        let places = "[[watch]]\ndirectory = \"d\"\ndone = \"done-*\"\n[[watch.type]]\npattern = \"*\"\napp = \"a\"\nop = \"o\"\n";
+        assert!(refused(places).contains("watch[0].done: \"done-*\" looks like a pattern"));
+        assert!(refused(&of("d", "", "o")).contains("watch[0].type[0].app: the name of an app is empty"));
+        assert!(refused(&of("d", "a", "o ")).contains("watch[0].type[0].op: the name of an operation begins or ends with a space"));
+        let composed = parse(&of("d", "gro\u{308}ße", "PR\u{dc}FEN")).unwrap();
+        assert_eq!((composed.watch[0].types[0].app.as_str(), composed.watch[0].types[0].op.as_str()), ("größe", "prüfen"));
     }
 }

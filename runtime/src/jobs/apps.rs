@@ -1,7 +1,7 @@
 //! Apps and workers.
 
 use super::{JobError, JobManager};
-use crate::model::{App, Grants, WorkerRecord};
+use crate::model::{App, Grants, WorkerRecord, canonical_name};
 
 impl JobManager {
     /// Registers an app, or changes its weight and limits. An app that was never registered has the defaults.
@@ -20,8 +20,8 @@ impl JobManager {
     /// # Errors
     /// [`JobError::Store`] for a name, weight or limit that cannot be.
     pub async fn register_app(&self, app: &App) -> Result<(), JobError> {
-        self.check_app(&app.name)?;
-        Ok(self.shared.store.put_app(app).await?)
+        let name = self.check_app(&app.name)?.into_owned();
+        Ok(self.shared.store.put_app(&App { name, ..app.clone() }).await?)
     }
 
     /// Changes what the processors of an app may reach beyond their rows. False, and nothing is changed, when something else than `from` is granted to it by now:
@@ -42,7 +42,7 @@ impl JobManager {
     pub async fn set_grants(&self, app: &str, from: &Grants, to: &Grants) -> Result<bool, JobError> {
         match &self.only_app {
             Some(allowed) => Err(JobError::OnlyOperators { allowed: allowed.clone() }),
-            None => Ok(self.shared.store.set_grants(app, from, to).await?),
+            None => Ok(self.shared.store.set_grants(&canonical_name(app), from, to).await?),
         }
     }
 

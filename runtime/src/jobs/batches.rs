@@ -5,7 +5,9 @@ use futures_util::stream::{self, BoxStream, StreamExt};
 
 use super::key::{self, Named, digest_of_batch};
 use super::{BatchRequest, JobError, JobManager};
-use crate::model::{Batch, BatchId, FoundOp, INPUT_BYTES_MAX, JsonText, NewBatch, NewRow, ProcessorKind, ProcessorVersion, RecordedOutcome, Terms};
+use crate::model::{
+    Batch, BatchId, FoundOp, INPUT_BYTES_MAX, JsonText, NewBatch, NewRow, ProcessorKind, ProcessorVersion, RecordedOutcome, Terms, Timestamp,
+};
 use crate::status::Snapshot;
 use crate::store::{Aborted, PgConnection, PgStore, ResultCursor, StoreError};
 
@@ -30,8 +32,11 @@ impl JobManager {
     ///
     /// # Errors
     /// [`JobError::NoProcessor`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::BadKey`],
-    /// [`JobError::KeyReused`]; [`JobError::Store`] for no rows without `hold` or `after`, a batch that it cannot come after, a group that is sealed, lines that are 0 or come twice, or no attempts.
+    /// [`JobError::KeyReused`], [`JobError::DeadlinePassed`]; [`JobError::Store`] for no rows
+    /// without `hold` or `after`, a batch that it cannot come after, a group that is sealed, lines
+    /// that are 0 or come twice, or no attempts.
     pub async fn batch_submit(&self, request: BatchRequest) -> Result<BatchId, JobError> {
+        let request = request.with_canonical_names();
         let key = request.key.clone();
         let (batch, rows) = self.prepare(request).await?;
         let (id, version) = (batch.id, batch.processor_version);
@@ -59,6 +64,7 @@ impl JobManager {
     /// # Errors
     /// As for [`JobManager::batch_submit`]. After an error of the database the transaction can only be rolled back.
     pub async fn batch_submit_in(&self, store: &PgStore, transaction: &mut PgConnection, request: BatchRequest) -> Result<BatchId, JobError> {
+        let request = request.with_canonical_names();
         let key = request.key.clone();
         let (batch, rows) = self.prepare(request).await?;
         let id = batch.id;
@@ -71,9 +77,26 @@ impl JobManager {
         check_context(&request.context)?;
         check_inputs(&request.rows)?;
         let named = key::name(&request.app, request.key.as_deref(), || digest_of_batch(&request))?;
+        self.check_deadline(request.deadline_at, request.key.is_some().then_some(named.id)).await?;
         let terms = request.terms.or(policy).complete(request.start_at, request.deadline_at);
         let batch = new_batch(version, named, request.context, terms, request.hold);
         Ok((NewBatch { after: request.after, group: request.group, ..batch }, request.rows))
+    }
+
+    /// Refuses a deadline that has passed. A batch that was submitted before, with its key, is
+    /// found again after its deadline, too.
+    pub(super) async fn check_deadline(&self, deadline: Option<Timestamp>, known: Option<BatchId>) -> Result<(), JobError> {
+        let Some(deadline) = deadline else { return Ok(()) };
+        let now = self.shared.store.read_clock().await?;
+        if deadline > now {
+            return Ok(());
+        }
+        if let Some(id) = known
+            && self.shared.store.read_batch(id).await.is_ok()
+        {
+            return Ok(());
+        }
+        Err(JobError::DeadlinePassed { deadline, now })
     }
 
     /// Appends rows to a held batch, and releases it where that is wanted. Returns how many rows it has now. The rows of one call

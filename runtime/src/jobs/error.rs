@@ -1,5 +1,5 @@
 use crate::blobs::BlobError;
-use crate::model::{BatchId, BatchStatus, Line, NotServed, ProcessorKind};
+use crate::model::{BadName, BatchId, BatchStatus, Line, NotServed, ProcessorKind, Timestamp};
 use crate::prune::PruneError;
 use crate::sandbox::LoadError;
 use crate::schedule::ScheduleError;
@@ -32,8 +32,10 @@ pub enum JobError {
     InputTooLarge { line: Line, row: usize, bytes: usize },
     #[error("the context has {bytes} bytes, and may have {} at most", crate::model::INPUT_BYTES_MAX)]
     ContextTooLarge { bytes: usize },
-    #[error("a key has 1 to {} bytes, and this one has {bytes}", super::KEY_BYTES_MAX)]
-    BadKey { bytes: usize },
+    #[error(transparent)]
+    BadKey(BadName),
+    #[error("the deadline {deadline} has passed: the clock of the store says {now}")]
+    DeadlinePassed { deadline: Timestamp, now: Timestamp },
     /// What was submitted with the key differs from this request, in its rows, context, operation or options.
     #[error("the key {key:?} is that of batch {id}, which was submitted with another request: use a key of its own for each request")]
     KeyReused { key: String, id: BatchId },

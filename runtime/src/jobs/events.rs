@@ -56,10 +56,7 @@ impl JobManager {
                 self.read_batch(id).await?;
                 EventsOf::Batch(id)
             }
-            EventsOf::App(app) => {
-                self.check_app(&app)?;
-                EventsOf::App(app)
-            }
+            EventsOf::App(app) => EventsOf::App(self.check_app(&app)?.into_owned()),
             EventsOf::All => self.only_app.clone().map_or(EventsOf::All, EventsOf::App),
         };
         let reader = Reader {

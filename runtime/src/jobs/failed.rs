@@ -27,7 +27,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn list_failed(&self, rows: &FailedRows, after: Option<FailedPosition>, limit: u32) -> Result<FailedPage, JobError> {
-        self.check_app(&rows.app)?;
-        Ok(self.shared.store.list_failed(rows, after, limit).await?)
+        let app = self.check_app(&rows.app)?.into_owned();
+        Ok(self.shared.store.list_failed(&FailedRows { app, ..rows.clone() }, after, limit).await?)
     }
 }

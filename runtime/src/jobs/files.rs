@@ -105,7 +105,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn limits_of(&self, app: &str) -> Result<Limits, JobError> {
-        self.check_app(app)?;
+        let app = &*self.check_app(app)?;
         let app = self.shared.store.read_app(app).await?;
         Ok(self.shared.worker.limits_of(app.and_then(|app| app.limits)))
     }

@@ -1,5 +1,7 @@
 //! What is kept, and what goes.
 
+use std::borrow::Cow;
+
 use super::{JobError, JobManager};
 use crate::model::BatchId;
 use crate::prune::{DueOp, Pace, PruneError, PruneReport, Pruner};
@@ -26,7 +28,7 @@ impl JobManager {
     /// [`JobError::OtherApp`], [`JobError::Store`], [`JobError::Blobs`]. What was pruned before stays so.
     pub async fn prune(&self, app: Option<&str>, op: Option<&str>) -> Result<PruneReport, JobError> {
         let app = self.app_to_prune(app)?;
-        Ok(self.pruner(Pace::Foreground).prune_due(app, op).await?)
+        Ok(self.pruner(Pace::Foreground).prune_due(app.as_deref(), op).await?)
     }
 
     /// What [`JobManager::prune`] would prune now, by app and operation.
@@ -35,7 +37,7 @@ impl JobManager {
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn list_due(&self, app: Option<&str>, op: Option<&str>) -> Result<Vec<DueOp>, JobError> {
         let app = self.app_to_prune(app)?;
-        Ok(self.pruner(Pace::Foreground).list_due(app, op).await?)
+        Ok(self.pruner(Pace::Foreground).list_due(app.as_deref(), op).await?)
     }
 
     /// Removes a batch or a slow query that is done, with all that belongs to it, whether it is due or not. Nothing brings it back.
@@ -64,8 +66,10 @@ impl JobManager {
         Pruner::new(shared.store.clone(), shared.blobs.clone(), shared.status.clone(), shared.worker.keep, pace)
     }
 
-    fn app_to_prune<'a>(&'a self, app: Option<&'a str>) -> Result<Option<&'a str>, JobError> {
-        app.map_or(Ok(()), |app| self.check_app(app))?;
-        Ok(app.or(self.only_app.as_deref()))
+    fn app_to_prune<'a>(&'a self, app: Option<&'a str>) -> Result<Option<Cow<'a, str>>, JobError> {
+        match app {
+            Some(app) => self.check_app(app).map(Some),
+            None => Ok(self.only_app.as_deref().map(Cow::Borrowed)),
+        }
     }
 }

@@ -6,10 +6,10 @@ use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 use super::{BatchRequest, JobError, QueryRequest};
-use crate::model::{After, BatchId, Line, NewRow, PartialTerms, ProcessorKind, Timestamp, hex};
+use crate::model::{After, BatchId, Line, NAME_BYTES_MAX, NewRow, PartialTerms, ProcessorKind, Timestamp, canonical_op, check_name, hex};
 
-/// A key has so many bytes at most.
-pub const KEY_BYTES_MAX: usize = 255;
+/// Bytes of a key, at most: a key is a name.
+pub const KEY_BYTES_MAX: usize = NAME_BYTES_MAX;
 
 /// What a key makes of a batch.
 pub(super) struct Named {
@@ -30,9 +30,7 @@ pub(super) fn name(app: &str, key: Option<&str>, digest: impl FnOnce() -> String
 
 /// The id that a submission of an app with a key has.
 pub(super) fn id_of(app: &str, key: &str) -> Result<BatchId, JobError> {
-    if key.is_empty() || key.len() > KEY_BYTES_MAX {
-        return Err(JobError::BadKey { bytes: key.len() });
-    }
+    check_name("the key of a submission", key).map_err(JobError::BadKey)?;
     let digest = Fields::of("id").text(app).text(key).end();
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest[..16]);
@@ -42,7 +40,7 @@ pub(super) fn id_of(app: &str, key: &str) -> Result<BatchId, JobError> {
 /// What has to be the same for a batch to be the same.
 pub(super) fn digest_of_batch(request: &BatchRequest) -> String {
     let BatchRequest { app: _, op, context, rows, after, group, hold, terms, start_at, deadline_at, key: _, rows_digest } = request;
-    let fields = Fields::of(ProcessorKind::Batch.as_str()).text(&op.to_lowercase()).text(context.as_str());
+    let fields = Fields::of(ProcessorKind::Batch.as_str()).text(&canonical_op(op)).text(context.as_str());
     let fields = fields.number(i64::from(*hold)).terms(terms, [start_at, deadline_at]).optional(rows_digest.as_deref());
     let fields = fields.optional(after.map(|After { batch, condition }| format!("{} {batch}", condition.as_str())).as_deref());
     // Without a group the digest is what it was before there were any.
@@ -60,7 +58,7 @@ pub(super) fn digest_of_batch(request: &BatchRequest) -> String {
 /// The same for a slow query.
 pub(super) fn digest_of_query(request: &QueryRequest) -> String {
     let QueryRequest { app: _, op, context, input, terms, start_at, deadline_at, key: _ } = request;
-    let fields = Fields::of(ProcessorKind::SlowQuery.as_str()).text(&op.to_lowercase()).text(context.as_str());
+    let fields = Fields::of(ProcessorKind::SlowQuery.as_str()).text(&canonical_op(op)).text(context.as_str());
     hex(&fields.terms(terms, [start_at, deadline_at]).text(input.as_str()).end())
 }
 
@@ -113,7 +111,7 @@ mod tests {
         assert_eq!(id("bank", "2026-01"), id("bank", "2026-01"));
         assert_ne!(id("bank", "2026-01"), id("bank", "2026-02"));
         assert_ne!(id("ab", "c"), id("a", "bc"));
-        for bad in ["", &"k".repeat(KEY_BYTES_MAX + 1)] {
+        for bad in ["", "k ", "k\n", "k\u{200b}", &"k".repeat(KEY_BYTES_MAX + 1)] {
             assert!(matches!(id_of("bank", bad), Err(JobError::BadKey { .. })));
         }
     }

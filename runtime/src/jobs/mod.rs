@@ -61,6 +61,7 @@ mod schedules;
 mod usage;
 mod wait;
 
+use std::borrow::Cow;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
@@ -78,7 +79,7 @@ pub use self::schedules::{ScheduleRequest, Scheduled};
 
 use self::ops::KnownOps;
 use crate::blobs::Blobs;
-use crate::model::{Batch, BatchId, CodeQuota};
+use crate::model::{Batch, BatchId, CodeQuota, canonical_name};
 use crate::prune::Pace;
 use crate::registry::Registry;
 use crate::sandbox::Sandbox;
@@ -131,7 +132,8 @@ impl JobManager {
     /// The same, for one app alone: to everything else it says that it is not there.
     #[must_use]
     pub fn restricted_to(&self, app: impl Into<String>) -> JobManager {
-        JobManager { shared: Arc::clone(&self.shared), only_app: Some(app.into()), code_quota: self.code_quota }
+        let app = canonical_name(&app.into()).into_owned();
+        JobManager { shared: Arc::clone(&self.shared), only_app: Some(app), code_quota: self.code_quota }
     }
 
     /// Claims and runs what was submitted, here or elsewhere, submits what schedules ask for, and prunes what is not kept any longer, until [`JobManager::shutdown`]. Rows that run then come to their end, for the settings'
@@ -196,10 +198,12 @@ impl JobManager {
         &self.shared.status
     }
 
-    fn check_app(&self, app: &str) -> Result<(), JobError> {
+    /// The name of an app as it is stored, if this manager may use that app.
+    fn check_app<'a>(&self, app: &'a str) -> Result<Cow<'a, str>, JobError> {
+        let app = canonical_name(app);
         match &self.only_app {
-            Some(allowed) if allowed != app => Err(JobError::OtherApp { app: app.to_owned(), allowed: allowed.clone() }),
-            _ => Ok(()),
+            Some(allowed) if *allowed != app => Err(JobError::OtherApp { app: app.into_owned(), allowed: allowed.clone() }),
+            _ => Ok(app),
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::{JobError, JobManager};
-use crate::model::{FoundOp, ProcessorKind};
+use crate::model::{FoundOp, ProcessorKind, canonical_op};
 use crate::store::find_served;
 
 /// With more than these it begins anew.
@@ -23,18 +23,19 @@ impl KnownOps {
 impl JobManager {
     /// Finds the version of a kind that serves what is submitted now, and the terms that the policies give it.
     pub(super) async fn find_op(&self, app: &str, op: &str, kind: ProcessorKind) -> Result<FoundOp, JobError> {
-        self.check_app(app)?;
+        let app = &*self.check_app(app)?;
         Ok(find_served(&*self.shared.store, app, op, kind).await??)
     }
 
     /// The same for a slow query, as it was some time before; none that is not known to have been.
     pub(super) fn known_op(&self, app: &str, op: &str) -> Option<FoundOp> {
-        self.check_app(app).ok()?;
-        self.shared.ops.lock().get(&(app.to_owned(), op.to_lowercase())).cloned()
+        let app = self.check_app(app).ok()?.into_owned();
+        self.shared.ops.lock().get(&(app, canonical_op(op))).cloned()
     }
 
     /// The same, as it is now, and remembered.
     pub(super) async fn learn_op(&self, app: &str, op: &str) -> Result<FoundOp, JobError> {
+        let app = &*self.check_app(app)?;
         let found = self.find_op(app, op, ProcessorKind::SlowQuery).await?;
         let mut known = self.shared.ops.lock();
         if known.len() >= KNOWN_MAX {

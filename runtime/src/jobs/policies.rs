@@ -20,8 +20,8 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`]; [`JobError::Store`] for a name, rate or terms that cannot be.
     pub async fn put_policy(&self, policy: &Policy) -> Result<(), JobError> {
-        self.check_app(&policy.app)?;
-        Ok(self.shared.store.put_policy(policy).await?)
+        let app = self.check_app(&policy.app)?.into_owned();
+        Ok(self.shared.store.put_policy(&Policy { app, ..policy.clone() }).await?)
     }
 
     /// Pauses an app or one of its operations, or lets it go on: while it is paused no row is begun. Rows that run come to their end, and batches come in.
@@ -37,7 +37,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`]; [`JobError::Store`] for a name that cannot be.
     pub async fn set_paused(&self, app: &str, op: Option<&str>, paused: bool) -> Result<(), JobError> {
-        self.check_app(app)?;
+        let app = &*self.check_app(app)?;
         Ok(self.shared.store.set_paused(app, op, paused).await?)
     }
 
@@ -56,7 +56,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn remove_policy(&self, app: &str, op: Option<&str>) -> Result<bool, JobError> {
-        self.check_app(app)?;
+        let app = &*self.check_app(app)?;
         Ok(self.shared.store.remove_policy(app, op).await?)
     }
 }

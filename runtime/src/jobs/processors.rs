@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{JobError, JobManager};
-use crate::model::{CodeQuota, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion};
+use crate::model::{CodeQuota, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion, canonical_op};
 use crate::registry::FindError;
 use crate::store::{StoreError, VersionError};
 
@@ -119,13 +119,13 @@ impl JobManager {
 
     async fn register(&self, upload: Upload<'_>) -> Result<ProcessorVersion, JobError> {
         let Upload { app, op, wasm, wanted, note, activate } = upload;
-        self.check_app(app)?;
+        let app = &*self.check_app(app)?;
         let processor = self.shared.registry.load(app, wasm.clone()).await.map_err(JobError::Unusable)?;
         let granted = self.shared.store.read_app(app).await?.map(|app| app.grants).unwrap_or_default();
         processor.check_grants(app, &granted).map_err(JobError::Unusable)?;
         let kind = processor.kind();
         if let Some(wanted) = wanted.filter(|wanted| *wanted != kind) {
-            return Err(JobError::OtherKind { app: app.to_owned(), op: op.to_lowercase(), found: kind, wanted });
+            return Err(JobError::OtherKind { app: app.to_owned(), op: canonical_op(op), found: kind, wanted });
         }
         let new = NewVersion {
             app: app.to_owned(),
@@ -163,7 +163,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::Store`] with [`VersionError`]; [`JobError::OtherApp`].
     pub async fn activate(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, JobError> {
-        self.check_app(app)?;
+        let app = &*self.check_app(app)?;
         Ok(self.shared.store.activate_processor(app, op, version).await?)
     }
 
@@ -172,7 +172,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::Store`] with [`VersionError`]: it is not active, or a schedule that is not paused submits to its kind; [`JobError::OtherApp`].
     pub async fn deactivate(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, JobError> {
-        self.check_app(app)?;
+        let app = &*self.check_app(app)?;
         Ok(self.shared.store.deactivate_processor(app, op, version).await?)
     }
 
@@ -181,7 +181,7 @@ impl JobManager {
     /// # Errors
     /// As for [`JobManager::activate`]; [`VersionError::BothServe`] where the kind is needed.
     pub async fn rollback(&self, app: &str, op: &str, kind: Option<ProcessorKind>) -> Result<ProcessorVersion, JobError> {
-        self.check_app(app)?;
+        let app = &*self.check_app(app)?;
         Ok(self.shared.store.rollback_processor(app, op, kind).await?)
     }
 
@@ -190,9 +190,9 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn list_versions(&self, app: &str, op: Option<&str>) -> Result<Vec<RegisteredVersion>, JobError> {
-        self.check_app(app)?;
+        let app = &*self.check_app(app)?;
         let mut versions = self.shared.store.list_processors(Some(app)).await?;
-        if let Some(op) = op.map(str::to_lowercase) {
+        if let Some(op) = op.map(canonical_op) {
             versions.retain(|listed| listed.version.op == op);
         }
         Ok(versions)
@@ -206,7 +206,7 @@ impl JobManager {
         let versions = self.list_versions(app, Some(op)).await?;
         let find = |version: u32| {
             let found = versions.iter().find(|listed| listed.version.version == version).cloned();
-            found.ok_or_else(|| JobError::from(StoreError::from(VersionError::Missing { app: app.to_owned(), op: op.to_lowercase(), version })))
+            found.ok_or_else(|| JobError::from(StoreError::from(VersionError::Missing { app: app.to_owned(), op: canonical_op(op), version })))
         };
         let (before, after) = (find(before)?, find(after)?);
         let (old, new) = (self.interface_of(&before).await?, self.interface_of(&after).await?);
@@ -236,7 +236,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::Store`] with [`VersionError`]: it serves, or a batch uses it that has not ended; [`JobError::OtherApp`].
     pub async fn remove_version(&self, app: &str, op: &str, version: u32) -> Result<(), JobError> {
-        self.check_app(app)?;
+        let app = &*self.check_app(app)?;
         for digest in self.shared.store.remove_processor(app, op, version).await? {
             match self.shared.registry.remove(&digest).await {
                 Ok(()) => self.shared.store.forget_code(&digest).await?,

@@ -47,9 +47,9 @@ impl JobManager {
     ///
     /// # Errors
     /// [`JobError::NoProcessor`], [`JobError::InputTooLarge`], [`JobError::ContextTooLarge`], [`JobError::BadKey`],
-    /// [`JobError::KeyReused`], [`JobError::Store`].
+    /// [`JobError::KeyReused`], [`JobError::DeadlinePassed`], [`JobError::Store`].
     pub async fn slow_query_submit(&self, request: QueryRequest) -> Result<BatchId, JobError> {
-        Ok(self.submit_query(&request).await?.0)
+        Ok(self.submit_query(&request.with_canonical_names()).await?.0)
     }
 
     /// Submits it as its operation is known to be served, and once more when that is out of date. Its end is heard of from before.
@@ -64,6 +64,7 @@ impl JobManager {
             let asks_again = as_found.is_some();
             let (batch, row) = new_query(request, found, as_found)?;
             let id = batch.id;
+            self.check_deadline(request.deadline_at, request.key.is_some().then_some(id)).await?;
             let mut waiting = self.wait_for_answer(id);
             match self.submit_or_begin(batch, row).await {
                 Err(StoreError::Version(VersionError::Changed)) if asks_again => {}
@@ -107,7 +108,7 @@ impl JobManager {
             let id = self.slow_query_submit(request).await?;
             return Ok((id, self.wait_for_query(id).await?));
         }
-        let (id, mut waiting) = self.submit_query(&request).await?;
+        let (id, mut waiting) = self.submit_query(&request.with_canonical_names()).await?;
         Ok((id, waiting.end(self).await?))
     }
 

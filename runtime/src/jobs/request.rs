@@ -1,4 +1,4 @@
-use crate::model::{After, JsonText, NewRow, PartialTerms, Timestamp};
+use crate::model::{After, JsonText, NewRow, PartialTerms, Timestamp, canonical_name};
 
 /// A batch to submit.
 #[derive(Clone, Debug)]
@@ -21,7 +21,8 @@ pub struct BatchRequest {
     pub start_at: Option<Timestamp>,
     /// What has no outcome by then is aborted.
     pub deadline_at: Option<Timestamp>,
-    /// A batch that is submitted again with its key is there once: its id comes back. With another request the key is refused.
+    /// A batch that is submitted again with its key is there once: its id comes back. With another
+    /// request the key is refused. A key is a name: 1 to 255 bytes.
     pub key: Option<String>,
     /// Stands for rows that are appended later, such as the SHA-256 of the file that they come from, where a request is compared with that of its key.
     pub rows_digest: Option<String>,
@@ -94,6 +95,12 @@ impl BatchRequest {
         BatchRequest { group: Some(name.into()), ..self }
     }
 
+    /// The same with names as they are stored.
+    pub(super) fn with_canonical_names(self) -> BatchRequest {
+        let canonical = |name: String| canonical_name(&name).into_owned();
+        BatchRequest { app: canonical(self.app), group: self.group.map(canonical), key: self.key.map(canonical), ..self }
+    }
+
     #[must_use]
     pub fn held(self) -> BatchRequest {
         BatchRequest { hold: true, ..self }
@@ -123,6 +130,12 @@ impl QueryRequest {
     #[must_use]
     pub fn with_key(self, key: impl Into<String>) -> QueryRequest {
         QueryRequest { key: Some(key.into()), ..self }
+    }
+
+    /// The same with names as they are stored.
+    pub(super) fn with_canonical_names(self) -> QueryRequest {
+        let canonical = |name: String| canonical_name(&name).into_owned();
+        QueryRequest { app: canonical(self.app), key: self.key.map(canonical), ..self }
     }
 
     #[must_use]

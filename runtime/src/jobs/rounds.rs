@@ -24,9 +24,12 @@ impl JobManager {
     /// ```
     ///
     /// # Errors
-    /// [`JobError::NoBatch`]; [`JobError::Store`] when it has not ended, is a slow query, was aborted (unless its aborted rows are wanted), or has no such row.
+    /// [`JobError::NoBatch`]; [`JobError::DeadlinePassed`]; [`JobError::Store`] when it has not
+    /// ended, is a slow query, was aborted (unless its aborted rows are wanted), or has no such
+    /// row.
     pub async fn batch_retry(&self, id: BatchId, rows: &RetryRows) -> Result<Retried, JobError> {
         self.check_batch(id).await?;
+        self.check_deadline(rows.deadline_at, None).await?;
         let retried = self.shared.store.retry_batch(id, rows).await.map_err(|error| self.not_here(error))?;
         tracing::info!(batch = %id, round = retried.round, rows = retried.rows, "a batch is retried");
         for changed in std::iter::once(&id).chain(&retried.waits) {

@@ -2,7 +2,7 @@
 
 use super::batches::{check_context, check_inputs};
 use super::{BatchRequest, JobError, JobManager, QueryRequest};
-use crate::model::{Missed, NewRow, NewSchedule, Overlap, ProcessorKind, Schedule, ScheduleKey, Timestamp};
+use crate::model::{Missed, NewRow, NewSchedule, Overlap, ProcessorKind, Schedule, ScheduleKey, Timestamp, canonical_name};
 use crate::schedule::{CronLine, ScheduleError};
 
 /// Something to submit again and again.
@@ -87,10 +87,10 @@ impl JobManager {
                 (app, op, ProcessorKind::SlowQuery, context, vec![NewRow::new(0, input)], terms)
             }
         };
-        self.check_app(&app)?;
+        let app = self.check_app(&app)?.into_owned();
         check_context(&context)?;
         check_inputs(&rows)?;
-        let key = ScheduleKey { app, name };
+        let key = ScheduleKey::new(app, &*canonical_name(&name));
         let known = self.shared.store.read_schedule(&key).await?;
         let (line, next_at) = self.first_tick(&cron, &zone, known.and_then(|known| known.last_at)).await?;
         let zone = line.zone().to_owned();
@@ -103,7 +103,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::NoSchedule`], [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn read_schedule(&self, app: &str, name: &str) -> Result<Schedule, JobError> {
-        self.check_app(app)?;
+        let (app, name) = (&*self.check_app(app)?, &*canonical_name(name));
         let found = self.shared.store.read_schedule(&ScheduleKey::new(app, name)).await?;
         found.ok_or_else(|| no_schedule(app, name))
     }
@@ -121,10 +121,8 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn list_schedules(&self, app: Option<&str>, after: Option<&ScheduleKey>, limit: u32) -> Result<Vec<Schedule>, JobError> {
-        if let Some(app) = app {
-            self.check_app(app)?;
-        }
-        Ok(self.shared.store.list_schedules(app.or(self.only_app.as_deref()), after, limit).await?)
+        let app = app.map(|app| self.check_app(app)).transpose()?;
+        Ok(self.shared.store.list_schedules(app.as_deref().or(self.only_app.as_deref()), after, limit).await?)
     }
 
     /// The ticks of a schedule that come next, at most so many; those that it would have if it were resumed now, when it is paused.
@@ -160,7 +158,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::NoSchedule`], [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn pause_schedule(&self, app: &str, name: &str) -> Result<(), JobError> {
-        self.check_app(app)?;
+        let (app, name) = (&*self.check_app(app)?, &*canonical_name(name));
         let paused = self.shared.store.pause_schedule(&ScheduleKey::new(app, name)).await?;
         if paused { Ok(()) } else { Err(no_schedule(app, name)) }
     }
@@ -188,7 +186,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::NoSchedule`], [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn remove_schedule(&self, app: &str, name: &str) -> Result<(), JobError> {
-        self.check_app(app)?;
+        let (app, name) = (&*self.check_app(app)?, &*canonical_name(name));
         let removed = self.shared.store.remove_schedule(&ScheduleKey::new(app, name)).await?;
         if removed { Ok(()) } else { Err(no_schedule(app, name)) }
     }

@@ -1,10 +1,11 @@
 //! Why a batch was aborted.
 
 use std::fmt;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BatchId, BatchStatus};
+use super::{BatchId, BatchStatus, show_time};
 
 /// Why a batch was aborted: each reason with its numbers. [`fmt::Display`] has the sentence, and no other place has one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,7 +75,8 @@ impl fmt::Display for AbortReason {
             AbortReason::PartFailed { failed, rows, limit } => write!(f, "{failed} of {rows} rows failed; the limit is {limit}%"),
             AbortReason::DeadlinePassed {} => f.write_str("its deadline has passed"),
             AbortReason::RanTooLong { ran_ms, limit_ms } => {
-                write!(f, "it has run for {ran_ms} ms; the limit for a batch of its app is {limit_ms} ms")
+                let [ran, limit] = [*ran_ms, *limit_ms].map(|millis| show_time(Duration::from_millis(millis)));
+                write!(f, "it has run for {ran}; the limit for a batch of its app is {limit}")
             }
             AbortReason::PredecessorEnded { batch, status } => {
                 write!(f, "batch {batch} ended as {}, and this batch runs only after its success", status.as_str())

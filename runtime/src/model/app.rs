@@ -2,9 +2,6 @@ use serde::{Deserialize, Serialize};
 
 use super::{AppQuota, Grants, Limits};
 
-/// Bytes of the name of an app or an operation, at most.
-pub const NAME_BYTES_MAX: usize = 255;
-
 /// A tenant: what it may use, against the others. An app that was never registered has the defaults.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct App {

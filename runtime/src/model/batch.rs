@@ -4,7 +4,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{After, JsonText, OpStamp, PrunedParts, Terms, Timestamp};
+use super::{After, JsonText, OpStamp, PrunedParts, Terms, Timestamp, canonical_op};
 
 /// A batch's name outside the store: a UUIDv7, so that names sort by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -164,7 +164,7 @@ impl NewBatch {
         Batch {
             id: self.id,
             app: self.app,
-            op: self.op.to_lowercase(),
+            op: canonical_op(&self.op),
             kind: self.kind,
             processor_version: self.processor_version,
             processor_digest: self.processor_digest,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{BatchId, Timestamp};
+use super::{BatchId, Timestamp, parse_time, show_time};
 
 /// How long something is kept once its batch is done.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,15 +24,12 @@ impl KeepFor {
     }
 }
 
-/// Units, the largest first, in milliseconds.
-const UNITS: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
-
 impl fmt::Display for KeepFor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let KeepFor::For(time) = self else { return f.write_str("forever") };
-        let millis = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let (unit, of) = UNITS.into_iter().find(|(_, of)| millis.is_multiple_of(*of) && millis > 0).unwrap_or(("s", 1_000));
-        write!(f, "{}{unit}", millis / of)
+        match self {
+            KeepFor::Ever => f.write_str("forever"),
+            KeepFor::For(time) => f.write_str(&show_time(*time)),
+        }
     }
 }
 
@@ -48,12 +45,7 @@ impl FromStr for KeepFor {
         if text == "forever" {
             return Ok(KeepFor::Ever);
         }
-        let wrong = || NoKeepFor(text.to_owned());
-        let digits = text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
-        let (number, unit) = text.split_at(digits);
-        let (_, of) = UNITS.into_iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
-        let millis = number.parse::<u64>().ok().and_then(|number| number.checked_mul(of)).filter(|millis| i64::try_from(*millis).is_ok());
-        Ok(KeepFor::For(Duration::from_millis(millis.ok_or_else(wrong)?)))
+        parse_time(text).map(KeepFor::For).map_err(|_| NoKeepFor(text.to_owned()))
     }
 }
 

@@ -18,6 +18,7 @@ mod lease;
 mod limits;
 mod log;
 mod mark;
+mod name;
 mod net;
 mod outcome;
 mod policy;
@@ -28,11 +29,12 @@ mod round;
 mod schedule;
 mod terms;
 mod text;
+mod time_span;
 mod usage;
 mod worker;
 
 pub use abort::AbortReason;
-pub use app::{App, NAME_BYTES_MAX};
+pub use app::App;
 pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, INPUT_BYTES_MAX, Line, NewBatch, NewRow, OutputFile, ProcessorKind};
 pub use batch_list::{BatchFilter, BatchPage, BatchPosition, ListedBatch, ParseBatchPositionError};
 pub use chain::{After, AfterCondition};
@@ -49,6 +51,7 @@ pub use lease::{ClaimRequest, ClaimedWork, FinishLease, Lease, LeaseKey, LeasedR
 pub use limits::Limits;
 pub use log::RowLog;
 pub use mark::{MarkCall, MarkEnd, mark_failure};
+pub use name::{BadName, NAME_BYTES_MAX, canonical_name, canonical_op, check_name};
 pub use net::{Net, NoNet};
 pub use outcome::{Message, Piece, RecordedOutcome, RowResult, RowStatus, Verdict};
 pub use policy::{Isolation, NoRate, PartialTerms, Policy, Rate};
@@ -61,5 +64,6 @@ pub use schedule::{
 };
 pub use terms::{FailureLimit, NoFailureLimit, RetryRule, Terms};
 pub use text::{hex, printable, visible, without_controls};
+pub use time_span::{parse_time, show_time};
 pub use usage::{FuelHistogram, FuelProfile, Meter, UsageRecord};
 pub use worker::{RunningLeases, WorkerInfo, WorkerRecord};

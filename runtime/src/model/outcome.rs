@@ -2,6 +2,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::show_time;
+
 /// How a row ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -29,7 +31,7 @@ impl Message {
         let value = |at: usize| self.values.get(at).map_or("?", String::as_str);
         match (self.code.as_str(), self.values.len()) {
             ("out_of_fuel", 2) => format!("ran out of fuel: used {}, the limit is {}", value(0), value(1)),
-            ("deadline", 1) => format!("did not end in time: the limit is {} ms", value(0)),
+            ("deadline", 1) => format!("did not end in time: the limit is {}", shown_millis(value(0))),
             ("memory", 2) => format!("ran out of memory: needed {} bytes, the limit is {}", value(0), value(1)),
             ("trap", 1) => format!("was stopped by a trap: {}", value(0)),
             ("trap", 2) => format!("was stopped by a trap: {} (in {})", value(0), value(1)),
@@ -45,6 +47,11 @@ impl Message {
             }
         }
     }
+}
+
+/// A number of milliseconds as a time.
+fn shown_millis(millis: &str) -> String {
+    millis.parse().map_or_else(|_| format!("{millis} ms"), |millis| show_time(Duration::from_millis(millis)))
 }
 
 /// A piece of a named output file.

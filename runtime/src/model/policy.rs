@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::limits::some_millis;
-use super::{FailureLimit, PartialKeep, RetryRule, Terms, Timestamp};
+use super::terms::{check_attempts, check_backoff, check_codes};
+use super::{FailureLimit, PartialKeep, RetryRule, Terms, Timestamp, canonical_op};
 
 /// What an operator says about the work of an app, or of one of its operations. What is said of an operation holds beside what is said of its app.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -53,7 +54,7 @@ impl Policy {
     pub fn of(app: impl Into<String>, op: Option<&str>) -> Policy {
         Policy {
             app: app.into(),
-            op: op.map(str::to_lowercase),
+            op: op.map(canonical_op),
             paused: false,
             rate: None,
             terms: PartialTerms::default(),
@@ -82,33 +83,51 @@ pub struct PartialTerms {
 }
 
 impl PartialTerms {
-    /// These, and where they say nothing the others.
+    /// These, and where they say nothing the others. Of a backoff and a maximum that do not go
+    /// together, the one that is said here holds, and the other follows.
     #[must_use]
     pub fn or(self, others: PartialTerms) -> PartialTerms {
+        let (backoff, backoff_max) = match (self.backoff, self.backoff_max) {
+            (Some(first), None) => (Some(first), others.backoff_max.map(|longest| longest.max(first))),
+            (None, Some(longest)) => (others.backoff.map(|first| first.min(longest)), Some(longest)),
+            (None, None) => (others.backoff, others.backoff_max),
+            both => both,
+        };
         PartialTerms {
             priority: self.priority.or(others.priority),
             attempts_max: self.attempts_max.or(others.attempts_max),
-            backoff: self.backoff.or(others.backoff),
-            backoff_max: self.backoff_max.or(others.backoff_max),
+            backoff,
+            backoff_max,
             retry_codes: self.retry_codes.or(others.retry_codes),
             failures_max: self.failures_max.or(others.failures_max),
         }
     }
 
+    /// Checks that what is said can hold together.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        self.attempts_max.map_or(Ok(()), check_attempts)?;
+        check_codes(self.retry_codes.as_deref().unwrap_or_default())?;
+        self.backoff.zip(self.backoff_max).map_or(Ok(()), |(first, longest)| check_backoff(first, longest))
+    }
+
     /// These, and where they say nothing the defaults.
     pub fn complete(self, start_at: Option<Timestamp>, deadline_at: Option<Timestamp>) -> Terms {
-        let defaults = Terms::default();
+        let Terms { priority, attempts_max, retries: RetryRule { backoff, backoff_max, codes }, .. } = Terms::default();
+        let whole = self.or(PartialTerms { backoff: Some(backoff), backoff_max: Some(backoff_max), ..PartialTerms::default() });
         Terms {
-            priority: self.priority.unwrap_or(defaults.priority),
-            attempts_max: self.attempts_max.unwrap_or(defaults.attempts_max),
+            priority: whole.priority.unwrap_or(priority),
+            attempts_max: whole.attempts_max.unwrap_or(attempts_max),
             retries: RetryRule {
-                backoff: self.backoff.unwrap_or(defaults.retries.backoff),
-                backoff_max: self.backoff_max.unwrap_or(defaults.retries.backoff_max),
-                codes: self.retry_codes.unwrap_or(defaults.retries.codes),
+                backoff: whole.backoff.unwrap_or(backoff),
+                backoff_max: whole.backoff_max.unwrap_or(backoff_max),
+                codes: whole.retry_codes.unwrap_or(codes),
             },
             start_at,
             deadline_at,
-            failures_max: self.failures_max,
+            failures_max: whole.failures_max,
         }
     }
 }
@@ -199,5 +218,38 @@ mod tests {
         let terms = PartialTerms { failures_max: Some(FailureLimit::Rows(2)), ..PartialTerms::default() }.or(of_op).or(of_app).complete(None, None);
         assert_eq!((terms.attempts_max, terms.retries.backoff, terms.failures_max), (5, Duration::from_secs(9), Some(FailureLimit::Rows(2))));
         assert_eq!((terms.priority, terms.retries.backoff_max), (0, RetryRule::default().backoff_max));
+    }
+
+    #[test]
+    fn a_backoff_and_a_maximum_that_are_said_apart_go_together() {
+        let said = |backoff: Option<u64>, longest: Option<u64>| PartialTerms {
+            backoff: backoff.map(Duration::from_secs),
+            backoff_max: longest.map(Duration::from_secs),
+            ..PartialTerms::default()
+        };
+        let whole = |terms: PartialTerms| {
+            let rule = terms.complete(None, None).retries;
+            (rule.backoff.as_millis(), rule.backoff_max.as_millis())
+        };
+        assert_eq!(whole(said(Some(600), None)), (600_000, 600_000));
+        assert_eq!(whole(PartialTerms { backoff_max: Some(Duration::from_millis(500)), ..PartialTerms::default() }), (500, 500));
+        // The terms of the submission hold, whichever of the two they have.
+        assert_eq!(whole(said(Some(20), None).or(said(Some(1), Some(10)))), (20_000, 20_000));
+        assert_eq!(whole(said(None, Some(5)).or(said(Some(8), Some(10)))), (5_000, 5_000));
+        assert_eq!(whole(said(None, None).or(said(Some(8), Some(10)))), (8_000, 10_000));
+        let refused = said(Some(10), Some(5)).check().unwrap_err();
+        assert_eq!(refused, "the second attempt comes 10s after the first, but at most 5s may lie between two: raise the maximum (backoff_max)");
+        assert!(said(Some(5), Some(5)).check().is_ok() && said(Some(10), None).check().is_ok());
+    }
+
+    #[test]
+    fn codes_of_a_rule_that_no_row_has_are_refused() {
+        let of = |codes: &[&str]| {
+            PartialTerms { retry_codes: Some(codes.iter().map(|code| (*code).to_owned()).collect()), ..PartialTerms::default() }.check()
+        };
+        assert!(of(&["trap", "no-such-account"]).is_ok() && of(&[]).is_ok());
+        assert_eq!(of(&["trap", ""]).unwrap_err(), "a code of a rule for retries is empty: no row fails with such a code");
+        assert!(of(&["  "]).is_err() && of(&["trap "]).unwrap_err().contains("begins or ends with a space: \"trap \""));
+        assert!(of(&["x"; 101]).unwrap_err().contains("at most 100 codes"));
     }
 }

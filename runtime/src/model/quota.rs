@@ -3,7 +3,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::limits::{millis, some_millis};
-use super::{App, INPUT_BYTES_MAX, Limits};
+use super::{App, INPUT_BYTES_MAX, Limits, show_time};
 
 /// What the batches and slow queries of one app may hold, beside what one row may use ([`Limits`]).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -147,8 +147,10 @@ impl AppBounds {
         }
         match wanted.into_iter().find_map(|(key, value, most)| value.filter(|value| *value > most).map(|value| (key, value, most))) {
             Some((key, value, most)) => {
-                let unit = if key.ends_with("time") || key.ends_with("timeout") { " ms" } else { "" };
-                Err(format!("app {:?} was to have {key} {value}{unit}, but the most that an app may have is {most}{unit} (maximum.{key})", app.name))
+                let is_time = key.ends_with("time") || key.ends_with("timeout");
+                let show = |value: u64| if is_time { show_time(Duration::from_millis(value)) } else { value.to_string() };
+                let (value, most) = (show(value), show(most));
+                Err(format!("app {:?} was to have {key} {value}, but the most that an app may have is {most} (maximum.{key})", app.name))
             }
             None => Ok(()),
         }

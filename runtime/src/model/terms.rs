@@ -4,11 +4,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::Timestamp;
 use super::limits::millis;
+use super::{Timestamp, show_time};
 
 /// How often a row is tried when nothing else is said.
 const ATTEMPTS_DEFAULT: u32 = 3;
+
+/// Codes of a rule for retries, at most, and bytes of each.
+const RETRY_CODES_MAX: usize = 100;
+const RETRY_CODE_BYTES_MAX: usize = 255;
 
 /// What its submitter says about how a batch is run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +36,44 @@ impl Default for Terms {
     fn default() -> Terms {
         Terms { priority: 0, attempts_max: ATTEMPTS_DEFAULT, retries: RetryRule::default(), start_at: None, deadline_at: None, failures_max: None }
     }
+}
+
+impl Terms {
+    /// Checks that these terms can hold together.
+    ///
+    /// # Errors
+    /// A sentence that says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        check_attempts(self.attempts_max)?;
+        check_codes(&self.retries.codes)?;
+        check_backoff(self.retries.backoff, self.retries.backoff_max)
+    }
+}
+
+pub(super) fn check_attempts(attempts_max: u32) -> Result<(), String> {
+    if attempts_max == 0 { Err("a row is tried once at least, but attempts_max is 0".to_owned()) } else { Ok(()) }
+}
+
+pub(super) fn check_codes(codes: &[String]) -> Result<(), String> {
+    if codes.len() > RETRY_CODES_MAX || codes.iter().any(|code| code.len() > RETRY_CODE_BYTES_MAX) {
+        return Err(format!("a rule for retries has at most {RETRY_CODES_MAX} codes of at most {RETRY_CODE_BYTES_MAX} bytes each"));
+    }
+    match codes.iter().find(|code| code.trim() != **code || code.is_empty()) {
+        Some(code) if code.trim().is_empty() => Err("a code of a rule for retries is empty: no row fails with such a code".to_owned()),
+        Some(code) => Err(format!("a code of a rule for retries begins or ends with a space: {code:?}")),
+        None => Ok(()),
+    }
+}
+
+/// The longest time between two attempts is not shorter than the first one.
+pub(super) fn check_backoff(first: Duration, longest: Duration) -> Result<(), String> {
+    if longest < first {
+        let (first, longest) = (show_time(first), show_time(longest));
+        return Err(format!(
+            "the second attempt comes {first} after the first, but at most {longest} may lie between two: raise the maximum (backoff_max)"
+        ));
+    }
+    Ok(())
 }
 
 /// When a row is tried again.

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::Pace;
 use super::pace::StepRows;
 use crate::blobs::{BlobError, Blobs};
-use crate::model::{BatchId, Due, DueCounts, Keep, OpKey, Part, PartialKeep, Policy, Pruning, Timestamp};
+use crate::model::{BatchId, Due, DueCounts, Keep, OpKey, Part, PartialKeep, Policy, Pruning, Timestamp, canonical_op};
 use crate::status::StatusBoard;
 use crate::store::{Store, StoreError};
 
@@ -157,7 +157,7 @@ impl Pruner {
             return Ok(Vec::new());
         }
         let now = self.store.read_clock().await?;
-        let op = op.map(str::to_lowercase);
+        let op = op.map(canonical_op);
         let mut found = Vec::new();
         let mut after: Option<OpKey> = None;
         loop {

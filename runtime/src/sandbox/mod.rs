@@ -33,7 +33,7 @@ use wasmtime::component::Linker;
 
 use self::cache::CompiledCache;
 use self::guest::GuestState;
-use crate::model::visible;
+use crate::model::{show_time, visible};
 
 pub use capabilities::{Capabilities, Directory};
 pub use check::{CheckError, CheckSession, CheckSpec, CheckedFile, Checker, Finding};
@@ -129,7 +129,7 @@ pub enum LoadError {
     #[error("this file cannot be compiled: the compiler needed more memory than it may have ({} MiB)", limit >> 20)]
     CompilerMemory { limit: u64 },
     /// It may be the machine that is busy.
-    #[error("this file cannot be compiled: the compiler needed more time than it may have ({} s)", time_max.as_secs_f64())]
+    #[error("this file cannot be compiled: the compiler needed more time than it may have ({})", show_time(*time_max))]
     CompilerLate { time_max: Duration },
     #[error("this file cannot be compiled: the compiler {how}")]
     CompilerCrashed { how: String },

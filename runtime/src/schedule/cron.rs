@@ -1,11 +1,14 @@
 //! Cron lines: which they are, and when their ticks are.
 
+mod fields;
+
 use croner::Cron;
 use croner::parser::{CronParser, Seconds, Year};
 use jiff::SignedDuration;
 use jiff::civil::DateTime;
 use jiff::tz::{AmbiguousOffset, TimeZone};
 
+use self::fields::{BadField, FIELDS, check_days};
 use super::wall::{Moment, Unchanged};
 use crate::model::Timestamp;
 
@@ -16,6 +19,11 @@ pub enum ScheduleError {
     FieldCount { line: String, fields: usize },
     #[error("the cron line {line:?} cannot be read: {value:?} is no {field}; {wanted}, with * , - and /")]
     Field { line: String, field: &'static str, value: String, wanted: &'static str },
+    /// It could mean two things, or less than it seems to.
+    #[error("the cron line {line:?} is not taken: {why}; write {instead:?}")]
+    Instead { line: String, why: String, instead: String },
+    #[error("the cron line {line:?} cannot be read: {reason}")]
+    Unreadable { line: String, reason: String },
     #[error("the cron line {line:?} cannot be read: the names are @hourly, @daily, @weekly, @monthly and @yearly")]
     Name { line: String },
     #[error("the cron line {line:?} never comes: there is no such day in any year")]
@@ -23,26 +31,6 @@ pub enum ScheduleError {
     #[error("there is no time zone {zone:?}: use a name of the IANA database, such as UTC or Europe/Berlin")]
     Zone { zone: String },
 }
-
-/// A field of a line: what it is called, what stands in it, and which letters and signs may stand there beside digits, * , - and /.
-struct Field {
-    name: &'static str,
-    wanted: &'static str,
-    words: &'static [&'static str],
-    signs: &'static str,
-}
-
-const MONTHS: &[&str] = &["JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC"];
-const DAYS: &[&str] = &["SUN", "MON", "TUE", "WED", "THU", "FRI", "SAT", "L"];
-
-const FIELDS: [Field; 6] = [
-    Field { name: "second", wanted: "seconds are 0 to 59", words: &[], signs: "" },
-    Field { name: "minute", wanted: "minutes are 0 to 59", words: &[], signs: "" },
-    Field { name: "hour", wanted: "hours are 0 to 23", words: &[], signs: "" },
-    Field { name: "day of month", wanted: "days are 1 to 31, or L for the last", words: &["L", "W", "LW"], signs: "?" },
-    Field { name: "month", wanted: "months are 1 to 12, or JAN to DEC", words: MONTHS, signs: "" },
-    Field { name: "day of week", wanted: "days are 0 to 7, where both are Sunday, or SUN to SAT", words: DAYS, signs: "?#" },
-];
 
 /// Lines that have a name.
 const NAMED: [(&str, &str); 7] = [
@@ -150,28 +138,28 @@ fn fields_of(line: &str) -> Result<Vec<&str>, ScheduleError> {
 
 fn read(line: &str, fields: &[&str]) -> Result<Cron, ScheduleError> {
     let parser = CronParser::builder().seconds(Seconds::Optional).year(Year::Disallowed).build();
-    let missing = FIELDS.len() - fields.len();
-    for (at, value) in (missing..).zip(fields) {
-        let field = &FIELDS[at];
-        // Alone between fields that are right, so that it is known which one is wrong.
-        let alone: Vec<&str> = (0..FIELDS.len()).map(|other| if other == at { *value } else { "*" }).collect();
-        if !field.may_hold(value) || parser.parse(&alone.join(" ")).is_err() {
-            return Err(ScheduleError::Field { line: line.to_owned(), field: field.name, value: (*value).to_owned(), wanted: field.wanted });
+    let of_line = &FIELDS[FIELDS.len() - fields.len()..];
+    let mut reason = None;
+    let mut instead = Vec::new();
+    for (field, value) in of_line.iter().zip(fields) {
+        match field.check(value) {
+            Ok(()) => instead.push((*value).to_owned()),
+            Err(BadField::Instead { why, value: other }) => {
+                reason.get_or_insert(why);
+                instead.push(other);
+            }
+            Err(BadField::Unknown) => {
+                return Err(ScheduleError::Field { line: line.to_owned(), field: field.name, value: (*value).to_owned(), wanted: field.wanted });
+            }
         }
     }
-    // Each field can be read, and so can all of them.
-    parser.parse(&fields.join(" ")).map_err(|_| ScheduleError::FieldCount { line: line.to_owned(), fields: fields.len() })
-}
-
-impl Field {
-    /// What reads lines takes the names of months and days for numbers wherever they stand, and passes over what is missing between two commas.
-    fn may_hold(&self, value: &str) -> bool {
-        let upper = value.to_ascii_uppercase();
-        let sign = |c: char| "*,-/".contains(c) || self.signs.contains(c);
-        let mut words = upper.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty());
-        let lists_nothing = value.split(',').any(str::is_empty);
-        !lists_nothing && upper.chars().all(|c| c.is_ascii_alphanumeric() || sign(c)) && words.all(|word| self.words.contains(&word))
+    if reason.is_none() {
+        reason = check_days(&mut instead);
     }
+    if let Some(why) = reason {
+        return Err(ScheduleError::Instead { line: line.to_owned(), why, instead: instead.join(" ") });
+    }
+    parser.parse(&fields.join(" ")).map_err(|error| ScheduleError::Unreadable { line: line.to_owned(), reason: error.to_string() })
 }
 
 #[cfg(test)]

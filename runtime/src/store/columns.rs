@@ -4,6 +4,7 @@ use crate::model::{
     AbortReason, After, AfterCondition, App, AppQuota, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, FoundOp, Grants, Group,
     GroupCounts, Isolation, MarkCall, Message, OpStamp, OutputFile, PartialKeep, PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind,
     ProcessorVersion, PrunedParts, Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
+    canonical_op,
 };
 use crate::store::StoreError;
 
@@ -143,7 +144,7 @@ pub(super) fn after_of(batch: Option<BatchId>, condition: Option<&str>) -> Optio
 pub(super) type OpRow = (i64, String, String, i64, Option<String>, Option<String>);
 
 pub(super) fn op_of(app: &str, op: &str, (version, kind, digest, created_at, of_op, of_app): OpRow) -> Result<FoundOp, StoreError> {
-    let version = processor_of((app.to_owned(), op.to_lowercase(), version, kind, digest, created_at));
+    let version = processor_of((app.to_owned(), canonical_op(op), version, kind, digest, created_at));
     let terms = partial_terms_of(of_op.as_deref())?.or(partial_terms_of(of_app.as_deref())?);
     Ok(FoundOp { version, terms, stamp: OpStamp { of_op, of_app } })
 }

@@ -3,18 +3,14 @@
 use std::time::Duration;
 
 use crate::model::{
-    AbortReason, App, AppBounds, BatchFile, BatchId, BatchStatus, FailedPosition, Grants, NAME_BYTES_MAX, NewBatch, NewRow, PastCursor, Piece,
-    Policy, ProcessorKind, Rate, RetryRows, RowResult, RowStatus, Verdict,
+    self, AbortReason, App, AppBounds, BatchFile, BatchId, BatchStatus, FailedPosition, Grants, NewBatch, NewRow, PastCursor, Piece, Policy,
+    ProcessorKind, Rate, RetryRows, RowResult, RowStatus, Verdict, canonical_op,
 };
 use crate::store::lines::{LinedRow, check_lines};
 use crate::store::{StoreError, StoreEvent};
 
 /// How much the newest measurement counts in the time per row: 1 in this many.
 pub(super) const SMOOTHING: i64 = 4;
-
-/// Codes of a rule for retries, at most.
-const RETRY_CODES_MAX: usize = 100;
-const RETRY_CODES: &str = "a rule for retries has at most 100 codes of at most 255 bytes each";
 
 /// An app that was idle may be so much virtual time behind the others, so that its few rows go first.
 pub(super) const CREDIT: Duration = Duration::from_secs(10);
@@ -24,12 +20,12 @@ pub(super) const WORKER_FORGOTTEN: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(super) fn check_submit(batch: &NewBatch, rows: &[NewRow]) -> Result<(), StoreError> {
     check_name("an app", &batch.app)?;
-    check_name("an operation", &batch.op)?;
+    check_name("an operation", &canonical_op(&batch.op))?;
+    batch.group.as_ref().map_or(Ok(()), |group| check_name("a group", group))?;
+    batch.terms.check().map_err(StoreError::Invalid)?;
     check_lines(batch.kind, rows)?;
     let wrong = if batch.after.is_some_and(|after| after.batch == batch.id) {
         "a batch cannot come after itself"
-    } else if batch.group.as_ref().is_some_and(|name| name.is_empty() || name.len() > NAME_BYTES_MAX) {
-        "the name of a group has 1 to 255 bytes"
     } else if batch.group.is_some() && batch.kind != ProcessorKind::Batch {
         "a slow query is in no group"
     } else if batch.after.is_some() && (batch.kind != ProcessorKind::Batch || batch.hold || !rows.is_empty()) {
@@ -40,10 +36,6 @@ pub(super) fn check_submit(batch: &NewBatch, rows: &[NewRow]) -> Result<(), Stor
         "a slow query has exactly one input and is never held"
     } else if batch.terms.deadline_at.is_some_and(|deadline| batch.terms.start_at.is_some_and(|start| start >= deadline)) {
         "a batch cannot start after its deadline"
-    } else if !codes_fit(&batch.terms.retries.codes) {
-        RETRY_CODES
-    } else if batch.terms.attempts_max == 0 {
-        "a row is tried once at least, but attempts_max is 0"
     } else {
         return Ok(());
     };
@@ -56,18 +48,12 @@ pub(super) const NO_ROWS_WAIT: &str = "none of its rows waits any longer";
 /// Batches that are aborted at once for their deadline, at most.
 pub(super) const OVERDUE_MAX: u32 = 100;
 
-fn codes_fit(codes: &[String]) -> bool {
-    codes.len() <= RETRY_CODES_MAX && codes.iter().all(|code| code.len() <= NAME_BYTES_MAX)
-}
-
 pub(super) fn check_policy(policy: &Policy) -> Result<(), StoreError> {
     check_policy_names(&policy.app, policy.op.as_deref())?;
     let wrong = match policy.rate {
         Some(rate) if !(1..=Rate::MICROS_MAX).contains(&rate.micros) => "a rate is a millionth to a million rows per second",
         Some(rate) if !(1..=Rate::BURST_MAX).contains(&rate.burst) => "the burst of a rate is 1 to 1,000,000 rows",
-        _ if policy.terms.attempts_max == Some(0) => "a row is tried once at least, but attempts_max is 0",
-        _ if !codes_fit(policy.terms.retry_codes.as_deref().unwrap_or_default()) => RETRY_CODES,
-        _ => return Ok(()),
+        _ => return policy.terms.check().map_err(StoreError::Invalid),
     };
     Err(StoreError::Invalid(wrong.to_owned()))
 }
@@ -77,7 +63,7 @@ pub(super) fn check_policy_names(app: &str, op: Option<&str>) -> Result<(), Stor
     check_name("an app", app)?;
     match op {
         Some("") => Err(StoreError::Invalid("an operation has a name: leave it out to mean all of the app".to_owned())),
-        Some(op) => check_name("an operation", op),
+        Some(op) => check_name("an operation", &canonical_op(op)),
         None => Ok(()),
     }
 }
@@ -159,11 +145,9 @@ pub(super) fn check_grants(app: &str, grants: &Grants) -> Result<(), StoreError>
     grants.check().map_err(|reason| StoreError::Invalid(format!("this cannot be granted to app {app:?}: {reason}")))
 }
 
+/// Checks the name of `whose`, such as "an app", as it is to be stored.
 pub(super) fn check_name(whose: &str, name: &str) -> Result<(), StoreError> {
-    if name.len() > NAME_BYTES_MAX {
-        return Err(StoreError::Invalid(format!("the name of {whose} has at most {NAME_BYTES_MAX} bytes; this one has {}", name.len())));
-    }
-    Ok(())
+    model::check_name(&format!("the name of {whose}"), name).map_err(|wrong| StoreError::Invalid(wrong.to_string()))
 }
 
 /// A result ends its row as success or failed.

@@ -8,7 +8,7 @@ use super::lines::{LinedRow, number_lines};
 use super::rules::{check_name, check_submit};
 use crate::model::{
     BatchId, JsonText, Line, Missed, NewBatch, NewRow, NewSchedule, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, Terms, TickAction,
-    TickKey, Timestamp,
+    TickKey, Timestamp, canonical_op,
 };
 
 /// Stands where the digest of a request does: the id of a tick's batch is made from the tick, so one that is there is the same.
@@ -54,9 +54,7 @@ pub(super) fn rows_of(rows: Vec<(i64, String)>) -> Vec<NewRow> {
 pub(super) fn check_schedule(new: &NewSchedule, rows: &[NewRow]) -> Result<(NewBatch, Vec<LinedRow>), StoreError> {
     check_name("a schedule", &new.key.name)?;
     let bytes: usize = rows.iter().map(|row| row.input.as_str().len()).sum();
-    let wrong = if new.key.name.is_empty() {
-        "a schedule has a name, and this one is empty".to_owned()
-    } else if rows.len() > SCHEDULE_ROWS_MAX {
+    let wrong = if rows.len() > SCHEDULE_ROWS_MAX {
         format!("a schedule has at most {SCHEDULE_ROWS_MAX} rows; this one would have {}", rows.len())
     } else if bytes > SCHEDULE_BYTES_MAX {
         format!("the inputs of a schedule have at most {SCHEDULE_BYTES_MAX} bytes together; these have {bytes}")
@@ -69,7 +67,7 @@ pub(super) fn check_schedule(new: &NewSchedule, rows: &[NewRow]) -> Result<(NewB
         let batch = NewBatch {
             id: BatchId::generate(),
             app: new.key.app.clone(),
-            op: new.op.to_lowercase(),
+            op: canonical_op(&new.op),
             kind: new.kind,
             terms: new.terms.clone().complete(None, None),
             processor_version: 1,

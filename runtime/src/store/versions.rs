@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::columns::{ProcessorRow, count, processor_of};
 use super::rules::check_name;
 use super::{Store, StoreError};
-use crate::model::{CodeQuota, FoundOp, NOTE_BYTES_MAX, NewBatch, NewVersion, NotServed, ProcessorKind, RegisteredVersion};
+use crate::model::{CodeQuota, FoundOp, NOTE_BYTES_MAX, NewBatch, NewVersion, NotServed, ProcessorKind, RegisteredVersion, canonical_op};
 
 /// Activations that are kept of each kind of an operation: a rollback can go back this many times.
 pub(super) const ACTIVATIONS_MAX: i64 = 100;
@@ -67,7 +67,7 @@ pub async fn find_served(store: &dyn Store, app: &str, op: &str, kind: Processor
         return Ok(Ok(found));
     }
     let other_serves = store.find_op(app, op, kind.other()).await?.is_some();
-    Ok(Err(NotServed { app: app.to_owned(), op: op.to_lowercase(), kind, other_serves }))
+    Ok(Err(NotServed { app: app.to_owned(), op: canonical_op(op), kind, other_serves }))
 }
 
 /// The number of an activation that holds, and the version that is active by it.
@@ -98,7 +98,7 @@ pub(super) fn out_of_date(batch: &NewBatch) -> VersionError {
 
 pub(super) fn check_version(new: &NewVersion) -> Result<(), StoreError> {
     check_name("an app", &new.app)?;
-    check_name("an operation", &new.op)?;
+    check_name("an operation", &canonical_op(&new.op))?;
     match new.note.as_ref().map(String::len).filter(|bytes| *bytes > NOTE_BYTES_MAX) {
         Some(bytes) => Err(StoreError::Invalid(format!("a note has at most {NOTE_BYTES_MAX} bytes; this one has {bytes}"))),
         None => Ok(()),

@@ -6,14 +6,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use cap_std::fs::{Dir, MetadataExt, OpenOptions};
 use rustix::fs::{Mode, OFlags, fsync, openat};
 use uuid::Uuid;
 
 use super::look::Ripe;
-use super::places::{Places, settle, unique_name};
+use super::places::{NAME_BYTES_MAX, Places, settle, unique_name};
 use super::reasons::Reasons;
 use crate::model::BatchId;
 
@@ -21,9 +21,13 @@ use crate::model::BatchId;
 const LOCK: &str = ".lock";
 const BATCH: &str = ".batch";
 const REASONS: &str = ".reasons.json";
+/// The name of a file that is being refused, as its bytes are.
+const NAME: &str = ".name";
 const PART: &str = ".part";
 /// What the name of a refused file gets behind it for its reasons.
 pub(super) const REASONS_END: &str = ".reasons.json";
+/// Reasons are fewer bytes than this; a larger file is none.
+const REASONS_BYTES_MAX: u64 = 16 << 20;
 
 /// A file that this process works on, and nobody else.
 pub(super) struct Claim {
@@ -133,6 +137,11 @@ impl Claim {
 
     /// Moves the file to `done`, and ends the claim. The name that it has there.
     pub(super) fn succeed(mut self, places: &Places) -> io::Result<OsString> {
+        // A claim that was adopted may have reasons of a refusal that did not come to pass.
+        match self.dir.remove_file(REASONS) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let moved = settle(&self.dir, self.name(), &places.done, self.id)?;
         self.file = None;
         self.finish(places)?;
@@ -142,30 +151,42 @@ impl Claim {
     /// Moves the file to `failed`, its reasons beside it, and ends the claim. The name that it has there.
     pub(super) fn fail(mut self, places: &Places, reasons: &Reasons) -> io::Result<OsString> {
         // First the reasons, then the file, then its reasons beside it: whatever comes in between, the next one finds what is left to do.
+        self.write(NAME, self.name().as_bytes())?;
         self.write(REASONS, &serde_json::to_vec_pretty(reasons)?)?;
         let moved = settle(&self.dir, self.name(), &places.failed, self.id)?;
         self.file = None;
-        self.dir.rename(REASONS, &places.failed, reasons_name(&moved))?;
         self.finish(places)?;
         Ok(moved)
     }
 
     /// Ends a claim whose file was moved on.
     fn finish(self, places: &Places) -> io::Result<()> {
-        if let Ok(text) = self.dir.read(REASONS)
-            && let Ok(reasons) = serde_json::from_slice::<Reasons>(&text)
-        {
-            let name = OsString::from(&reasons.file);
+        if self.dir.symlink_metadata(REASONS).is_ok() {
+            let name = self.name_of_refused()?;
             let unique = unique_name(&name, self.id);
             let moved = if places.failed.symlink_metadata(&unique).is_ok() { unique } else { name };
-            self.dir.rename(REASONS, &places.failed, reasons_name(&moved))?;
+            let beside = reasons_name(&moved, self.id);
+            // Reasons that are there are those of a file that was called so before and is not there
+            // any more. Anything else is a file that was refused, and stays.
+            let beside = if is_free(&places.failed, &beside, &self.dir)? { beside } else { cut_reasons_name(&moved, self.id) };
+            self.dir.rename(REASONS, &places.failed, beside)?;
         }
         self.remove(places)
     }
 
+    /// The name of a file that was moved on. Claims of an older version say it in the reasons
+    /// alone.
+    fn name_of_refused(&self) -> io::Result<OsString> {
+        match self.dir.read(NAME) {
+            Ok(name) => Ok(OsString::from_vec(name)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(serde_json::from_slice::<Reasons>(&self.dir.read(REASONS)?)?.file.into()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Removes the directory, which holds no file any more, while its lock is held.
     fn remove(self, places: &Places) -> io::Result<()> {
-        for name in [PART, BATCH, REASONS, LOCK] {
+        for name in [PART, BATCH, REASONS, NAME, LOCK] {
             match self.dir.remove_file(name) {
                 Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
                 _ => {}
@@ -179,11 +200,56 @@ impl Claim {
     }
 }
 
-/// Where the reasons of a refused file stand; a name that is too long is cut.
-fn reasons_name(name: &OsStr) -> OsString {
-    let room = 255 - REASONS_END.len();
-    let bytes = name.as_bytes();
-    let mut reasons = OsStr::from_bytes(&bytes[..bytes.len().min(room)]).to_owned();
+/// Where the reasons of a refused file stand: beside it, under its whole name. A name that is too
+/// long for that is cut, and gets the id of the claim, since another one may begin like it.
+fn reasons_name(name: &OsStr, claim: Uuid) -> OsString {
+    if name.len() + REASONS_END.len() > NAME_BYTES_MAX {
+        return cut_reasons_name(name, claim);
+    }
+    let mut reasons = name.to_owned();
     reasons.push(REASONS_END);
     reasons
+}
+
+fn cut_reasons_name(name: &OsStr, claim: Uuid) -> OsString {
+    let end = format!("~{claim}{REASONS_END}");
+    let room = NAME_BYTES_MAX - end.len();
+    let cut = match name.to_str() {
+        // Between two letters.
+        Some(name) => &name.as_bytes()[..name.floor_char_boundary(room)],
+        None => &name.as_bytes()[..name.len().min(room)],
+    };
+    OsString::from_vec([cut, end.as_bytes()].concat())
+}
+
+/// Returns true if reasons can be written to this place: there is nothing, or there are reasons of
+/// a file of the same name.
+fn is_free(failed: &Dir, place: &OsStr, claim: &Dir) -> io::Result<bool> {
+    let file_of = |text: io::Result<Vec<u8>>| Some(serde_json::from_slice::<Reasons>(&text.ok()?).ok()?.file);
+    match failed.symlink_metadata(place) {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
+        Err(error) => Err(error),
+        Ok(there) if !there.is_file() || there.len() > REASONS_BYTES_MAX => Ok(false),
+        Ok(_) => Ok(file_of(failed.read(place)).is_some_and(|file| Some(file) == file_of(claim.read(REASONS)))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_refused_file_has_reasons_of_its_own() {
+        let (one, other) = (Uuid::from_u128(1), Uuid::from_u128(2));
+        let name = |name: &str, claim: Uuid| reasons_name(OsStr::new(name), claim).into_string().unwrap();
+        assert_eq!(name("a.csv", one), "a.csv.reasons.json");
+        let whole = "x".repeat(NAME_BYTES_MAX - REASONS_END.len());
+        assert_eq!(name(&whole, one), format!("{whole}.reasons.json"));
+        for long in [format!("{whole}x"), "ä".repeat(127)] {
+            let (first, second) = (name(&long, one), name(&long, other));
+            assert!(first != second && first.len() <= NAME_BYTES_MAX && first.ends_with(&format!("~{one}.reasons.json")), "{first}");
+            assert!(long.starts_with(first.split('~').next().unwrap()));
+        }
+        assert!(reasons_name(OsStr::from_bytes(&[0xff; 250]), one).len() <= NAME_BYTES_MAX);
+    }
 }

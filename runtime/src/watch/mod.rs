@@ -7,6 +7,7 @@
 mod claim;
 mod context;
 mod error;
+mod glob;
 mod look;
 mod places;
 mod reasons;

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use super::WatchError;
 
 /// A name has so many bytes at most, on the file systems that there are.
-const NAME_BYTES_MAX: usize = 255;
+pub(super) const NAME_BYTES_MAX: usize = 255;
 
 /// Where the places of a watched directory are. All are on one file system.
 #[derive(Clone, Debug)]

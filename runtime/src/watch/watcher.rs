@@ -37,9 +37,9 @@ pub struct Inbox {
 
 impl Inbox {
     /// # Errors
-    /// [`super::BadPattern`] for the pattern of a type.
+    /// [`super::BadPattern`] for the pattern of a type, also when it would never get a file.
     pub fn new(places: Places, age: Duration, ignored: Patterns, types: Vec<FileType>) -> Result<Inbox, super::BadPattern> {
-        let patterns = Patterns::of(types.iter().map(|file_type| file_type.pattern.as_str()))?;
+        let patterns = Patterns::of_types(types.iter().map(|file_type| file_type.pattern.as_str()), &ignored)?;
         Ok(Inbox { places, age, ignored, types, patterns })
     }
 

@@ -69,7 +69,7 @@ async fn cpu_1_a_loop_with_fuel_to_spare_ends_at_the_deadline() {
             "process-row" | "post-return" => assert_eq!(numbers(&failure(&rows[0])), ("deadline", vec![50]), "{place}"),
             _ => {
                 let told = failure(&rows[0]);
-                assert!(told.values[0].ends_with("did not end in time: the limit is 500 ms"), "{place}: {told:?}");
+                assert!(told.values[0].ends_with("did not end in time: the limit is 500ms"), "{place}: {told:?}");
             }
         }
     }

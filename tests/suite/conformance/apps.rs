@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use rowmill::model::{
-    App, AppQuota, BatchId, ClaimRequest, Grants, KeyValueGrant, Limits, NewBatch, ProcessorKind, RunningLeases, Terms, WorkerInfo,
+    App, AppQuota, BatchId, ClaimRequest, Grants, KeyValueGrant, Limits, NewBatch, ObjectsGrant, Policy, ProcessorKind, RunningLeases, Terms,
+    WorkerInfo,
 };
 
 use super::build::{TTL, batch, query, request, row, rows, success};
@@ -39,6 +40,37 @@ pub async fn an_app_comes_back_as_it_was_registered(kit: Kit) {
         is_invalid(kit.store.put_app(&wrong).await);
     }
     is_invalid(kit.store.put_app(&App::named("n".repeat(256))).await);
+}
+
+/// Each name in a list of apps, operations or groups can be told from all others.
+pub async fn names_that_cannot_be_told_apart_are_refused(kit: Kit) {
+    for name in ["", "bank ", " bank", "\u{2003}bank", "the\u{a0}bank", "ba\u{200b}nk", "ba\nnk", "gro\u{308}ße", "n\0"] {
+        is_invalid(kit.store.put_app(&App::named(name)).await);
+        is_invalid(kit.store.set_grants(name, &Grants::default(), &Grants { objects: Some(ObjectsGrant::default()), ..Grants::default() }).await);
+        is_invalid(kit.store.put_policy(&Policy { paused: true, ..Policy::of(name, None) }).await);
+        is_invalid(kit.store.set_paused(name, None, true).await);
+        is_invalid(kit.store.submit_batch(NewBatch { app: name.to_owned(), ..batch() }, rows(1)).await);
+        is_invalid(kit.store.submit_batch(NewBatch { group: Some(name.to_owned()), ..batch() }, rows(1)).await);
+    }
+    for op in ["", "post ", "po\u{200b}st"] {
+        is_invalid(kit.store.submit_batch(NewBatch { op: op.to_owned(), ..batch() }, rows(1)).await);
+        is_invalid(kit.store.put_policy(&Policy { paused: true, ..Policy::of("bank", Some(op)) }).await);
+    }
+    assert!(kit.store.list_apps().await.unwrap().is_empty() && kit.store.list_policies().await.unwrap().is_empty());
+}
+
+/// However it is written: in capitals of any script, composed or not.
+pub async fn an_operation_is_the_same_in_any_case_of_any_script(kit: Kit) {
+    for (written, stored) in [("POST", "post"), ("PR\u{dc}FEN", "prüfen"), ("PRU\u{308}FEN", "prüfen"), ("ПЛАТЕЖ", "платеж")] {
+        let new = NewBatch { op: written.to_owned(), ..batch() };
+        let id = new.id;
+        kit.store.submit_batch(new, rows(1)).await.unwrap();
+        assert_eq!(kit.batch(id).await.op, stored);
+        kit.store.set_paused("bank", Some(written), true).await.unwrap();
+        assert!(kit.store.list_policies().await.unwrap().iter().any(|policy| policy.op.as_deref() == Some(stored) && policy.paused));
+        kit.store.set_paused("bank", Some(stored), false).await.unwrap();
+        assert!(kit.store.list_policies().await.unwrap().iter().all(|policy| !policy.paused), "{written}");
+    }
 }
 
 pub async fn grants_change_from_what_they_were_and_come_with_work(kit: Kit) {

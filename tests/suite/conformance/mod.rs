@@ -57,6 +57,8 @@ macro_rules! conformance {
                 grants_change_from_what_they_were_and_come_with_work
                 an_app_comes_back_as_it_was_registered
                 an_app_changes_from_what_it_was
+                names_that_cannot_be_told_apart_are_refused
+                an_operation_is_the_same_in_any_case_of_any_script
                 an_app_at_its_limit_gets_no_lease
                 what_an_app_at_its_limit_cannot_take_is_not_due
                 an_app_that_a_worker_leaves_out_gets_no_lease

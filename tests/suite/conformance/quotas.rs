@@ -185,7 +185,7 @@ pub async fn a_batch_that_runs_for_too_long_is_aborted(kit: Kit) {
     assert_eq!(kit.store.abort_overdue().await.unwrap().aborted, [id]);
     let found = kit.batch(id).await;
     assert_eq!(found.status, BatchStatus::Aborted);
-    assert_eq!(found.abort_reason.as_deref(), Some("it has run for 60000 ms; the limit for a batch of its app is 60000 ms"));
+    assert_eq!(found.abort_reason.as_deref(), Some("it has run for 1m; the limit for a batch of its app is 1m"));
     super::kit::is_lost(kit.try_record(&lease, &[]).await);
     assert_eq!(kit.store.abort_overdue().await.unwrap().aborted, []);
 }
@@ -220,7 +220,7 @@ pub async fn bounded(store: &dyn Store) {
         (given_before(), "app \"bank\" was to have batch_rows 9, but the most that an app may have is 5 (maximum.batch_rows)"),
         (
             App { quota: AppQuota { batch_time: Some(Duration::from_secs(61)), ..AppQuota::default() }, ..App::named(APP) },
-            "app \"bank\" was to have batch_time 61000 ms, but the most that an app may have is 60000 ms (maximum.batch_time)",
+            "app \"bank\" was to have batch_time 61s, but the most that an app may have is 1m (maximum.batch_time)",
         ),
         (
             App { limits: Some(Limits::default()), ..App::named(APP) },

@@ -186,7 +186,7 @@ pub async fn a_rejected_row_is_leased_with_its_reason(kit: Kit) {
 pub async fn results_say_which_rows_were_rejected(kit: Kit) {
     let bad = NewRow { rejected: Some("column\n3 is missing\0".to_owned()), ..row_with(2, r#""raw;text""#.to_owned()) };
     for lines in [[1, 2, 3], [3, 2, 1]] {
-        let id = kit.submit_rows(vec![row(lines[0]), NewRow { line: lines[1], ..bad.clone() }, row(lines[2])]).await;
+        let id = kit.submit_rows(vec![row(lines[0]), NewRow { line: lines[1].into(), ..bad.clone() }, row(lines[2])]).await;
         kit.store.abort_batch(id, None).await.unwrap();
         let reasons: Vec<Option<String>> = kit.results(id).await.into_iter().map(|row| row.rejected).collect();
         assert_eq!(reasons, [None, bad.rejected.clone(), None]);

@@ -80,7 +80,7 @@ fn failed_rows_are_corrected_and_submitted_again() {
 
     // The same from the results of a batch.
     let (_, id, _) = site.run(&["submit", "bank", "validate", &file, "--wait"]);
-    let id = id.lines().next().unwrap();
+    let id = id.as_str();
     site.said(&["results", id, "--out", "results"]);
     let failed = std::fs::read_to_string(site.directory.path().join("results/failed.ndjson")).unwrap();
     let corrected = site.file("corrected.ndjson", &failed.replace("\"much\"", "\"50.25\""));
@@ -89,7 +89,7 @@ fn failed_rows_are_corrected_and_submitted_again() {
     let ragged = site.file("ragged.csv", "id,date,type,account,to_account,amount,currency,memo\nT1,2026-01-31,deposit,DE0123456789,,10.00,EUR,\nT2,2026-01-31,deposit,DE0123456789,,10.00,\"E,R\"\n");
     let (status, out, _) = site.run(&["submit", "bank", "validate", &ragged, "--wait"]);
     assert_eq!(status, 1);
-    site.said(&["results", out.lines().next().unwrap(), "--out", "ragged"]);
+    site.said(&["results", &out, "--out", "ragged"]);
     let failed = std::fs::read_to_string(site.directory.path().join("ragged/failed.ndjson")).unwrap();
     let line: Value = serde_json::from_str(&failed).unwrap();
     assert_eq!((&line["text"], line.get("input")), (&"T2,2026-01-31,deposit,DE0123456789,,10.00,\"E,R\"".into(), None));

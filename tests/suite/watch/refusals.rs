@@ -115,3 +115,82 @@ fn what_cannot_be_watched_gets_a_sentence_and_status_2() {
     file(&format!("{0}\n{0}", watch("")));
     refused("is watched twice");
 }
+
+/// Of two files whose names begin alike and are too long for an ending, each has its reasons; and
+/// no reasons replace a file that was called like them.
+#[test]
+fn each_refused_file_has_its_own_reasons() {
+    let site = Site::new(Installation::embedded(), "50ms");
+    let long = "x".repeat(248);
+    let files = [format!("{long}-1.csv"), format!("{long}-2.csv"), "a.csv".to_owned()];
+    for name in &files {
+        site.put(name, transactions(1, 2));
+    }
+    fs::write(site.place("failed").join("a.csv.reasons.json"), "a file that came with this name").unwrap();
+    assert_eq!(site.once().len(), 3);
+    let mut seen = Vec::new();
+    for entry in fs::read_dir(site.place("failed")).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        if name.ends_with(".reasons.json") && name != "a.csv.reasons.json" {
+            let reasons: Value = serde_json::from_slice(&fs::read(site.place("failed").join(&name)).unwrap()).unwrap();
+            seen.push(reasons["file"].as_str().unwrap().to_owned());
+        }
+    }
+    seen.sort_unstable();
+    let mut wanted = files.to_vec();
+    wanted.sort_unstable();
+    assert_eq!(seen, wanted);
+    assert_eq!(fs::read_to_string(site.place("failed").join("a.csv.reasons.json")).unwrap(), "a file that came with this name");
+    // The same file again: its reasons take the place of those before.
+    site.put("b.csv", "x");
+    site.once();
+    fs::remove_file(site.place("failed").join("b.csv")).unwrap();
+    site.put("b.csv", "y");
+    site.once();
+    assert_eq!(names(&site.place("failed")).iter().filter(|name| name.starts_with('b')).count(), 2);
+}
+
+/// As macOS sends them: a letter and its mark as two.
+#[test]
+fn a_decomposed_name_matches_the_composed_pattern() {
+    let site = Installation::embedded();
+    site.deploy("validate", "bank-transactions");
+    let types = |pattern: &str, app: &str| format!("[[watch.type]]\npattern = \"{pattern}\"\napp = \"{app}\"\nop = \"validate\"\n");
+    let text = format!("[[watch]]\ndirectory = \"box\"\nage = \"50ms\"\n{}{}", types("größe-[äöü]?.csv", "bank"), types("*.csv", "other"));
+    fs::write(site.directory.path().join("watch.toml"), text).unwrap();
+    let incoming = site.directory.path().join("box/incoming");
+    fs::create_dir_all(&incoming).unwrap();
+    for name in ["größe-ä1.csv", "gro\u{308}ße-a\u{308}2.csv", "größe-ö€.csv"] {
+        fs::write(incoming.join(name), transactions(1, 2)).unwrap();
+    }
+    let reports = site.lines(&["watch", "--types", "watch.toml", "--once", "--json"]);
+    assert_eq!(reports.len(), 3);
+    for report in reports {
+        assert_eq!(site.status(report["batch"].as_str().unwrap())["app"], "bank", "{report}");
+    }
+}
+
+/// Nothing is made of a file of types that is refused.
+#[test]
+fn types_that_get_no_file_and_directories_like_patterns_are_refused() {
+    let site = Installation::embedded();
+    let refused = |directory: &str, patterns: &[&str]| {
+        let mut text = format!("[[watch]]\ndirectory = \"{directory}\"\n");
+        for pattern in patterns {
+            text.push_str(&format!("[[watch.type]]\npattern = \"{pattern}\"\napp = \"a\"\nop = \"o\"\n"));
+        }
+        fs::write(site.directory.path().join("watch.toml"), text).unwrap();
+        let (status, _, said) = site.run(&["watch", "--types", "watch.toml", "--once"]);
+        assert_eq!(status, 2, "{said}");
+        assert!(!site.directory.path().join(directory).exists(), "{directory}");
+        said
+    };
+    for (pattern, part) in
+        [("in/*.csv", "the name of a file has no /"), ("**", "write *"), ("/", "has no /"), ("", "it is empty"), (".x", "begin with a dot")]
+    {
+        assert!(refused("box", &[pattern]).contains(part), "{pattern}");
+    }
+    assert!(refused("box", &["*", "*.csv"]).contains("watch[0]: the type \"*.csv\" would never get a file: \"*\" stands before it"));
+    assert!(refused("box", &["*.csv", "*.csv"]).contains("would never get a file"));
+    assert!(refused("bo[xy]", &["*"]).contains("watch[0].directory: \"bo[xy]\" looks like a pattern"));
+}

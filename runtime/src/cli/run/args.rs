@@ -11,7 +11,7 @@ use crate::cli::feed::{FormatArg, InputFile, open_file};
 use crate::cli::grants::GrantOptions;
 use crate::config::{parse_memory, parse_timeout};
 use crate::grants::GrantSettings;
-use crate::model::{Grants, JsonText, Limits, ProcessorKind};
+use crate::model::{Grants, JsonText, Limits, ProcessorKind, canonical_op, check_name};
 use crate::worker::WorkerSettings;
 
 /// Run a file, or one query, through a processor on this machine.
@@ -109,9 +109,10 @@ impl RunArgs {
         JsonText::check(self.context.as_str()).context("--context")
     }
 
-    /// The operation's name: that of the processor's file.
+    /// The operation's name: that of the processor's file, if an operation can have that name.
     pub(super) fn op(&self) -> String {
-        self.processor.file_stem().map_or_else(|| "run".to_owned(), |stem| stem.to_string_lossy().to_lowercase())
+        let stem = self.processor.file_stem().map(|stem| canonical_op(&stem.to_string_lossy()));
+        stem.filter(|stem| check_name("an operation", stem).is_ok()).unwrap_or_else(|| "run".to_owned())
     }
 
     /// Checks that the processor is of the kind that this command needs.

@@ -11,6 +11,7 @@ use serde_json::json;
 use self::set::SchedulesSet;
 use super::config::ConfigArgs;
 use super::table::Table;
+use super::terms::parse_name;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SUCCESS, print_data};
 use crate::jobs::JobManager;
@@ -29,7 +30,7 @@ pub struct SchedulesCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Only those of this app.
-    #[arg(value_name = "APP")]
+    #[arg(value_name = "APP", value_parser = parse_name)]
     pub app: Option<String>,
     /// Print JSON. Times are milliseconds since 1970-01-01T00:00:00Z.
     #[arg(long, global = true)]
@@ -47,9 +48,23 @@ pub enum SchedulesAction {
     Remove(SchedulesRemove),
 }
 
+impl SchedulesAction {
+    fn config(&self) -> &ConfigArgs {
+        match self {
+            SchedulesAction::Set(set) => &set.config,
+            SchedulesAction::Next(next) => &next.config,
+            SchedulesAction::Pause(pause) => &pause.config,
+            SchedulesAction::Resume(resume) => &resume.config,
+            SchedulesAction::Remove(remove) => &remove.config,
+        }
+    }
+}
+
 /// Print the ticks that come next; those that would come if it were resumed now, when it is paused.
 #[derive(Debug, Args)]
 pub struct SchedulesNext {
+    #[command(flatten)]
+    pub config: ConfigArgs,
     #[command(flatten)]
     pub which: Which,
     /// How many.
@@ -61,12 +76,16 @@ pub struct SchedulesNext {
 #[derive(Debug, Args)]
 pub struct SchedulesPause {
     #[command(flatten)]
+    pub config: ConfigArgs,
+    #[command(flatten)]
     pub which: Which,
 }
 
 /// Let a paused schedule have ticks again, from now on.
 #[derive(Debug, Args)]
 pub struct SchedulesResume {
+    #[command(flatten)]
+    pub config: ConfigArgs,
     #[command(flatten)]
     pub which: Which,
 }
@@ -75,14 +94,18 @@ pub struct SchedulesResume {
 #[derive(Debug, Args)]
 pub struct SchedulesRemove {
     #[command(flatten)]
+    pub config: ConfigArgs,
+    #[command(flatten)]
     pub which: Which,
 }
 
 /// A schedule.
 #[derive(Debug, Args)]
 pub struct Which {
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// The schedule's name.
+    #[arg(value_parser = parse_name)]
     pub name: String,
 }
 
@@ -91,7 +114,7 @@ pub struct Which {
 /// # Errors
 /// Why it could not.
 pub fn run(args: &SchedulesCommand) -> anyhow::Result<ExitCode> {
-    let config = args.config.load(Vec::new())?;
+    let config = args.config.with(args.action.as_ref().map(SchedulesAction::config))?.load(Vec::new())?;
     if let (Some(app), Some(_)) = (&args.app, &args.action) {
         anyhow::bail!("what is to be done comes before the app: rowmill schedules set|next|pause|resume|remove {app} …");
     }
@@ -101,16 +124,16 @@ pub fn run(args: &SchedulesCommand) -> anyhow::Result<ExitCode> {
         match &args.action {
             None => list(jobs, args.app.as_deref(), args.json).await?,
             Some(SchedulesAction::Set(set)) => print(&[set::set(jobs, set).await?], args.json)?,
-            Some(SchedulesAction::Next(SchedulesNext { which: Which { app, name }, count })) => next(jobs, app, name, *count, args.json).await?,
-            Some(SchedulesAction::Pause(SchedulesPause { which: Which { app, name } })) => {
+            Some(SchedulesAction::Next(SchedulesNext { which: Which { app, name }, count, .. })) => next(jobs, app, name, *count, args.json).await?,
+            Some(SchedulesAction::Pause(SchedulesPause { which: Which { app, name }, .. })) => {
                 jobs.pause_schedule(app, name).await?;
                 print(&[jobs.read_schedule(app, name).await?], args.json)?;
             }
-            Some(SchedulesAction::Resume(SchedulesResume { which: Which { app, name } })) => {
+            Some(SchedulesAction::Resume(SchedulesResume { which: Which { app, name }, .. })) => {
                 jobs.resume_schedule(app, name).await?;
                 print(&[jobs.read_schedule(app, name).await?], args.json)?;
             }
-            Some(SchedulesAction::Remove(SchedulesRemove { which: Which { app, name } })) => {
+            Some(SchedulesAction::Remove(SchedulesRemove { which: Which { app, name }, .. })) => {
                 jobs.remove_schedule(app, name).await?;
                 say!("schedule {name} of app {app} is removed; what it submitted stays");
             }

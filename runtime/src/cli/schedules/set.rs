@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
 
+use crate::cli::config::ConfigArgs;
 use crate::cli::deploy::kind_for_people;
 use crate::cli::feed::{FormatArg, InputFile, open_file};
-use crate::cli::terms::PartialTermsArgs;
+use crate::cli::terms::{PartialTermsArgs, parse_name};
 use crate::intake::{InflateLimits, RowReader};
 use crate::jobs::{BatchRequest, JobManager, QueryRequest, ScheduleRequest};
 use crate::model::{JsonText, Missed, NewRow, Overlap, SCHEDULE_BYTES_MAX, SCHEDULE_ROWS_MAX, Schedule, ScheduleKey};
@@ -21,10 +22,15 @@ use crate::store::find_served;
 /// Where clocks are changed, a time of day comes once, also when the clock shows it never or twice; what comes every so often (* and /) goes on in real time.
 #[derive(Debug, Args)]
 pub struct SchedulesSet {
+    #[command(flatten)]
+    pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// The schedule's name, one of its app's.
+    #[arg(value_parser = parse_name)]
     pub name: String,
     /// The operation; case does not matter.
+    #[arg(value_parser = parse_name)]
     pub op: String,
     /// When, as in '0 7 * * MON-FRI'.
     #[arg(long, value_name = "LINE")]

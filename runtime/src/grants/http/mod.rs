@@ -21,7 +21,7 @@ pub use self::connect::{Resolve, SystemResolver};
 use self::body::{Capped, Driven, ResponseBody};
 use self::connect::{Stream, connect};
 use self::failure::{failed, failure};
-use crate::model::{HttpGrant, canonical_host, split_port};
+use crate::model::{HttpGrant, canonical_host, show_time, split_port};
 use crate::sandbox::{Http, HttpBody, HttpFailure, HttpFailureKind as Kind, HttpTimes};
 
 /// Headers of a response, at most.
@@ -149,8 +149,8 @@ impl Http for HttpClient {
     async fn send(&self, request: Request<HttpBody>, times: HttpTimes) -> Result<Response<HttpBody>, HttpFailure> {
         let timeout: Duration = self.grant.timeout;
         let deadline = Instant::now() + timeout;
-        timeout_at(deadline, self.respond(request, times, deadline)).await.unwrap_or_else(|_| {
-            Err(failure(Kind::ResponseTimeout, format!("a request may take {} ms, and this one took longer", timeout.as_millis())))
-        })
+        timeout_at(deadline, self.respond(request, times, deadline))
+            .await
+            .unwrap_or_else(|_| Err(failure(Kind::ResponseTimeout, format!("a request may take {}, and this one took longer", show_time(timeout)))))
     }
 }

@@ -59,7 +59,7 @@ fn what_is_wrong_with_a_line_is_said_in_a_sentence() {
         ("JAN 0 * * *", "\"JAN\" is no minute"),
         ("0 0 * * MOND", "\"MOND\" is no day of week"),
         ("0 0 ä * *", "\"ä\" is no day of month"),
-        ("5-1 * * * *", "\"5-1\" is no minute"),
+        ("5-1 * * * *", "\"5-1\" goes backwards; write \"5-59,0-1 * * * *\""),
         ("*/0 * * * *", "\"*/0\" is no minute"),
         ("1,,2 * * * *", "\"1,,2\" is no minute"),
         ("@reboot", "the names are @hourly"),
@@ -71,6 +71,117 @@ fn what_is_wrong_with_a_line_is_said_in_a_sentence() {
     }
     for zone in ["", "Berlin", "Europe/Nowhere", "Etc/Unknown", "+01:00"] {
         assert!(error("* * * * *", zone).starts_with(&format!("there is no time zone {zone:?}")), "{zone}");
+    }
+}
+
+/// Cron programs read these in different ways, or the library reads them as less than they say.
+#[test]
+fn an_ambiguous_line_is_refused_with_the_line_to_write_instead() {
+    for (line, instead) in [
+        // From one value on.
+        ("5/20 * * * *", "5-59/20 * * * *"),
+        ("/20 * * * *", "*/20 * * * *"),
+        ("0 0 1/10 * *", "0 0 1-31/10 * *"),
+        ("0 0 * 3/3 *", "0 0 * 3-12/3 *"),
+        ("0 0 * MAR/3 *", "0 0 * MAR-DEC/3 *"),
+        ("0 0 * * MON/2", "0 0 * * MON-SAT/2"),
+        ("50/20 * * * *", "50 * * * *"),
+        ("0,5/20 1/2 * * *", "0,5-59/20 1-23/2 * * *"),
+        // Over the end.
+        ("0 0 * * FRI-MON", "0 0 * * FRI-SAT,SUN-MON"),
+        ("0 0 * * 5-1", "0 0 * * 5-6,0-1"),
+        ("0 0 * * SAT-MON", "0 0 * * SAT,SUN-MON"),
+        ("0 0 * * 7-2", "0 0 * * 0-2"),
+        ("0 0 * * 5-0", "0 0 * * 5-7"),
+        ("0 0 * * SUN-SUN", "0 0 * * SUN"),
+        ("0 22-6 * * *", "0 22-23,0-6 * * *"),
+        ("0 22-6/2 * * *", "0 0,2,4,6,22 * * *"),
+        ("50-10 * * * *", "50-59,0-10 * * * *"),
+        ("0 0 25-5 * *", "0 0 25-31,1-5 * *"),
+        ("0 0 * NOV-FEB *", "0 0 * NOV-DEC,JAN-FEB *"),
+        // Steps that leave one value.
+        ("*/61 * * * *", "0 * * * *"),
+        ("*/60 * * * *", "0 * * * *"),
+        ("0 */24 * * *", "0 0 * * *"),
+        ("0 0 */31 * *", "0 0 1 * *"),
+        ("0 0 * */12 *", "0 0 * 1 *"),
+        ("0 0 * * */7", "0 0 * * 0"),
+        ("10-20/15 * * * *", "10 * * * *"),
+        ("*/70 0 0 * * *", "0 0 0 * * *"),
+        // Days.
+        ("0 0 * * L", "0 0 * * SAT"),
+        ("0 0 15 * L", "0 0 15 * SAT"),
+        ("0 0 */2 * MON", "0 0 1-31/2 * MON"),
+        ("0 0 1 * */2", "0 0 1 * 0-6/2"),
+    ] {
+        let said = error(line, "UTC");
+        assert!(said.starts_with(&format!("the cron line {line:?} is not taken: ")) && said.ends_with(&format!("; write {instead:?}")), "{said}");
+        CronLine::parse(instead, "UTC", NOW).unwrap();
+    }
+}
+
+#[test]
+fn a_line_that_the_library_would_misread_is_refused() {
+    // Its words are numbers wherever they stand: these would be Monday, October, November and
+    // November.
+    for line in ["0 0 * * SUN1", "0 0 * JAN0 *", "0 0 * 1JAN *", "0 0 * JAN1 *"] {
+        assert!(error(line, "UTC").contains("cannot be read"), "{line}");
+    }
+    // Of L and LW together it would take one.
+    for line in [
+        "0 0 L,LW * *",
+        "0 0 L-3 * *",
+        "0 0 W * *",
+        "0 0 1-15W * *",
+        "0 0 5L * *",
+        "0 0 32W * *",
+        "0 0 1# * *",
+        "0 0 * * 5#0",
+        "0 0 * * 5#6",
+        "0 0 * * *#2",
+        "0 0 * * #2",
+        "0 0 * * 8L",
+        "0 0 * * FRIL",
+        "0 0 *,5 * *",
+        "0 0 1? * *",
+        "? 0 * * *",
+        "0 0 ?/2 * *",
+        "0 0 * * +MON",
+        "1-2-3 * * * *",
+        "*/5/2 * * * *",
+        "*-5 * * * *",
+        "5/ * * * *",
+        "0 0 * L *",
+        "256 * * * *",
+        "*/ * * * *",
+        "99999999999999999999 * * * *",
+    ] {
+        assert!(error(line, "UTC").contains("cannot be read"), "{line}: {}", error(line, "UTC"));
+    }
+}
+
+#[test]
+fn signs_for_days_mean_what_the_documentation_says() {
+    let after = "2026-01-01T00:00:00Z";
+    let day = |day: &str| format!("{day}T00:00:00+00:00");
+    for (line, days) in [
+        ("0 0 L * *", ["2026-01-31", "2026-02-28"]),
+        // The first of February is a Sunday: its nearest weekday in the same month is the second.
+        // The last of May is one, too.
+        ("0 0 1W 2-12 *", ["2026-02-02", "2026-03-02"]),
+        ("0 0 LW 5-12 *", ["2026-05-29", "2026-06-30"]),
+        ("0 0 15W 2,3 *", ["2026-02-16", "2026-03-16"]),
+        ("0 0 * * 5L", ["2026-01-30", "2026-02-27"]),
+        ("0 0 * * FRI#L", ["2026-01-30", "2026-02-27"]),
+        ("0 0 * * MON#2", ["2026-01-12", "2026-02-09"]),
+        ("0 0 * * FRI-SUN", ["2026-01-02", "2026-01-03"]),
+        ("0 0 ? * MON", ["2026-01-05", "2026-01-12"]),
+        ("0 0 13 * ?", ["2026-01-13", "2026-02-13"]),
+        // Either of them.
+        ("0 0 13 * FRI", ["2026-01-02", "2026-01-09"]),
+        ("0 0 1-31/10 * *", ["2026-01-11", "2026-01-21"]),
+    ] {
+        come(line, "UTC", after, &[&day(days[0]), &day(days[1])]);
     }
 }
 

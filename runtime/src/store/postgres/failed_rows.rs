@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::PAGE_BYTES_MAX;
 use super::connect::PgStore;
 use super::text::{decode, encode};
-use crate::model::{BatchStatus, FailedPage, FailedPosition, FailedRow, FailedRows};
+use crate::model::{BatchStatus, FailedPage, FailedPosition, FailedRow, FailedRows, canonical_op};
 use crate::store::StoreError;
 use crate::store::columns::{ResultRow, count, failed, small};
 use crate::store::rules::{FAILED_LOOKS, code_marks, failed_from};
@@ -32,7 +32,7 @@ pub(super) async fn list_failed(store: &PgStore, of: &FailedRows, after: Option<
     let found: Vec<FoundRow> = sqlx::query_as(select)
         .persistent(store.named())
         .bind(encode(&of.app))
-        .bind(of.op.as_ref().map(|op| encode(&op.to_lowercase()).into_owned()))
+        .bind(of.op.as_ref().map(|op| encode(&canonical_op(op)).into_owned()))
         .bind(code_marks(&of.codes))
         .bind(of.since.map(|since| since.0))
         .bind(key)

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::connect::PgStore;
 use super::text::{decode, encode};
-use crate::model::{BatchFilter, BatchId, BatchPage, BatchPosition};
+use crate::model::{BatchFilter, BatchId, BatchPage, BatchPosition, canonical_op};
 use crate::store::StoreError;
 use crate::store::columns::failed;
 use crate::store::listing::{Along, LOOKS_MAX, ListedFileRow, ListedRow, Look};
@@ -113,7 +113,7 @@ fn filters(of: &BatchFilter, look: &Look, floor: i64) -> Result<PgArguments, sql
     arguments.add(encode(&of.app).into_owned())?;
     arguments.add(look.before)?;
     arguments.add(floor)?;
-    arguments.add(encoded(&of.op.as_ref().map(|op| op.to_lowercase())))?;
+    arguments.add(encoded(&of.op.as_ref().map(|op| canonical_op(op))))?;
     arguments.add(statuses)?;
     arguments.add(of.version.map(i64::from))?;
     arguments.add(encoded(&of.group))?;

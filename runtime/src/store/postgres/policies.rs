@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use super::apps::lock_app;
 use super::connect::PgStore;
 use super::text::{decode, encode};
-use crate::model::{Isolation, Policy, ProcessorKind};
+use crate::model::{Isolation, Policy, ProcessorKind, canonical_op};
 use crate::store::StoreError;
 use crate::store::columns::{PolicyRow, failed, partial_keep_json, partial_terms_json, policy_of, signed};
 use crate::store::rules::{check_policy, check_policy_names};
@@ -31,7 +31,7 @@ pub(super) async fn change_policy(store: &PgStore, from: &Policy, to: &Policy) -
     )
     .persistent(store.named())
     .bind(encode(&to.app))
-    .bind(encode(&to.op.as_deref().unwrap_or_default().to_lowercase()))
+    .bind(encode(&canonical_op(to.op.as_deref().unwrap_or_default())))
     .fetch_all(&mut *db)
     .await
     .map_err(failed("read a policy"))?;
@@ -54,7 +54,7 @@ async fn put_in(db: &mut PgConnection, store: &PgStore, policy: &Policy) -> Resu
     )
     .persistent(store.named())
     .bind(encode(&policy.app))
-    .bind(encode(&policy.op.as_deref().unwrap_or_default().to_lowercase()))
+    .bind(encode(&canonical_op(policy.op.as_deref().unwrap_or_default())))
     .bind(policy.paused)
     .bind(policy.rate.map(|rate| signed(rate.micros)))
     .bind(policy.rate.map(|rate| i64::from(rate.burst)))
@@ -75,7 +75,7 @@ pub(super) async fn set_paused(store: &PgStore, app: &str, op: Option<&str>, pau
     sqlx::query("INSERT INTO rowmill.policies (app, op, paused) VALUES ($1, $2, $3) ON CONFLICT (app, op) DO UPDATE SET paused = excluded.paused")
         .persistent(store.named())
         .bind(encode(app))
-        .bind(encode(&op.unwrap_or_default().to_lowercase()))
+        .bind(encode(&canonical_op(op.unwrap_or_default())))
         .bind(paused)
         .execute(&mut *db)
         .await
@@ -105,7 +105,7 @@ pub(super) async fn remove_policy(store: &PgStore, app: &str, op: Option<&str>) 
     let removed = sqlx::query("DELETE FROM rowmill.policies WHERE app = $1 AND op = $2")
         .persistent(store.named())
         .bind(encode(app))
-        .bind(encode(&op.unwrap_or_default().to_lowercase()))
+        .bind(encode(&canonical_op(op.unwrap_or_default())))
         .execute(&mut *db)
         .await
         .map_err(failed("remove a policy"))?;

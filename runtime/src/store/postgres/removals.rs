@@ -8,6 +8,7 @@ use super::connect::PgStore;
 use super::millis;
 use super::text::{decode, encode};
 use super::versions::{begin, end, is_active};
+use crate::model::canonical_op;
 use crate::store::columns::{count, failed};
 use crate::store::versions::REMOVAL_TIME;
 use crate::store::{StoreError, VersionError};
@@ -19,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// In three steps, so that no batch is left without its code, and no submission waits. From the first on no new transaction submits with it. Those that were open then are waited for. What they left
 /// decides, in the third.
 pub(super) async fn remove_processor(store: &PgStore, app: &str, op: &str, version: u32) -> Result<Vec<String>, StoreError> {
-    let op = op.to_lowercase();
+    let op = canonical_op(op);
     let mut db = begin(store).await?;
     let closed = close_in(&mut db, store, app, &op, version).await;
     end(db, closed).await?;

@@ -11,7 +11,7 @@ use super::millis;
 use super::quota::{not_admitted, quota_columns};
 use super::rows::{Columns, check_inputs, chunk_rows, input_bytes_max, insert_all, sort_lines};
 use super::text::encode;
-use crate::model::{AppBounds, BatchStatus, ClaimedWork, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, ProcessorKind, Timestamp};
+use crate::model::{AppBounds, BatchStatus, ClaimedWork, Lease, LeaseKey, LeasedRow, NewBatch, NewRow, ProcessorKind, Timestamp, canonical_op};
 use crate::store::columns::{AppRow, app_of, failed, failure_limit, retry_json, signed};
 use crate::store::lines::{LinedRow, number_lines};
 use crate::store::quota::longest_input;
@@ -185,7 +185,7 @@ impl<'a> New<'a> {
         .persistent(named)
         .bind(id.uuid())
         .bind(encode(app))
-        .bind(encode(&op.to_lowercase()))
+        .bind(encode(&canonical_op(op)))
         .bind(kind.as_str())
         .bind(terms.priority)
         .bind(i64::from(*processor_version))

@@ -2,7 +2,7 @@
 
 use super::connect::PgStore;
 use super::text::{decode, encode};
-use crate::model::{FuelProfile, Timestamp, UsageRecord};
+use crate::model::{FuelProfile, Timestamp, UsageRecord, canonical_op};
 use crate::store::StoreError;
 use crate::store::columns::failed;
 use crate::store::usage::{FuelRow, HOUR_MS, UsageRow, profiles_of, usage_of};
@@ -36,7 +36,7 @@ pub(super) async fn read_usage(
     )
     .persistent(store.named())
     .bind(encode(app))
-    .bind(op.map(str::to_lowercase).as_deref().map(encode))
+    .bind(op.map(canonical_op).as_deref().map(encode))
     .bind(first_hour(since))
     .bind(first_hour(until))
     .bind(i64::from(limit))

@@ -4,7 +4,7 @@ use sqlx::{PgConnection, Postgres, Transaction};
 
 use super::connect::{PgStore, refuse};
 use super::text::{decode, encode};
-use crate::model::{FoundOp, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion};
+use crate::model::{FoundOp, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion, canonical_op};
 use crate::store::columns::{OpRow, ProcessorRow, failed, op_of, processor_of};
 use crate::store::versions::{ACTIVATIONS_MAX, Activation, RegisteredRow, check_quota, check_version, kind_to_roll_back};
 use crate::store::{StoreError, VersionError};
@@ -41,7 +41,7 @@ pub(super) async fn put_processor(store: &PgStore, new: &NewVersion) -> Result<P
 
 async fn put_in(db: &mut PgConnection, store: &PgStore, new: &NewVersion) -> Result<ProcessorVersion, StoreError> {
     let registering = failed("register a processor");
-    let op = new.op.to_lowercase();
+    let op = canonical_op(&new.op);
     let (app, op, digest) = (encode(&new.app), encode(&op), encode(&new.digest));
     let removal: Vec<(bool,)> = sqlx::query_as("SELECT until_at > coalesce($2, rowmill.now_ms()) FROM rowmill.code_removals WHERE digest = $1")
         .persistent(store.named())
@@ -101,7 +101,7 @@ async fn find_same(db: &mut PgConnection, store: &PgStore, new: &NewVersion) -> 
     )
     .persistent(store.named())
     .bind(encode(&new.app))
-    .bind(encode(&new.op.to_lowercase()))
+    .bind(encode(&canonical_op(&new.op)))
     .bind(new.kind.as_str())
     .fetch_all(&mut *db)
     .await
@@ -140,13 +140,13 @@ pub(super) async fn find_version(db: &mut PgConnection, store: &PgStore, app: &s
     )
     .persistent(store.named())
     .bind(encode(app))
-    .bind(encode(&op.to_lowercase()))
+    .bind(encode(&canonical_op(op)))
     .bind(i64::from(version))
     .fetch_all(db)
     .await
     .map_err(failed("look up a version"))?;
     let found = found.into_iter().next().map(processor_of).map(decoded_version);
-    found.ok_or_else(|| VersionError::Missing { app: app.to_owned(), op: op.to_lowercase(), version }.into())
+    found.ok_or_else(|| VersionError::Missing { app: app.to_owned(), op: canonical_op(op), version }.into())
 }
 
 /// The activation of a kind that holds.
@@ -267,7 +267,7 @@ async fn check_schedules(db: &mut PgConnection, store: &PgStore, version: &Proce
 }
 
 pub(super) async fn rollback_processor(store: &PgStore, app: &str, op: &str, kind: Option<ProcessorKind>) -> Result<ProcessorVersion, StoreError> {
-    let op = op.to_lowercase();
+    let op = canonical_op(op);
     let mut db = begin(store).await?;
     let done = rollback_in(&mut db, store, (app, &op), kind).await;
     end(db, done).await
@@ -314,7 +314,7 @@ pub(super) async fn find_op(store: &PgStore, app: &str, op: &str, kind: Processo
     )
     .persistent(store.named())
     .bind(encode(app))
-    .bind(encode(&op.to_lowercase()))
+    .bind(encode(&canonical_op(op)))
     .bind(kind.as_str())
     .fetch_all(&mut *db)
     .await

@@ -3,7 +3,7 @@
 use sqlx::SqliteConnection;
 
 use super::{PAGE_BYTES_MAX, SqliteStore, length};
-use crate::model::{BatchStatus, FailedPage, FailedPosition, FailedRow, FailedRows};
+use crate::model::{BatchStatus, FailedPage, FailedPosition, FailedRow, FailedRows, canonical_op};
 use crate::store::StoreError;
 use crate::store::columns::{ResultRow, count, failed, small};
 use crate::store::rules::{FAILED_LOOKS, code_marks, failed_from};
@@ -41,7 +41,7 @@ pub(super) async fn list_failed(store: &SqliteStore, of: &FailedRows, after: Opt
          FROM batches WHERE app = ?1 AND failure_at IS NOT NULL AND batch_key <= ?4 ORDER BY batch_key DESC LIMIT ?5",
     )
     .bind(&of.app)
-    .bind(of.op.as_ref().map(|op| op.to_lowercase()))
+    .bind(of.op.as_ref().map(|op| canonical_op(op)))
     .bind(of.since.map(|since| since.0))
     .bind(key)
     .bind(looks + 1)

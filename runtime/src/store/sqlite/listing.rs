@@ -4,7 +4,7 @@ use sqlx::sqlite::SqliteArguments;
 use sqlx::{Arguments, AssertSqlSafe, SqliteConnection};
 
 use super::SqliteStore;
-use crate::model::{BatchFilter, BatchPage, BatchPosition};
+use crate::model::{BatchFilter, BatchPage, BatchPosition, canonical_op};
 use crate::store::StoreError;
 use crate::store::columns::failed;
 use crate::store::listing::{Along, LOOKS_MAX, ListedFileRow, ListedRow, Look};
@@ -93,7 +93,7 @@ fn filters(of: &BatchFilter, look: &Look, floor: i64) -> Result<SqliteArguments,
     arguments.add(of.app.clone())?;
     arguments.add(look.before)?;
     arguments.add(floor)?;
-    arguments.add(of.op.as_ref().map(|op| op.to_lowercase()))?;
+    arguments.add(of.op.as_ref().map(|op| canonical_op(op)))?;
     arguments.add(serde_json::to_string(&statuses)?)?;
     arguments.add(of.version.map(i64::from))?;
     arguments.add(of.group.clone())?;

@@ -3,7 +3,7 @@
 use sqlx::SqliteConnection;
 
 use super::SqliteStore;
-use crate::model::{Isolation, Policy, ProcessorKind};
+use crate::model::{Isolation, Policy, ProcessorKind, canonical_op};
 use crate::store::columns::{PolicyRow, failed, partial_keep_json, partial_terms_json, policy_of, signed};
 use crate::store::rules::{check_policy, check_policy_names};
 use crate::store::{StoreError, StoreEvent};
@@ -23,7 +23,7 @@ pub(super) async fn change_policy(store: &SqliteStore, from: &Policy, to: &Polic
     let stored: Option<PolicyRow> =
         sqlx::query_as("SELECT app, op, paused, rate_micros, burst, terms, keep, isolation FROM policies WHERE app = ? AND op = ?")
             .bind(&to.app)
-            .bind(to.op.as_deref().unwrap_or_default().to_lowercase())
+            .bind(canonical_op(to.op.as_deref().unwrap_or_default()))
             .fetch_optional(&mut *db)
             .await
             .map_err(failed("read a policy"))?;
@@ -49,7 +49,7 @@ async fn put_in(db: &mut SqliteConnection, store: &SqliteStore, policy: &Policy)
     // Made of constants and question marks only.
     sqlx::query(sqlx::AssertSqlSafe(put))
         .bind(&policy.app)
-        .bind(policy.op.as_deref().unwrap_or_default().to_lowercase())
+        .bind(canonical_op(policy.op.as_deref().unwrap_or_default()))
         .bind(policy.paused)
         .bind(policy.rate.map(|rate| signed(rate.micros)))
         .bind(policy.rate.map(|rate| i64::from(rate.burst)))
@@ -67,7 +67,7 @@ pub(super) async fn set_paused(store: &SqliteStore, app: &str, op: Option<&str>,
     check_policy_names(app, op)?;
     sqlx::query("INSERT INTO policies (app, op, paused) VALUES (?, ?, ?) ON CONFLICT (app, op) DO UPDATE SET paused = excluded.paused")
         .bind(app)
-        .bind(op.unwrap_or_default().to_lowercase())
+        .bind(canonical_op(op.unwrap_or_default()))
         .bind(paused)
         .execute(&store.writer)
         .await
@@ -87,7 +87,7 @@ pub(super) async fn list_policies(store: &SqliteStore) -> Result<Vec<Policy>, St
 pub(super) async fn remove_policy(store: &SqliteStore, app: &str, op: Option<&str>) -> Result<bool, StoreError> {
     let removed = sqlx::query("DELETE FROM policies WHERE app = ? AND op = ?")
         .bind(app)
-        .bind(op.unwrap_or_default().to_lowercase())
+        .bind(canonical_op(op.unwrap_or_default()))
         .execute(&store.writer)
         .await
         .map_err(failed("remove a policy"))?;

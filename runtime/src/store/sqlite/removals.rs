@@ -4,13 +4,14 @@ use sqlx::SqliteConnection;
 
 use super::SqliteStore;
 use super::versions::is_active;
+use crate::model::canonical_op;
 use crate::store::columns::{count, failed};
 use crate::store::versions::REMOVAL_TIME;
 use crate::store::{StoreError, VersionError};
 
 pub(super) async fn remove_processor(store: &SqliteStore, app: &str, op: &str, version: u32) -> Result<Vec<String>, StoreError> {
     let removing = failed("remove a version");
-    let op = op.to_lowercase();
+    let op = canonical_op(op);
     let mut db = store.begin().await?;
     if is_active(&mut db, app, &op, version).await? {
         return Err(VersionError::Active { version }.into());

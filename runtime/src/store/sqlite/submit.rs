@@ -8,7 +8,7 @@ use super::chains::{chain, find_first, make_ready};
 use super::groups::enter_group;
 use super::quota::admit_rows;
 use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
-use crate::model::{AppBounds, BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp};
+use crate::model::{AppBounds, BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp, canonical_op};
 use crate::store::columns::{count, failed, failure_limit, retry_json, signed};
 use crate::store::lines::{LinedRow, check_lines, line_twice, number_lines};
 use crate::store::rules::{CHAINED, NO_ROWS_WAIT, check_submit, count_rows, submission, was_submitted};
@@ -51,7 +51,7 @@ pub(super) async fn insert_batch(
     )
     .bind(batch.id.to_string())
     .bind(&batch.app)
-    .bind(batch.op.to_lowercase())
+    .bind(canonical_op(&batch.op))
     .bind(batch.kind.as_str())
     .bind(batch.terms.priority)
     .bind(i64::from(batch.processor_version))

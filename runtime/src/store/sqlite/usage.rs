@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::SqliteConnection;
 
 use super::SqliteStore;
-use crate::model::{FuelProfile, Meter, RowResult, Timestamp, UsageRecord};
+use crate::model::{FuelProfile, Meter, RowResult, Timestamp, UsageRecord, canonical_op};
 use crate::store::StoreError;
 use crate::store::columns::{failed, signed};
 use crate::store::usage::{FuelRow, HOUR_MS, UsageRow, profiles_of, usage_of};
@@ -90,7 +90,7 @@ pub(super) async fn read_usage(
          ORDER BY hour, op, version, code NULLS FIRST",
     )
     .bind(app)
-    .bind(op.map(str::to_lowercase))
+    .bind(op.map(canonical_op))
     .bind(first_hour(since))
     .bind(first_hour(until))
     .bind(i64::from(limit))

@@ -3,7 +3,7 @@
 use sqlx::SqliteConnection;
 
 use super::SqliteStore;
-use crate::model::{FoundOp, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion};
+use crate::model::{FoundOp, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion, canonical_op};
 use crate::store::columns::{OpRow, ProcessorRow, failed, op_of, processor_of};
 use crate::store::versions::{ACTIVATIONS_MAX, Activation, RegisteredRow, check_quota, check_version, kind_to_roll_back};
 use crate::store::{StoreError, VersionError};
@@ -11,7 +11,7 @@ use crate::store::{StoreError, VersionError};
 pub(super) async fn put_processor(store: &SqliteStore, new: &NewVersion) -> Result<ProcessorVersion, StoreError> {
     check_version(new)?;
     let registering = failed("register a processor");
-    let op = new.op.to_lowercase();
+    let op = canonical_op(&new.op);
     let mut db = store.begin().await?;
     let removal: Option<i64> = sqlx::query_scalar("SELECT until_at FROM code_removals WHERE digest = ?")
         .bind(&new.digest)
@@ -99,12 +99,12 @@ async fn find_version(db: &mut SqliteConnection, app: &str, op: &str, version: u
         "SELECT app, op, version, kind, digest, created_at FROM processors WHERE app = ? AND op = ? AND version = ? AND removed_at IS NULL",
     )
     .bind(app)
-    .bind(op.to_lowercase())
+    .bind(canonical_op(op))
     .bind(version)
     .fetch_optional(db)
     .await
     .map_err(failed("look up a version"))?;
-    found.map(processor_of).ok_or_else(|| VersionError::Missing { app: app.to_owned(), op: op.to_lowercase(), version }.into())
+    found.map(processor_of).ok_or_else(|| VersionError::Missing { app: app.to_owned(), op: canonical_op(op), version }.into())
 }
 
 /// The activation of a kind that holds.
@@ -214,7 +214,7 @@ pub(super) async fn rollback_processor(
     op: &str,
     kind: Option<ProcessorKind>,
 ) -> Result<ProcessorVersion, StoreError> {
-    let op = op.to_lowercase();
+    let op = canonical_op(op);
     let mut db = store.begin().await?;
     let batch = active(&mut db, app, &op, ProcessorKind::Batch).await?;
     let query = active(&mut db, app, &op, ProcessorKind::SlowQuery).await?;
@@ -247,7 +247,7 @@ pub(super) async fn find_op(store: &SqliteStore, app: &str, op: &str, kind: Proc
             WHERE s.app = ?1 AND s.op = ?2 AND s.kind = ?3 AND s.undone_at IS NULL ORDER BY s.activation_no DESC LIMIT 1)",
     )
     .bind(app)
-    .bind(op.to_lowercase())
+    .bind(canonical_op(op))
     .bind(kind.as_str())
     .fetch_optional(&store.readers)
     .await

@@ -1,0 +1,86 @@
+//! Commands that wait, and options that stand behind subcommands: from the shell.
+
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+
+use super::{Installation, transactions};
+
+#[test]
+fn a_command_that_waits_without_a_worker_says_so_and_waits_on() {
+    let site = Installation::shared();
+    site.deploy("validate", "bank-transactions");
+    site.deploy("statement", "account-statement");
+    let file = site.file("some.csv", &transactions(1, 3));
+    let input = r#"{"account":"DE0123456789","from":"2026-01-01","to":"2026-01-31","opening_cents":0,"transactions":[]}"#;
+    for (command, part) in [
+        (["submit", "bank", "validate", &file, "--wait"].as_slice(), "no worker is running that takes rows"),
+        (&["query", "bank", "statement", input], "no worker is running that takes slow queries"),
+    ] {
+        let mut waiting = site.command(command).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(waiting.stderr.take().unwrap()).lines();
+        let said = lines.by_ref().map(Result::unwrap).find(|line| line.contains("no worker")).unwrap();
+        assert!(said.starts_with(part) && said.ends_with("this waits until one is started (rowmill work)"), "{said}");
+        assert!(waiting.try_wait().unwrap().is_none(), "it waits");
+        let worker = site.worker("one", 1);
+        let rest: Vec<String> = lines.map(Result::unwrap).collect();
+        assert!(!rest.iter().any(|line| line.contains("no worker")), "once: {rest:?}");
+        assert_eq!(waiting.wait_with_output().unwrap().status.code(), Some(0));
+        worker.signal(nix::sys::signal::Signal::SIGTERM);
+        assert_eq!(worker.ends(), Some(0));
+    }
+}
+
+#[test]
+fn submit_prints_the_id_alone_whether_it_waits_or_not() {
+    let site = Installation::embedded();
+    site.deploy("validate", "bank-transactions");
+    let file = site.file("some.csv", &transactions(1, 30));
+    let (status, id, said) = site.run(&["submit", "bank", "validate", &file, "--wait"]);
+    assert_eq!((status, id.lines().count(), site.status(&id)["rows"].as_u64()), (0, 1, Some(30)), "{id}");
+    assert!(said.contains(&format!("{id}: validate of app bank, version 1, success: 30 rows")), "{said}");
+    assert!(!said.contains("no worker"), "it works itself: {said}");
+}
+
+#[test]
+fn options_for_all_commands_may_stand_behind_a_subcommand() {
+    let site = Installation::embedded();
+    site.deploy("validate", "bank-transactions");
+    let file = site.file("some.csv", &transactions(1, 3));
+    let other = "store.url=sqlite:other.db";
+    site.said(&["apps", "set", "bank", "--weight", "2", "--set", other]);
+    assert!(site.said(&["apps", "--set", other]).contains('2') && !site.said(&["apps", "show", "bank"]).contains("weight 2"));
+    site.said(&["policies", "set", "bank", "--rate", "5/s", "--set", other]);
+    site.said(&["policies", "remove", "bank", "--set", other]);
+    site.said(&["schedules", "set", "bank", "nightly", "validate", "--cron", "@daily", "--input", &file, "--set", other]);
+    site.said(&["schedules", "next", "bank", "nightly", "--set", other]);
+    assert!(site.said(&["schedules"]).lines().count() <= 1, "in the other store alone");
+    // Both places are heard, and the last word counts.
+    std::fs::write(site.directory.path().join("c.toml"), "[store]\nurl = \"sqlite:other.db\"\n").unwrap();
+    site.said(&["schedules", "--set", "store.url=sqlite:third.db", "pause", "bank", "nightly", "--set", other]);
+    assert!(site.said(&["schedules", "resume", "bank", "nightly", "--config", "c.toml"]).contains("nightly"));
+    let (status, _, said) = site.run(&["schedules", "--config", "c.toml", "remove", "bank", "nightly", "--config", "c.toml"]);
+    assert!(status == 2 && said.contains("--config is given twice"), "{said}");
+    site.said(&["schedules", "--config", "c.toml", "remove", "bank", "nightly", "--set", "worker.slots=1"]);
+}
+
+#[test]
+fn conditions_and_terms_that_say_nothing_are_refused() {
+    let site = Installation::embedded();
+    site.deploy("validate", "bank-transactions");
+    let file = site.file("some.csv", &transactions(1, 3));
+    for (options, part) in [
+        (["--when", "any"].as_slice(), "--after"),
+        (&["--retry-code", ""], "a code of a rule for retries is empty"),
+        (&["--backoff", "10s", "--backoff-max", "5s"], "the second attempt comes 10s after the first"),
+        (&["--deadline", "2020-01-01T00:00:00Z"], "the deadline 2020-01-01T00:00:00Z has passed"),
+        (&["--deadline", "0s"], "has passed"),
+        (&["--key", " "], "the key of a submission begins or ends with a space"),
+        (&["--group", ""], "the name of a group is empty"),
+        (&["--backoff", "1.5s"], "a time looks like 500ms, 5s, 2m, 1h30m or 90d"),
+    ] {
+        let (status, out, said) = site.run(&[["submit", "bank", "validate", &file].as_slice(), options].concat());
+        assert!(status == 2 && out.is_empty() && said.contains(part), "{options:?}: {said}");
+    }
+    assert_eq!(site.run(&["submit", "bank ", "validate", &file]).0, 2);
+    site.said(&["submit", "bank", "validate", &file, "--start-at", "1d", "--deadline", "90d", "--backoff", "1h30m"]);
+}
