@@ -169,7 +169,7 @@ pub async fn of_appends_at_the_same_moment_each_comes_in_whole_with_lines_of_its
     let rows = kit.results(id).await;
     assert_eq!(rows.iter().map(|row| (row.row_no, row.line)).collect::<Vec<_>>(), (1..=123).map(|at| (at, at)).collect::<Vec<_>>());
     // The rows of one append are contiguous and in their order, and an appender's appends are in theirs.
-    let mut turns = vec![0; APPENDS / 3];
+    let mut turns = [0; APPENDS / 3];
     for append in rows[3..].chunks(5) {
         let places: Vec<[usize; 3]> = append.iter().map(|row| serde_json::from_str(&row.input).unwrap()).collect();
         let [appender, turn, _] = places[0];

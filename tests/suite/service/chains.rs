@@ -96,12 +96,12 @@ fn an_aborted_query_and_an_aborted_batch_are_answered_without_a_worker() {
 #[test]
 fn a_batch_behind_one_that_is_repaired_by_a_retry_runs() {
     let site = Installation::embedded();
-    site.deploy("sleep", "sleeper");
+    site.deploy("say", "chronicle");
     site.said(&["apps", "set", "bank", "--timeout", "50ms"]);
-    let file = site.file("naps.ndjson", "{\"ms\":400}\n");
-    let first = site.said(&["submit", "bank", "sleep", &file]);
-    let second = site.said(&["submit", "bank", "sleep", "--after", &first]);
-    let third = site.said(&["submit", "bank", "sleep", "--after", &second]);
+    let file = site.file("slow.ndjson", "{\"say\":\"slow\",\"sleep_ms\":400}\n");
+    let first = site.said(&["submit", "bank", "say", &file]);
+    let second = site.said(&["submit", "bank", "say", "--after", &first]);
+    let third = site.said(&["submit", "bank", "say", "--after", &second]);
     assert_eq!(site.run(&["work", "--until-idle"]).0, 0);
     for id in [&second, &third] {
         assert_eq!(site.status(id)["status"], "aborted");
