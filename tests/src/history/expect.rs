@@ -64,9 +64,10 @@ impl BatchPlan {
         order.sort_by_key(|&at| (self.rows[at].line, at));
         let mut files: BTreeMap<&'static str, String> = BTreeMap::new();
         for (file, text) in order.into_iter().flat_map(|at| self.rows[at].pieces_kept()) {
-            let content = files.entry(file).or_default();
             let text = text.trim();
+            // Without text a file does not come to be.
             if !text.is_empty() {
+                let content = files.entry(file).or_default();
                 content.push_str(text);
                 content.push('\n');
             }

@@ -111,12 +111,15 @@ pub async fn pieces_come_in_line_order_whatever_the_page(kit: Kit) {
     let ascending: Vec<(u32, u32)> = (1..=40).zip(1..).collect();
     for (lines, ordered) in [(lines, ordered), ((1..=40).collect(), ascending)] {
         let id = kit.submit_lines(&lines).await;
-        // Every third row has none, and every fifth has two.
+        // Every third row has none, and every fifth has three; the empty one is left out.
         kit.run_rows_with(|row| {
             let text = format!("line {} of row {}", row.line, row.row_no);
             match row.row_no {
                 n if n % 3 == 0 => success(row),
-                n if n % 5 == 0 => with_pieces(row, &[("b", &text), ("a", "more"), ("b", "")]),
+                n if n % 5 == 0 => {
+                    let pieces = [("b", text.as_str()), ("a", "more"), ("b", ""), ("b", "end")];
+                    with_pieces(row, &pieces)
+                }
                 _ => with_pieces(row, &[("a", &text)]),
             }
         })
@@ -128,7 +131,7 @@ pub async fn pieces_come_in_line_order_whatever_the_page(kit: Kit) {
             .map(|(line, row_no)| {
                 let piece = |file: &str, text: &str| (file.to_owned(), text.to_owned());
                 let text = format!("line {line} of row {row_no}");
-                let two = || vec![piece("b", &text), piece("a", "more"), piece("b", "")];
+                let two = || vec![piece("b", &text), piece("a", "more"), piece("b", "end")];
                 (*row_no, if row_no % 5 == 0 { two() } else { vec![piece("a", &text)] })
             })
             .collect();

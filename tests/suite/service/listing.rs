@@ -22,19 +22,19 @@ fn batches_are_listed_and_found_by_their_files_keys_and_states() {
         let lines = site.lines(&[&["batches", "bank", "--json"], filters].concat());
         lines.iter().map(|batch| batch["id"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(found(&[]), [object.clone(), keyed.clone(), plain.clone()]);
-    assert_eq!(found(&["--file", "first.csv"]), [plain.clone()]);
-    assert_eq!(found(&["--key", "k1"]), [keyed.clone()]);
-    assert_eq!(found(&["--group", "g"]), [keyed.clone()]);
-    assert_eq!(found(&["--status", "failed", "--status", "wait"]), [object.clone(), plain.clone()]);
+    assert_eq!(found(&[]), [object.as_str(), keyed.as_str(), plain.as_str()]);
+    assert_eq!(found(&["--file", "first.csv"]), [plain.as_str()]);
+    assert_eq!(found(&["--key", "k1"]), [keyed.as_str()]);
+    assert_eq!(found(&["--group", "g"]), [keyed.as_str()]);
+    assert_eq!(found(&["--status", "failed", "--status", "wait"]), [object.as_str(), plain.as_str()]);
     assert_eq!(found(&["--op", "VALIDATE", "--since", "1h", "--version", "1"]).len(), 3);
     assert_eq!(found(&["--until", "1h"]), [] as [&str; 0]);
     let sha256 = site.status(&plain)["input_files"][0]["sha256"].as_str().unwrap().to_uppercase();
-    assert_eq!(found(&["--sha256", &sha256]), [plain.clone()]);
+    assert_eq!(found(&["--sha256", &sha256]), [plain.as_str()]);
     let (status, out, said) = site.run(&["batches", "bank", "--limit", "2", "--json"]);
     assert_eq!((status, out.lines().count()), (0, 2));
     let after = said.split("--after ").nth(1).unwrap().trim();
-    assert_eq!(found(&["--after", after]), [plain.clone()]);
+    assert_eq!(found(&["--after", after]), [plain.as_str()]);
     let table = site.said(&["batches", "bank"]);
     let line = table.lines().find(|line| line.contains(&plain)).unwrap();
     assert!(line.contains("failed") && line.contains("first.csv"), "{line}");

@@ -131,10 +131,13 @@ impl Plan {
         (1..).zip(&self.rows).map(expected).collect()
     }
 
-    /// The pieces of each row that has some.
+    /// The pieces of each row that adds text to a file.
     pub fn pieces(&self) -> BTreeMap<u32, Vec<Piece>> {
         let of_row = |(row_no, row): (u32, &Row)| match &row.last.verdict {
-            Verdict::Final { pieces, .. } if !pieces.is_empty() => Some((row_no, pieces.clone())),
+            Verdict::Final { pieces, .. } => {
+                let kept: Vec<Piece> = pieces.iter().filter(|piece| !piece.is_blank()).cloned().collect();
+                (!kept.is_empty()).then_some((row_no, kept))
+            }
             _ => None,
         };
         (1..).zip(&self.rows).filter_map(of_row).collect()
