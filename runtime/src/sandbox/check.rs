@@ -13,6 +13,7 @@ use super::guest::{GuestState, make_store};
 use super::load::{check_imports, exports_of, list, take};
 use super::mask::Masks;
 use super::session::{Allowance, Guarded, arm, guard, started, stopped_ending, within_fuel};
+use super::turns::Turns;
 use super::{Inner, LoadError};
 use crate::model::{Ending, INPUT_BYTES_MAX, JsonText, Limits, Message, NewRow};
 
@@ -104,7 +105,7 @@ impl CheckSession {
         let CheckSpec { app, op, file, limits, cancel } = spec;
         let cannot_start = |error: wasmtime::Error| CheckError::Stopped(Ending::CannotStart { reason: format!("{error:#}") });
         let allowance = Allowance::start(&limits);
-        let mut store = make_store(&checker.engine, &limits, cancel.clone(), None, &Arc::default()).map_err(cannot_start)?;
+        let mut store = make_store(&checker.engine, &limits, cancel.clone(), None, &Arc::default(), Turns::default()).map_err(cannot_start)?;
         arm(&mut store, allowance);
         let deadline = store.data().deadline;
         let made = guard(checker.pre.instantiate_async(&mut store), deadline, &cancel).await;

@@ -23,6 +23,7 @@ mod objects;
 mod session;
 mod sql;
 
+mod turns;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -47,6 +48,7 @@ pub use objects::{ObjectInfo, Objects, ObjectsFailure};
 pub use session::{Session, SessionSpec};
 pub use sql::{Sql, SqlFailure, SqlValue};
 
+pub use turns::Turns;
 // What limits may allow, the engine has room for.
 const _: () = assert!(engine::MEMORY_MAX_BYTES as u64 == crate::model::Limits::MEMORY_MAX_BYTES);
 

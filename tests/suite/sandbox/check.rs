@@ -11,11 +11,11 @@ use crate::support::wat::{RETURNED, Wat};
 
 const COLUMNS: [&str; 8] = ["id", "date", "type", "account", "to_account", "amount", "currency", "memo"];
 
-fn checker(wasm: &[u8]) -> Checker {
+pub fn checker(wasm: &[u8]) -> Checker {
     sandbox().load_checker(wasm).unwrap()
 }
 
-fn spec(limits: Limits) -> CheckSpec {
+pub fn spec(limits: Limits) -> CheckSpec {
     let file = CheckedFile {
         name: "t.csv".to_owned(),
         size_bytes: 1 << 40,
