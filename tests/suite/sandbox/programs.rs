@@ -62,7 +62,7 @@ pub fn generate(random: &mut Random) -> Wat {
     let mut functions = String::new();
     for function in 0..FUNCTIONS {
         let body = program.block(function + 1, 0);
-        write!(functions, "(func $f{function} (type $step) (param $x i32) (result i32) {LOCALS} {body} (local.get $x))\n").unwrap();
+        writeln!(functions, "(func $f{function} (type $step) (param $x i32) (result i32) {LOCALS} {body} (local.get $x))").unwrap();
     }
     let row = program.block(0, 0);
     let begin = program.block(FUNCTIONS, 0);
