@@ -31,6 +31,11 @@ fn migrate_explains_its_options() {
 }
 
 #[test]
+fn bench_explains_its_options() {
+    insta::assert_snapshot!("rowmill_bench_help", said(&["bench", "--help"]));
+}
+
+#[test]
 fn a_wrong_command_line_is_told_what_is_wrong() {
     insta::assert_snapshot!("an_unknown_option", said(&["run", "--processor", "p.wasm", "--inptu", "rows.csv"]));
     insta::assert_snapshot!("a_wrong_memory", said(&["run", "--processor", "p.wasm", "--input", "rows.csv", "--memory", "1GiB"]));

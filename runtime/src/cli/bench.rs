@@ -52,7 +52,7 @@ pub struct BenchCommand {
     /// Batches that the rows are shared out to.
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000_000))]
     pub batches: u32,
-    /// The input of each row or query; {n} becomes its number. By default a bank transaction.
+    /// The input of each row or query. Its number takes the place of each letter n in braces. The default is a bank transaction.
     #[arg(
         long,
         value_name = "JSON",

@@ -151,7 +151,23 @@ fn print_data(line: &str) -> anyhow::Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use super::LogLines;
+    use clap::CommandFactory;
+
+    use super::{Cli, LogLines};
+
+    /// clap writes a line break for each `{n}` of a help text.
+    #[test]
+    fn no_help_has_a_placeholder_that_clap_replaces() {
+        fn texts(command: &clap::Command) -> Vec<String> {
+            let of_command = [command.get_about(), command.get_long_about(), command.get_after_help(), command.get_after_long_help()];
+            let of_arguments = command.get_arguments().flat_map(|argument| [argument.get_help(), argument.get_long_help()]);
+            let own = of_command.into_iter().chain(of_arguments).flatten().map(ToString::to_string);
+            own.chain(command.get_subcommands().flat_map(texts)).collect()
+        }
+        let texts = texts(&Cli::command());
+        assert!(texts.len() > 100, "{}", texts.len());
+        assert_eq!(texts.iter().find(|text| text.contains("{n}")), None);
+    }
 
     #[test]
     fn an_event_is_one_line_whatever_a_guest_says() {

@@ -207,7 +207,8 @@ fn open_sandbox(config: &Config, instances: u32) -> anyhow::Result<Sandbox> {
         ..CompilerSettings::this_program()
     };
     let key = processors.key.as_ref().map(|key| key.expose().as_bytes().to_vec());
-    Ok(Sandbox::open(SandboxSettings { key, compiler, ..SandboxSettings::new(instances, cache_directory()?) })?)
+    let cache_max_bytes = processors.cache_max_bytes;
+    Ok(Sandbox::open(SandboxSettings { cache_max_bytes, key, compiler, ..SandboxSettings::new(instances, cache_directory()?) })?)
 }
 
 /// What a compressed file may become.

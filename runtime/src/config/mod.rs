@@ -129,6 +129,8 @@ pub struct ProcessorsConfig {
     pub compile_time: Duration,
     pub compile_memory_bytes: u64,
     pub compiles_at_once: u32,
+    /// Compiled code that this machine keeps.
+    pub cache_max_bytes: u64,
     pub key: Option<Secret>,
 }
 
@@ -201,6 +203,7 @@ impl Config {
                 compile_time: resolved.time("processors.compile_time"),
                 compile_memory_bytes: resolved.size("processors.compile_memory"),
                 compiles_at_once: resolved.count("processors.compiles_at_once"),
+                cache_max_bytes: resolved.size("processors.cache_max"),
                 key,
             },
             intake: IntakeConfig { inflated_max: resolved.size("intake.inflated_max"), ratio_max: resolved.count("intake.ratio_max") },

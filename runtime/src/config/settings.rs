@@ -240,6 +240,13 @@ pub const SETTINGS: &[Setting] = &[
     ),
     setting(
         "processors",
+        "cache_max",
+        Size(64 << 20, 1 << 40),
+        Value("2GiB"),
+        "compiled code that a machine keeps, in the directory that ROWMILL_CACHE_DIR names; the least recently used is removed first",
+    ),
+    setting(
+        "processors",
         "key",
         Key,
         Unset,

@@ -44,6 +44,9 @@ pub struct Meter {
 const CODES: [&str; 10] =
     ["out_of_fuel", "deadline", "memory", "trap", "bad_output", "configerror", "processing_error", "attempts_exhausted", "bad_row", "quarantined"];
 
+/// Those of them with which a row ends that its processor answered by itself.
+const ANSWERED: [&str; 2] = ["processing_error", "attempts_exhausted"];
+
 impl Meter {
     /// What results that took so long used, and the fuel of each that ended its row.
     pub fn of(results: &[RowResult], micros: u64) -> (Meter, FuelHistogram) {
@@ -72,8 +75,8 @@ impl Meter {
             if let Some(code) = code {
                 *meter.codes.entry(code.to_owned()).or_default() += 1;
             }
-            // What ran out says only what the limit was.
-            if code != Some("out_of_fuel") && result.fuel > 0 {
+            // A row that was stopped says how far it came, and not how much it needs.
+            if code.is_none_or(|code| ANSWERED.contains(&code)) && result.fuel > 0 {
                 meter.fuel_max = meter.fuel_max.max(result.fuel);
                 counts[FuelHistogram::bucket(result.fuel)] += 1;
             }
@@ -168,6 +171,7 @@ impl FuelProfile {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Message;
     use super::*;
 
     #[test]
@@ -198,5 +202,23 @@ mod tests {
         assert_eq!(found.suggested_limit(), Some(1_000_000));
         assert_eq!(profile(&[]).suggested_limit(), None);
         assert_eq!(profile(&[7]).suggested_limit(), Some(1_000));
+    }
+
+    /// A version whose rows were all stopped says nothing about how much they need.
+    #[test]
+    fn only_rows_that_their_processor_answered_are_in_the_profile() {
+        let failed = |code: &str, fuel| {
+            let messages = vec![Message { id: 0, code: code.to_owned(), field: None, values: Vec::new() }];
+            let verdict = Verdict::Final { status: RowStatus::Failed, output: None, messages, pieces: Vec::new() };
+            RowResult { row_no: 1, attempt: 1, fuel, input_bytes: 2, log: None, verdict }
+        };
+        let stops = ["out_of_fuel", "deadline", "memory", "trap", "bad_output", "configerror", "bad_row", "quarantined"];
+        let (meter, histogram) = Meter::of(&stops.map(|code| failed(code, 1_000)), 0);
+        assert_eq!((meter.fuel, meter.fuel_max, histogram.rows()), (8_000, 0, 0));
+        let profile = FuelProfile { op: "op".to_owned(), version: 1, histogram, max: meter.fuel_max };
+        assert_eq!(profile.suggested_limit(), None);
+        let answers = ["processing_error", "attempts_exhausted", "the processor's own"];
+        let (meter, histogram) = Meter::of(&answers.map(|code| failed(code, 1_000)), 0);
+        assert_eq!((meter.fuel_max, histogram.rows()), (1_000, 3));
     }
 }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
+use super::evict::{PART, evict, mark_used};
 use super::key::{CodeKey, MAC_BYTES};
 use crate::model::hex;
 
@@ -29,6 +30,7 @@ pub(super) struct CompiledCache {
     key: CodeKey,
     /// Other processes have the same key.
     pub(super) key_is_shared: bool,
+    max_bytes: u64,
 }
 
 /// Compiled code with what proves where it is from, as it is written to a file or an object.
@@ -47,8 +49,9 @@ impl Drop for CompileLock {
 }
 
 impl CompiledCache {
-    /// Opens the cache, and makes the directory when there is none. Without a secret a key is made, which is good for this directory alone.
-    pub(super) fn open(directory: &Path, engine: &Engine, secret: Option<&[u8]>) -> std::io::Result<CompiledCache> {
+    /// Opens the cache, makes the directory if there is none, and removes the least recently used code until the rest has at most `max_bytes`. Without a secret a key is made, which is good
+    /// for this directory alone.
+    pub(super) fn open(directory: &Path, engine: &Engine, secret: Option<&[u8]>, max_bytes: u64) -> std::io::Result<CompiledCache> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let metadata = fs::metadata(directory)?;
         let others_may_write = metadata.permissions().mode() & 0o022 != 0;
@@ -62,7 +65,8 @@ impl CompiledCache {
             Some(secret) => CodeKey::shared(secret),
             None => CodeKey::kept_in(&directory.join(KEY_FILE))?,
         };
-        Ok(CompiledCache { directory: directory.to_owned(), engine_hash: hash_of(engine), key, key_is_shared: secret.is_some() })
+        evict(directory, max_bytes, None);
+        Ok(CompiledCache { directory: directory.to_owned(), engine_hash: hash_of(engine), key, key_is_shared: secret.is_some(), max_bytes })
     }
 
     /// What code is compiled for: versions and settings.
@@ -81,7 +85,7 @@ impl CompiledCache {
         let path = self.path(digest)?;
         let file = open(&path)?;
         match self.is_sealed(digest, &file) {
-            Ok(true) => {}
+            Ok(true) => mark_used(&file),
             Ok(false) => return again(&path, &"it was damaged, or made with another key or by another version"),
             Err(error) => return again(&path, &error),
         }
@@ -152,20 +156,24 @@ impl CompiledCache {
         Some(component)
     }
 
-    /// Writes a whole file or none: others may load, or write the same one, at the same time.
+    /// Writes a whole file or none: others may load, or write the same one, at the same time. Then makes the cache fit its bound again.
     fn save(&self, digest: &str, parts: &[&[u8]]) {
         let Some(path) = self.path(digest) else { return };
-        let part = path.with_extension(format!("{}.part", Uuid::now_v7()));
+        let part = path.with_extension(format!("{}.{PART}", Uuid::now_v7()));
         let written = fs::OpenOptions::new().write(true).create_new(true).open(&part).and_then(|mut file| {
             for bytes in parts {
                 file.write_all(bytes)?;
             }
             file.sync_all()?;
+            mark_used(&file);
             fs::rename(&part, &path)
         });
-        if let Err(error) = written {
-            let _ = fs::remove_file(&part);
-            tracing::warn!("compiled code is not kept, {} cannot be written: {error}", path.display());
+        match written {
+            Ok(()) => evict(&self.directory, self.max_bytes, Some(&path)),
+            Err(error) => {
+                let _ = fs::remove_file(&part);
+                tracing::warn!("compiled code is not kept, {} cannot be written: {error}", path.display());
+            }
         }
     }
 

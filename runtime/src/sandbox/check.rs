@@ -8,15 +8,18 @@ use wasmtime::{Engine, Store};
 use super::bindings::file_check::exports::rowmill::jobs::file_check as contract;
 use super::bindings::file_check::{FileChecker, FileCheckerPre};
 use super::bindings::types;
-use super::ending::ending_of_init;
+use super::ending::{check_message_id, ending_of_init};
 use super::guest::{GuestState, make_store};
 use super::load::{check_imports, exports_of, list, take};
 use super::mask::Masks;
 use super::session::{Allowance, Guarded, arm, guard, started, stopped_ending, within_fuel};
+use super::turns::Turns;
 use super::{Inner, LoadError};
 use crate::model::{Ending, INPUT_BYTES_MAX, JsonText, Limits, Line, Message, NewRow};
 
 const FILE_CHECK: &str = "rowmill:jobs/file-check@0.1.0";
+/// The largest line of a row. A language with signed numbers passes -1 as 4294967295.
+const LINE_MAX: u32 = i32::MAX.unsigned_abs();
 /// Reasons of one refusal that are kept.
 const FINDINGS_MAX: usize = 100;
 
@@ -104,7 +107,7 @@ impl CheckSession {
         let CheckSpec { app, op, file, limits, cancel } = spec;
         let cannot_start = |error: wasmtime::Error| CheckError::Stopped(Ending::CannotStart { reason: format!("{error:#}") });
         let allowance = Allowance::start(&limits);
-        let mut store = make_store(&checker.engine, &limits, cancel.clone(), None, &Arc::default()).map_err(cannot_start)?;
+        let mut store = make_store(&checker.engine, &limits, cancel.clone(), None, &Arc::default(), Turns::default()).map_err(cannot_start)?;
         arm(&mut store, allowance);
         let deadline = store.data().deadline;
         let made = guard(checker.pre.instantiate_async(&mut store), deadline, &cancel).await;
@@ -179,6 +182,13 @@ fn returned<T>(end: Guarded<T>, store: &Store<GuestState>, allowance: Allowance)
 }
 
 fn refused(findings: Vec<contract::Finding>) -> CheckError {
+    let check = |finding: &contract::Finding| match finding.line {
+        Some(line) if line > LINE_MAX => Err(format!("a finding has line {line}; lines are 1 to {LINE_MAX}")),
+        _ => check_message_id(&finding.message),
+    };
+    if let Err(reason) = findings.iter().try_for_each(check) {
+        return bad_output(reason);
+    }
     let message = |message: types::Message| Message { id: message.id, code: message.code, field: message.field, values: message.values };
     let mut findings: Vec<Finding> =
         findings.into_iter().take(FINDINGS_MAX).map(|finding| Finding { line: finding.line, message: message(finding.message) }).collect();
@@ -194,8 +204,8 @@ fn bad_output(reason: String) -> CheckError {
 
 fn row_of(row: contract::FileRow) -> Result<NewRow, String> {
     let contract::FileRow { line, input, rejected } = row;
-    if line == 0 {
-        return Err("a row that it made has line 0; lines are 1 or more".to_owned());
+    if !(1..=LINE_MAX).contains(&line) {
+        return Err(format!("a row that it made has line {line}; lines are 1 to {LINE_MAX}"));
     }
     if rejected.is_none() && input.len() > INPUT_BYTES_MAX {
         return Err(format!("the input that it made for line {line} has {} bytes, and may have {INPUT_BYTES_MAX} at most", input.len()));

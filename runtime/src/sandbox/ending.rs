@@ -17,6 +17,8 @@ const FRAMES_MAX: usize = 8;
 const FRAME_BYTES_MAX: usize = 300;
 /// A longer reason of a failure is cut, with a mark: it is stored with each row that it ends.
 const REASON_BYTES_MAX: usize = 8 << 10;
+/// The largest id of a message. A language with signed numbers passes -1 as 4294967295.
+const MESSAGE_ID_MAX: u32 = i32::MAX.unsigned_abs();
 /// A file name's length at most, in characters.
 const FILE_NAME_MAX: usize = 128;
 /// Frames that lead from a panic to its trap, and say nothing about the guest.
@@ -73,6 +75,7 @@ fn check_answer(outcome: types::Outcome, limits: &Limits, masks: &Masks) -> Resu
     };
     count("messages", outcome.messages.len(), limits.messages)?;
     count("pieces of output files", outcome.pieces.len(), limits.pieces)?;
+    outcome.messages.iter().try_for_each(check_message_id)?;
     let text = |message: &types::Message| {
         message.code.len() + message.field.as_ref().map_or(0, String::len) + message.values.iter().map(String::len).sum::<usize>()
     };
@@ -94,6 +97,15 @@ fn check_answer(outcome: types::Outcome, limits: &Limits, masks: &Masks) -> Resu
     let message = |message: types::Message| Message { id: message.id, code: message.code, field: message.field, values: message.values };
     let piece = |piece: types::Piece| Piece { file: piece.file, text: piece.text };
     Ok(Answer { output, messages: outcome.messages.into_iter().map(message).collect(), pieces: outcome.pieces.into_iter().map(piece).collect() })
+}
+
+/// Refuses an id that is negative in the guest's language.
+pub(super) fn check_message_id(message: &types::Message) -> Result<(), String> {
+    if message.id <= MESSAGE_ID_MAX {
+        return Ok(());
+    }
+    let (id, negative) = (message.id, message.id.cast_signed());
+    Err(format!("the id of a message is {id} ({negative} in JavaScript); an id is 0 to {MESSAGE_ID_MAX}"))
 }
 
 /// What is left must be good by itself: a secret that stood where a number should be leaves no JSON, and fails the row.
@@ -198,6 +210,23 @@ mod tests {
     fn empty_output_counts_as_an_empty_object() {
         let Ending::Succeeded(answer) = ending_of_return(Ok(outcome("", &[])), &Limits::default(), &Masks::default()) else { panic!() };
         assert_eq!(answer.output.as_deref(), Some("{}"));
+    }
+
+    #[test]
+    fn a_negative_id_of_a_message_is_refused() {
+        let message = |id| types::Message { id, code: "code".to_owned(), field: None, values: vec![] };
+        let returned = |id| Ok(types::Outcome { messages: vec![message(1), message(id)], ..outcome("", &[]) });
+        let ending = |id| ending_of_return(returned(id), &Limits::default(), &Masks::default());
+        for id in [0, 1, 2_147_483_647] {
+            let Ending::Succeeded(answer) = ending(id) else { panic!() };
+            assert_eq!(answer.messages[1].id, id);
+        }
+        for (id, reason) in [
+            (u32::MAX, "the id of a message is 4294967295 (-1 in JavaScript); an id is 0 to 2147483647"),
+            (1 << 31, "the id of a message is 2147483648 (-2147483648 in JavaScript); an id is 0 to 2147483647"),
+        ] {
+            assert_eq!(ending(id), Ending::BadOutput { reason: reason.to_owned() });
+        }
     }
 
     #[test]

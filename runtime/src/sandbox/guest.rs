@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 use wasmtime::component::ResourceTable;
 use wasmtime::error::Context as _;
-use wasmtime::{CallHook, Engine, Store, StoreContextMut};
+use wasmtime::{Engine, Store};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtxView, WasiHttpView};
 
@@ -16,14 +16,9 @@ use super::http::GuestHttp;
 use super::limiter::MemoryLimiter;
 use super::log::RowLog;
 use super::output_files::MarkState;
+use super::turns::{Turn, TurnHook, Turns};
 use crate::model::Limits;
 
-/// Fuel between two looks at the deadline: about a millisecond.
-const YIELD_INTERVAL: u64 = 1_000_000;
-/// After this time a guest that makes the host work yields, too: what the host does for it costs next to no fuel.
-const TURN: Duration = Duration::from_millis(1);
-/// So many returns from the host pass between two looks at the clock. Each memory.copy is one.
-const RETURNS_PER_LOOK: u32 = 16;
 /// What a guest may make the host allocate while values are passed, in wasmtime's unit of about a byte.
 const HOSTCALL_FUEL: usize = 16 << 20;
 /// Open handles of one instance.
@@ -48,15 +43,7 @@ pub(super) struct GuestState {
     progress: Option<ProgressSink>,
     /// While `mark-done` is called.
     pub(super) mark: Option<MarkState>,
-    turn: Turn,
-}
-
-/// How long the guest has had its thread, as far as the host has looked.
-struct Turn {
-    since: Instant,
-    returns: u32,
-    /// It yields at its next look at the fuel.
-    over: bool,
+    pub(super) turn: Turn,
 }
 
 /// A store with all limits in place: a start function runs before anyone can set them.
@@ -66,6 +53,7 @@ pub(super) fn make_store(
     cancel: CancellationToken,
     progress: Option<ProgressSink>,
     capabilities: &Arc<Capabilities>,
+    turns: Turns,
 ) -> wasmtime::Result<Store<GuestState>> {
     let log = RowLog::new(limits.log_bytes, capabilities.masks.clone());
     // Everything of WASI that is not named here is denied when it is called: files, environment, network, names.
@@ -80,43 +68,17 @@ pub(super) fn make_store(
     let mut table = ResourceTable::new();
     table.set_max_capacity(HANDLES_MAX);
     let limiter = MemoryLimiter::new(limits.memory_bytes);
-    let now = Instant::now();
-    let turn = Turn { since: now, returns: 0, over: false };
     let http = GuestHttp::new(capabilities.http.clone(), log.clone());
     let capabilities = Arc::clone(capabilities);
-    let state = GuestState { wasi, http, table, capabilities, limiter, log, deadline: now, cancel, progress, mark: None, turn };
+    let state =
+        GuestState { wasi, http, table, capabilities, limiter, log, deadline: Instant::now(), cancel, progress, mark: None, turn: Turn::new(turns) };
     let mut store = Store::new(engine, state);
     store.limiter(|state| &mut state.limiter);
     store.set_hostcall_fuel(HOSTCALL_FUEL);
     store.set_fuel(0)?;
-    store.fuel_async_yield_interval(Some(YIELD_INTERVAL))?;
-    store.call_hook(take_turns);
+    store.fuel_async_yield_interval(Some(turns.fuel.get()))?;
+    store.call_hook_async(TurnHook);
     Ok(store)
-}
-
-/// Fuel counts the guest's instructions and not what the host does for it: passing a text of 16 MiB takes milliseconds and costs a handful. So between two
-/// yields by fuel could be minutes, in which nobody looks at the deadline. Where time has passed when the host returns, the guest gets so little fuel at a time
-/// that it yields when it next looks, which is before it can repeat the call. The fuel as a whole stays the same.
-fn take_turns(mut store: StoreContextMut<'_, GuestState>, hook: CallHook) -> wasmtime::Result<()> {
-    if !matches!(hook, CallHook::ReturningFromHost) {
-        return Ok(());
-    }
-    let turn = &mut store.data_mut().turn;
-    turn.returns = turn.returns.wrapping_add(1);
-    if !turn.returns.is_multiple_of(RETURNS_PER_LOOK) {
-        return Ok(());
-    }
-    let now = Instant::now();
-    let over = now - turn.since > TURN;
-    let was_over = std::mem::replace(&mut turn.over, over);
-    if over {
-        turn.since = now;
-    }
-    match (was_over, over) {
-        (_, true) => store.fuel_async_yield_interval(Some(1)),
-        (true, false) => store.fuel_async_yield_interval(Some(YIELD_INTERVAL)),
-        (false, false) => Ok(()),
-    }
 }
 
 impl GuestState {

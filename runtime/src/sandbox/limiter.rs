@@ -39,28 +39,36 @@ impl MemoryLimiter {
         MemoryLimiter { used_bytes: 0, limit_bytes, has_memory: false }
     }
 
-    fn grow(&mut self, by_bytes: usize) -> wasmtime::Result<bool> {
+    /// Adds growth to the sum. Returns false if the item's own type does not allow it: then nothing grows, and nothing is added.
+    fn grow(&mut self, by_bytes: usize, within_type: bool) -> wasmtime::Result<bool> {
         let needed_bytes = self.used_bytes.saturating_add(by_bytes as u64);
         if needed_bytes > self.limit_bytes {
             return Err(wasmtime::Error::new(OverMemory { needed_bytes, limit_bytes: self.limit_bytes }));
         }
-        self.used_bytes = needed_bytes;
-        Ok(true)
+        if within_type {
+            self.used_bytes = needed_bytes;
+        }
+        Ok(within_type)
     }
 }
 
 impl ResourceLimiter for MemoryLimiter {
-    fn memory_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        let within_type = is_within(desired, maximum);
         // An empty one holds nothing, and never gets smaller again.
-        if current == 0 && desired > 0 && std::mem::replace(&mut self.has_memory, true) {
+        if within_type && current == 0 && desired > 0 && std::mem::replace(&mut self.has_memory, true) {
             return Err(wasmtime::Error::new(SecondMemory));
         }
-        self.grow(desired.saturating_sub(current))
+        self.grow(desired.saturating_sub(current), within_type)
     }
 
-    fn table_growing(&mut self, current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
-        self.grow(desired.saturating_sub(current).saturating_mul(size_of::<usize>()))
+    fn table_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
+        self.grow(desired.saturating_sub(current).saturating_mul(size_of::<usize>()), is_within(desired, maximum))
     }
+}
+
+fn is_within(desired: usize, maximum: Option<usize>) -> bool {
+    maximum.is_none_or(|maximum| desired <= maximum)
 }
 
 #[cfg(test)]
@@ -76,6 +84,20 @@ mod tests {
         let over = over.downcast_ref::<OverMemory>().unwrap();
         assert_eq!((over.needed_bytes, over.limit_bytes), ((64 + 8 + 64) << 10, 100 << 10));
     }
+
+    #[test]
+    fn growth_beyond_the_declared_maximum_fails_and_is_not_added() {
+        let mut limiter = MemoryLimiter::new(256 << 10);
+        // A memory that could not grow is still empty: another one can have something in it.
+        assert!(!limiter.memory_growing(0, 128 << 10, Some(64 << 10)).unwrap());
+        assert!(limiter.memory_growing(0, 64 << 10, Some(64 << 10)).unwrap());
+        for _ in 0..100 {
+            assert!(!limiter.memory_growing(64 << 10, 128 << 10, Some(64 << 10)).unwrap());
+            assert!(!limiter.table_growing(0, 1 << 10, Some(10)).unwrap());
+        }
+        assert!(limiter.table_growing(0, 1 << 10, None).unwrap());
+    }
+
     #[test]
     fn a_second_memory_is_refused_when_something_is_in_it() {
         let mut limiter = MemoryLimiter::new(1 << 20);

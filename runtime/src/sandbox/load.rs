@@ -13,6 +13,7 @@ use super::compile::compile;
 use super::guest::{GuestState, make_store};
 use super::inspect::inspect;
 use super::limiter::SecondMemory;
+use super::turns::Turns;
 use super::{Inner, LoadError, http};
 use crate::model::{Capability, Grants, Limits, ProcessorKind, hex};
 
@@ -211,7 +212,7 @@ pub(super) fn check_imports(engine: &Engine, component: &Component) -> Result<Ve
 /// fuel, so that none of the guest's code is run; when it needs some to start, a mismatch shows when its first row is run.
 fn check_exports(engine: &Engine, pre: &InstancePre<GuestState>, kind: ProcessorKind) -> wasmtime::Result<()> {
     let limits = Limits { memory_bytes: u64::MAX, ..Limits::default() };
-    let mut store = make_store(engine, &limits, CancellationToken::new(), None, &Arc::default())?;
+    let mut store = make_store(engine, &limits, CancellationToken::new(), None, &Arc::default(), Turns::NEVER)?;
     let instance = match pre.instantiate_async(&mut store).now_or_never() {
         Some(Ok(instance)) => instance,
         Some(Err(error)) if error.is::<SecondMemory>() => return Err(error),

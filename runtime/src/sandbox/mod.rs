@@ -9,6 +9,7 @@ mod child;
 mod compile;
 mod ending;
 mod engine;
+mod evict;
 mod guest;
 mod http;
 mod inspect;
@@ -23,6 +24,7 @@ mod objects;
 mod output_files;
 mod session;
 mod sql;
+mod turns;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +50,7 @@ pub use objects::{ObjectInfo, Objects, ObjectsFailure};
 pub use output_files::{FileBytes, Marking, OutputFiles};
 pub use session::{MarkRun, Session, SessionSpec};
 pub use sql::{Sql, SqlFailure, SqlValue};
+pub use turns::Turns;
 
 // What limits may allow, the engine has room for.
 const _: () = assert!(engine::MEMORY_MAX_BYTES as u64 == crate::model::Limits::MEMORY_MAX_BYTES);
@@ -70,6 +73,8 @@ pub struct SandboxSettings {
     pub instances: u32,
     /// Where compiled code is kept: a directory of this user's alone.
     pub cache_directory: PathBuf,
+    /// Bytes of compiled code that are kept there. The least recently used code is removed first; code that was just compiled is kept, whatever its size.
+    pub cache_max_bytes: u64,
     /// A key that the processes of an installation share, by which they know compiled code as their own; none for one that is made once and kept in the cache. Whoever has it can make code that is run as
     /// it is.
     pub key: Option<Vec<u8>>,
@@ -77,9 +82,18 @@ pub struct SandboxSettings {
 }
 
 impl SandboxSettings {
+    /// Compiled code that is kept by default: that of some fifty processors in Python, or of some thousands in Rust.
+    pub const CACHE_MAX_BYTES: u64 = 2 << 30;
+
     /// Uploads are compiled in this process, with a key of the cache's own.
     pub fn new(instances: u32, cache_directory: impl Into<PathBuf>) -> SandboxSettings {
-        SandboxSettings { instances, cache_directory: cache_directory.into(), key: None, compiler: CompilerSettings::default() }
+        SandboxSettings {
+            instances,
+            cache_directory: cache_directory.into(),
+            cache_max_bytes: SandboxSettings::CACHE_MAX_BYTES,
+            key: None,
+            compiler: CompilerSettings::default(),
+        }
     }
 }
 
@@ -173,10 +187,10 @@ impl Sandbox {
     /// # Errors
     /// [`SandboxError`].
     pub fn open(settings: SandboxSettings) -> Result<Sandbox, SandboxError> {
-        let SandboxSettings { instances, cache_directory, key, compiler } = settings;
+        let SandboxSettings { instances, cache_directory, cache_max_bytes, key, compiler } = settings;
         let engine = engine::make_engine(instances).map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
         let linker = load::make_linker(&engine).map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
-        let cache = CompiledCache::open(&cache_directory, &engine, key.as_deref())
+        let cache = CompiledCache::open(&cache_directory, &engine, key.as_deref(), cache_max_bytes)
             .map_err(|source| SandboxError::Cache { directory: cache_directory.display().to_string(), source })?;
         Ok(Sandbox(Arc::new(Inner { engine, linker, cache, compiler })))
     }

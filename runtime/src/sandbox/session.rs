@@ -16,6 +16,7 @@ use super::ending::{HostPanic, ending_of_error, ending_of_failure, ending_of_ini
 use super::guest::{GuestState, ProgressSink, make_store};
 use super::load::{Processor, World};
 use super::output_files::{MarkState, Marking};
+use super::turns::Turns;
 use crate::model::{Batch, BatchStatus, Ending, LeasedRow, Limits, ProcessorKind, RowRun};
 
 /// How long a guest may go on after its batch was aborted, when it looks at `cancelled` to leave in good order.
@@ -54,6 +55,7 @@ pub struct Session {
     broken: Option<Ending>,
     /// No row finds what another left.
     instance_per_row: bool,
+    turns: Turns,
 }
 
 struct Live {
@@ -100,13 +102,19 @@ impl Allowance {
 impl Session {
     pub fn new(processor: Processor, spec: SessionSpec) -> Session {
         let (id, context) = (spec.batch.id.to_string(), spec.batch.context.as_str().to_owned());
-        Session { processor, spec, id, context, live: None, broken: None, instance_per_row: false }
+        Session { processor, spec, id, context, live: None, broken: None, instance_per_row: false, turns: Turns::default() }
     }
 
     /// The same, where each row gets an instance of its own.
     #[must_use]
     pub fn with_instance_per_row(self) -> Session {
         Session { instance_per_row: true, ..self }
+    }
+
+    /// The same session with other turns. Tests force turns with it; its fuel stays the same.
+    #[must_use]
+    pub fn with_turns(self, turns: Turns) -> Session {
+        Session { turns, ..self }
     }
 
     /// Goes on with further rows of its batch, under another lease.
@@ -240,8 +248,8 @@ impl Session {
             return Err(RowRun { ending: ending.clone(), fuel: 0, log: None });
         }
         let allowance = Allowance::start(&self.spec.limits);
-        let made =
-            make_store(&self.processor.engine, &self.spec.limits, self.spec.cancel.clone(), self.spec.progress.clone(), &self.spec.capabilities);
+        let SessionSpec { limits, cancel, progress, capabilities, .. } = &self.spec;
+        let made = make_store(&self.processor.engine, limits, cancel.clone(), progress.clone(), capabilities, self.turns);
         let mut store = match made {
             Ok(store) => store,
             Err(error) => return Err(self.break_with(Ending::CannotStart { reason: format!("{error:#}") }, 0, None)),

@@ -62,7 +62,7 @@ pub async fn usage_is_the_sum_of_the_outcomes_also_after_retries_and_takeovers(k
         kit.record_each(&lease, |row| match row.row_no {
             1 => RowResult { fuel: 90, ..with_pieces(row, &[("a", "piece"), ("b", "é")]) },
             2 => failed_with(row, "out_of_fuel", 5_000),
-            3 => failed_with(row, "trap", 11),
+            3 => failed_with(row, "trap", 9_000),
             4 => failed_with(row, "the processor's own", 12),
             _ => success(row),
         })
@@ -78,14 +78,14 @@ pub async fn usage_is_the_sum_of_the_outcomes_also_after_retries_and_takeovers(k
         assert_eq!((found.retries, found.retry_fuel), (1, 7));
         // Each result takes a microsecond.
         assert_eq!(found.micros, 10);
-        // Those that ran out of fuel do not say how much they need.
+        // Rows that were stopped do not say how much they need.
         assert_eq!(found.fuel_max, 1_000);
         let batches = kit.batch(first).await.fuel + kit.batch(second).await.fuel;
         assert_eq!(found.fuel + found.retry_fuel, batches);
         let sums = Meter { codes: BTreeMap::new(), retries: 0, retry_fuel: 0, micros: 0, fuel_max: 0, ..found };
         assert_eq!(sums, wanted);
         let [profile] = &kit.store.read_fuel("bank").await.unwrap()[..] else { panic!() };
-        assert_eq!((profile.histogram.rows(), profile.max, profile.percentile(50), profile.percentile(100)), (7, 1_000, Some(11), Some(1_000)));
+        assert_eq!((profile.histogram.rows(), profile.max, profile.percentile(50), profile.percentile(100)), (5, 1_000, Some(12), Some(1_000)));
         // Nothing changes when what was appended is summed up.
         kit.store.fold_usage().await.unwrap();
     }

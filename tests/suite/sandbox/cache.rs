@@ -1,8 +1,9 @@
 //! Compiled code on disk. To load it is to run it.
 
-use std::fs::{self, Permissions};
+use std::fs::{self, FileTimes, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rowmill::sandbox::{Sandbox, SandboxSettings};
 use tempfile::TempDir;
@@ -159,4 +160,72 @@ async fn what_a_process_sealed_another_with_the_same_key_runs() {
     let alone = Sandbox::new(2, alone.path()).unwrap();
     alone.load(&module).unwrap();
     assert!(alone.sealed(&digest).is_none() && !alone.shares_code());
+}
+
+/// A cache that has room for so many bytes of compiled code.
+fn bounded(cache: &TempDir, cache_max_bytes: u64) -> Sandbox {
+    Sandbox::open(SandboxSettings { cache_max_bytes, ..SandboxSettings::new(2, cache.path()) }).unwrap()
+}
+
+/// A module that answers this, of two characters. All have the same size.
+fn answering(text: &str) -> Vec<u8> {
+    Wat::batch().body("process-row", &answer(2_000, 2)).fields(&format!("(data (i32.const 2000) \"{text}\")")).module()
+}
+
+#[tokio::test]
+async fn the_least_recently_used_code_is_removed_and_whoever_has_loaded_it_goes_on() {
+    let cache = TempDir::new().unwrap();
+    let (one, two, three) = (answering("11"), answering("22"), answering("33"));
+    let first = Sandbox::new(2, cache.path()).unwrap().load(&one).unwrap();
+    // Room for two of them, and not for three.
+    let size = fs::metadata(compiled(cache.path())).unwrap().len();
+    let sandbox = bounded(&cache, size * 5 / 2);
+    let second = sandbox.load(&two).unwrap();
+    assert!(sandbox.load_compiled(&first.digest).is_some(), "this is its last use");
+    let third = sandbox.load(&three).unwrap();
+    let kept = |digest: &str| fs::read_dir(cache.path()).unwrap().any(|file| file.unwrap().file_name().to_str().unwrap().starts_with(digest));
+    assert_eq!([&first, &second, &third].map(|processor| kept(&processor.digest)), [true, false, true]);
+    // The code that was removed is mapped, and runs; it is compiled again when it is loaded again.
+    assert_eq!(output(&run_one(&second, limits(), "{}").await), "22");
+    assert!(sandbox.load_compiled(&second.digest).is_none());
+    assert_eq!(output(&run_one(&sandbox.load(&two).unwrap(), limits(), "{}").await), "22");
+    assert_eq!([&first, &second, &third].map(|processor| kept(&processor.digest)), [false, true, true]);
+    assert_eq!(output(&run_one(&first, limits(), "{}").await), "11");
+}
+
+#[tokio::test]
+async fn code_that_is_larger_than_the_cache_is_kept_alone() {
+    let cache = TempDir::new().unwrap();
+    let sandbox = bounded(&cache, 1);
+    for text in ["11", "22"] {
+        let processor = sandbox.load(&answering(text)).unwrap();
+        assert!(compiled(cache.path()).to_str().unwrap().contains(&processor.digest));
+        assert_eq!(output(&run_one(&processor, limits(), "{}").await), text);
+    }
+}
+
+/// Code of other versions of the program, and what a process that was killed left.
+#[test]
+fn a_cache_is_made_to_fit_when_it_is_opened() {
+    let cache = TempDir::new().unwrap();
+    Sandbox::new(2, cache.path()).unwrap();
+    let write = |name: &str, hours: u64| {
+        let file = fs::File::create(cache.path().join(name)).unwrap();
+        file.set_len(1_000).unwrap();
+        let then = SystemTime::now() - Duration::from_secs(hours * 3_600);
+        file.set_times(FileTimes::new().set_accessed(then).set_modified(then)).unwrap();
+    };
+    let digest = "0".repeat(64);
+    for (name, hours) in [("old", 30), ("older", 40), ("recent", 1)] {
+        write(&format!("{digest}-{name}.cwasm"), hours);
+    }
+    for (name, hours) in [("left", 2), ("being-written", 0)] {
+        write(&format!("{digest}-new.{name}.part"), hours);
+    }
+    write("a file of somebody else", 99);
+    bounded(&cache, 2_500);
+    let mut names: Vec<String> = fs::read_dir(cache.path()).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    let kept = ["new.being-written.part", "old.cwasm", "recent.cwasm"].map(|name| format!("{digest}-{name}"));
+    assert_eq!(names, [&kept[..], &["a file of somebody else".to_owned(), "key".to_owned()]].concat());
 }

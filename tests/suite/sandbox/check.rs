@@ -11,11 +11,11 @@ use crate::support::wat::{RETURNED, Wat};
 
 const COLUMNS: [&str; 8] = ["id", "date", "type", "account", "to_account", "amount", "currency", "memo"];
 
-fn checker(wasm: &[u8]) -> Checker {
+pub fn checker(wasm: &[u8]) -> Checker {
     sandbox().load_checker(wasm).unwrap()
 }
 
-fn spec(limits: Limits) -> CheckSpec {
+pub fn spec(limits: Limits) -> CheckSpec {
     let file = CheckedFile {
         name: "t.csv".to_owned(),
         size_bytes: 1 << 40,
@@ -106,7 +106,16 @@ async fn rows_and_contexts_that_cannot_be_kept_are_refused() {
     // One row at address 0, where there are zeros: line 0.
     let rows = checker(&Wat::file_check().body("check-records", &format!("{} {}", store(4, 1024), store(8, 1))).module());
     let error = begin(&rows).await.check_records(&[]).await.unwrap_err();
-    assert_eq!(error, CheckError::Stopped(Ending::BadOutput { reason: "a row that it made has line 0; lines are 1 or more".to_owned() }));
+    assert_eq!(error, CheckError::Stopped(Ending::BadOutput { reason: "a row that it made has line 0; lines are 1 to 2147483647".to_owned() }));
+    // A finding at address 1024 with this number at an offset: its line, which is there, or the id of its message.
+    let finding = async |offset: u32| {
+        let number = format!("(i32.store (i32.const {}) (i32.const -1)) (i32.store (i32.const 1024) (i32.const 1))", 1024 + offset);
+        let body = format!("{number} {} {} {}", store(0, 1), store(4, 1024), store(8, 1));
+        begin(&checker(&Wat::file_check().body("check-records", &body).module())).await.check_records(&[]).await.unwrap_err()
+    };
+    let refusal = |reason: &str| CheckError::Stopped(Ending::BadOutput { reason: reason.to_owned() });
+    assert_eq!(finding(4).await, refusal("a finding has line 4294967295; lines are 1 to 2147483647"));
+    assert_eq!(finding(8).await, refusal("the id of a message is 4294967295 (-1 in JavaScript); an id is 0 to 2147483647"));
     let context =
         checker(&Wat::file_check().fields("(data (i32.const 2048) \"{oops\")").body("end", &format!("{} {}", store(4, 2048), store(8, 5))).module());
     let CheckError::Stopped(Ending::BadOutput { reason }) = begin(&context).await.end().await.unwrap_err() else { panic!() };
