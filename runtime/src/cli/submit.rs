@@ -52,9 +52,9 @@ pub struct SubmitCommand {
     /// Instead of a file: the rows are the outputs of this batch's rows that succeeded, with their lines, and are made when it has ended.
     #[arg(long, value_name = "BATCH", conflicts_with_all = ["file", "hold", "format"])]
     pub after: Option<BatchId>,
-    /// With --after: how that batch must have ended; else this one is aborted.
-    #[arg(long, value_name = "CONDITION", requires = "after", default_value = "success")]
-    pub when: WhenArg,
+    /// With --after: how that batch must have ended; else this one is aborted. By default success.
+    #[arg(long, value_name = "CONDITION")]
+    pub when: Option<WhenArg>,
     /// Submit it into a group of batches, which the first one makes: see `rowmill group`.
     #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub group: Option<String>,
@@ -130,6 +130,10 @@ pub struct ReleaseCommand {
 /// Why it could not be submitted.
 pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
     let config = args.config.load(Vec::new())?;
+    // clap drops a requirement where a conflict explains that it is not met.
+    if args.when.is_some() && args.after.is_none() {
+        bail!("--when says how another batch must have ended: name that batch with --after");
+    }
     let context = JsonText::check(args.context.as_str()).context("--context")?;
     let (start_at, deadline_at) = args.terms.times(args.key.is_some())?;
     let limits = inflate_limits(&config);
@@ -164,7 +168,7 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
             deadline_at,
             key: args.key.clone(),
             rows_digest,
-            after: args.after.map(|batch| After { batch, condition: args.when.into() }),
+            after: args.after.map(|batch| After { batch, condition: args.when.unwrap_or(WhenArg::Success).into() }),
             group: args.group.clone(),
             hold: args.after.is_none(),
             ..BatchRequest::new(&args.app, &args.op)

@@ -357,7 +357,7 @@ pub async fn operations_with_batches_that_are_done_are_listed_in_pages(kit: Kit)
     let list = async |after: Option<&OpKey>, limit| kit.store.list_done_ops(after, limit).await.unwrap();
     assert_eq!(list(None, 10).await, []);
     let mut wanted = Vec::new();
-    for (app, op) in [("a", "x"), ("a", "y"), ("b\0 \u{1a}", "x"), ("c", "z")] {
+    for (app, op) in [("a", "x"), ("a", "y"), ("b' \\ ü", "x"), ("c", "z")] {
         for _ in 0..2 {
             let new = NewBatch { app: app.to_owned(), op: op.to_owned(), ..batch() };
             kit.store.submit_batch(new, rows(1)).await.unwrap();

@@ -50,7 +50,7 @@ pub async fn a_policy_comes_back_as_it_was_set(kit: Kit) {
     };
     let of_op = Policy { paused: true, rate: rate(7, 3), terms: terms.clone(), ..Policy::of("bank", Some("Post")) };
     let of_app = Policy { rate: rate(1_000_000, 1_000_000), ..Policy::of("bank", None) };
-    let other = Policy::of("a \0 shop", Some("prüfe"));
+    let other = Policy::of("a ' \\ shop", Some("prüfe"));
     for policy in [&of_op, &of_app, &other] {
         kit.store.put_policy(policy).await.unwrap();
     }

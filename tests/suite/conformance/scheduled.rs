@@ -83,7 +83,7 @@ impl Kit {
 }
 
 pub async fn a_schedule_comes_back_as_it_was_registered(kit: Kit) {
-    let key = ScheduleKey::new("bank", "a\0b\u{1a}");
+    let key = ScheduleKey::new("bank", "a' \\ üb");
     assert_eq!(kit.store.read_schedule(&key).await.unwrap(), None);
     let new = NewSchedule { key: key.clone(), zone: "Europe/Berlin".to_owned(), overlap: Overlap::Skip, ..schedule("") };
     let put = kit.put(&new, &rows(3)).await;

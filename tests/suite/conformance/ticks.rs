@@ -41,13 +41,13 @@ pub async fn ticks_come_in_their_order_and_not_while_paused(kit: Kit) {
 
 pub async fn a_tick_submits_the_batch_with_its_rows_and_moves_on(kit: Kit) {
     // Lines need not grow, and an app's name may be any text.
-    let new = NewSchedule { key: ScheduleKey::new("b\0k", "a"), ..schedule("") };
+    let new = NewSchedule { key: ScheduleKey::new("b' \\ ük", "a"), ..schedule("") };
     let put = kit.put(&new, &[row(5), row(2), row_with(9, "[1,  2]".to_owned())]).await;
     kit.pass(Duration::from_secs(2));
     let id = BatchId::generate();
     assert_eq!(kit.run(&put.next_tick(), &submit(&put, id)).await, TickEnd::Submitted);
     let batch = kit.batch(id).await;
-    assert_eq!((batch.app.as_str(), batch.op.as_str(), batch.kind, batch.status), ("b\0k", "post", ProcessorKind::Batch, BatchStatus::Queued));
+    assert_eq!((batch.app.as_str(), batch.op.as_str(), batch.kind, batch.status), ("b' \\ ük", "post", ProcessorKind::Batch, BatchStatus::Queued));
     assert_eq!((batch.terms.priority, batch.terms.attempts_max, batch.context.as_str()), (-2, 4, r#"{"branch": 7}"#));
     assert_eq!((batch.processor_version, batch.processor_digest.as_str(), batch.submitted_at), (3, "digest", at(2)));
     let rows: Vec<(u32, String)> = kit.results(id).await.into_iter().map(|row| (row.line, row.input)).collect();
