@@ -129,44 +129,47 @@ fn log_2_nothing_that_a_guest_says_commands_the_terminal() {
         said.push(out.clone());
         out
     };
-    for app in ["hostile", EVIL_NAME] {
-        run(&["apps", "set", app, "--weight", "2"]);
-        for (op, guest) in sayers() {
-            let file = format!("{op}.wasm");
-            std::fs::write(site.directory.path().join(&file), guest.module()).unwrap();
-            run(&["deploy", app, op, &file, "--activate", "--note", EVIL_NAME]);
-            if op == "query" {
-                run(&["query", app, op, "{}"]);
-                continue;
-            }
-            run(&["submit", app, op, "rows.ndjson", "--attempts", "1"]);
-            let id = run(&["submit", app, op, "rows.ndjson", "--attempts", "1", "--wait", "--json"]);
-            let id: serde_json::Value = serde_json::from_str(&id).unwrap_or_else(|_| panic!("{app:?} {op}: {id}"));
-            let id = id["id"].as_str().unwrap();
-            for command in [
-                &["status", id][..],
-                &["status", id, "--json"],
-                &["rows", id],
-                &["results", id],
-                &["logs", id],
-                &["logs", id, "--json"],
-                &["events", id],
-                &["events", id, "--json"],
-                &["rows", id, "--history"],
-            ] {
-                run(command);
-            }
+    // A name of an app, an operation or a group with such characters is refused, in words without them.
+    for refused in [["apps", "set", EVIL_NAME], ["apps", "show", EVIL_NAME], ["processors", EVIL_NAME, "--json"]] {
+        run(&refused);
+    }
+    let app = "hostile";
+    run(&["apps", "set", app, "--weight", "2"]);
+    for (op, guest) in sayers() {
+        let file = format!("{op}.wasm");
+        std::fs::write(site.directory.path().join(&file), guest.module()).unwrap();
+        run(&["deploy", app, EVIL_NAME, &file]);
+        run(&["deploy", app, op, &file, "--activate", "--note", EVIL_NAME]);
+        if op == "query" {
+            run(&["query", app, op, "{}"]);
+            continue;
         }
-        for command in
-            [&["apps"][..], &["apps", "--json"], &["apps", "show", app], &["processors", app], &["processors", app, "--json"], &["usage", app]]
-        {
+        run(&["submit", app, op, "rows.ndjson", "--attempts", "1", "--group", EVIL_NAME]);
+        let id = run(&["submit", app, op, "rows.ndjson", "--attempts", "1", "--wait", "--json"]);
+        let id: serde_json::Value = serde_json::from_str(&id).unwrap_or_else(|_| panic!("{app:?} {op}: {id}"));
+        let id = id["id"].as_str().unwrap();
+        for command in [
+            &["status", id][..],
+            &["status", id, "--json"],
+            &["rows", id],
+            &["results", id],
+            &["logs", id],
+            &["logs", id, "--json"],
+            &["events", id],
+            &["events", id, "--json"],
+            &["rows", id, "--history"],
+        ] {
             run(command);
         }
-        run(&["policies", "set", app, "--attempts", "2"]);
-        run(&["pause", app]);
-        run(&["policies"]);
-        run(&["policies", "--json"]);
     }
+    for command in [&["apps"][..], &["apps", "--json"], &["apps", "show", app], &["processors", app], &["processors", app, "--json"], &["usage", app]]
+    {
+        run(command);
+    }
+    run(&["policies", "set", app, "--attempts", "2"]);
+    run(&["pause", app]);
+    run(&["policies"]);
+    run(&["policies", "--json"]);
     run(&["run", "--processor", "message.wasm", "--input", "rows.ndjson", "--out", "out", "--json"]);
     run(&["run", "--processor", "abort.wasm", "--input", "rows.ndjson", "--out", "out2"]);
     run(&["run", "--processor", EVIL_NAME, "--input", "rows.ndjson", "--out", "out3"]);

@@ -443,6 +443,6 @@ pub async fn what_others_come_after_is_kept_until_they_have_their_rows(kit: Kit)
     kit.store.begin_removal(first, HOUR).await.unwrap();
     assert_eq!(kit.store.advance_chain().await.unwrap().map(|step| step.end), Some(ChainEnd::Aborted));
     let reason = kit.batch(late.id).await.abort_reason.unwrap();
-    assert_eq!(reason, format!("the outcomes of batch {first}, which it was to come after, were pruned"));
+    assert_eq!(reason, format!("the outcomes of batch {first} were pruned, and the rows of this batch are made from those"));
     assert_eq!(kit.batch(next.id).await.counts.rows, 2);
 }

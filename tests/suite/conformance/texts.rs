@@ -1,6 +1,8 @@
 //! Every text comes back as it was given.
 
-use rowmill::model::{BatchId, JsonText, LeasedRow, Message, NewBatch, NewRow, OutputFile, Piece, RowResult, RowStatus, Verdict};
+use rowmill::model::{
+    BatchId, JsonText, LeasedRow, Message, NewBatch, NewRow, OutputFile, Piece, RowResult, RowStatus, Verdict, canonical_op, check_name,
+};
 
 use super::build::{MIB, batch, json_of, result, row_with, with_output};
 use super::kit::Kit;
@@ -30,12 +32,14 @@ async fn comes_back(kit: &Kit, text: &str) {
     let json = json_string(text);
     // Names are short.
     let name: String = text.chars().take(100).collect();
-    let new = NewBatch { app: name.clone(), op: name.to_lowercase(), processor_digest: text.to_owned(), context: json.clone(), ..batch() };
+    // Apps and operations have names that people can tell apart.
+    let app = if check_name("an app", &name).is_ok() { name.as_str() } else { "bank" };
+    let new = NewBatch { app: app.to_owned(), op: canonical_op(app), processor_digest: text.to_owned(), context: json.clone(), ..batch() };
     let id = new.id;
     let row = NewRow { rejected: Some(text.to_owned()), ..NewRow::new(1, json.clone()) };
     kit.store.submit_batch(new, vec![row]).await.unwrap();
     let found = kit.batch(id).await;
-    assert_eq!((found.app.as_str(), found.op, found.processor_digest.as_str()), (name.as_str(), name.to_lowercase(), text));
+    assert_eq!((found.app.as_str(), found.op, found.processor_digest.as_str()), (app, canonical_op(app), text));
     assert_eq!(found.context, json);
 
     let lease = kit.claim_rows(1).await;
