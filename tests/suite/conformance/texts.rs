@@ -1,6 +1,6 @@
 //! Every text comes back as it was given.
 
-use rowmill::model::{BatchId, JsonText, LeasedRow, Message, NewBatch, NewRow, OutputFile, Piece, RowResult, RowStatus, Verdict};
+use rowmill::model::{BatchId, JsonText, LeasedRow, Message, NewBatch, NewRow, OutputFile, Piece, RowResult, RowStatus, Verdict, check_name};
 
 use super::build::{MIB, batch, json_of, result, row_with, with_output};
 use super::kit::Kit;
@@ -25,17 +25,19 @@ fn json_string(text: &str) -> JsonText {
     JsonText::trusted(serde_json::to_string(text).unwrap())
 }
 
-/// A batch that has this text wherever a text can stand, taken to its end; and what came back.
+/// A batch that has this text wherever a text can stand, taken to its end; and what came back. An
+/// app and an operation have it where it can be a name.
 async fn comes_back(kit: &Kit, text: &str) {
     let json = json_string(text);
     // Names are short.
     let name: String = text.chars().take(100).collect();
-    let new = NewBatch { app: name.clone(), op: name.to_lowercase(), processor_digest: text.to_owned(), context: json.clone(), ..batch() };
+    let of_app = if check_name("it", &name).is_ok() { name.clone() } else { "any".to_owned() };
+    let new = NewBatch { app: of_app.clone(), op: of_app.to_lowercase(), processor_digest: text.to_owned(), context: json.clone(), ..batch() };
     let id = new.id;
     let row = NewRow { line: 1, input: json.clone(), rejected: Some(text.to_owned()) };
     kit.store.submit_batch(new, vec![row]).await.unwrap();
     let found = kit.batch(id).await;
-    assert_eq!((found.app.as_str(), found.op, found.processor_digest.as_str()), (name.as_str(), name.to_lowercase(), text));
+    assert_eq!((found.app.as_str(), found.op, found.processor_digest.as_str()), (of_app.as_str(), of_app.to_lowercase(), text));
     assert_eq!(found.context, json);
 
     let lease = kit.claim_rows(1).await;
