@@ -142,7 +142,7 @@ DECLARE
     found_id uuid;
 BEGIN
     WHILE at <= cardinality(keys) LOOP
-        -- What nobody has looked at waits for the end of the new round, too.
+        -- Chains that have not begun wait for the end of the new round, too.
         UPDATE rowmill.chains c SET ready = false WHERE c.first_key = keys[at] AND NOT c.begun;
         FOR found_key, found_id IN
             SELECT b.batch_key, b.batch_id FROM rowmill.batches b WHERE b.after_batch = ids[at] AND b.chain_end = 'lapsed' ORDER BY b.batch_key

@@ -41,7 +41,7 @@ BEGIN
     IF p_log_bytes > 0 THEN
         own_max := (SELECT (a.quota::json ->> 'batch_log_bytes')::bigint FROM rowmill.apps a WHERE a.app = batch.app);
     END IF;
-    kept := batch.log_bytes + p_log_bytes <= least(coalesce(own_max, p_bounds[1]), p_bounds[2]);
+    kept := p_log_bytes = 0 OR batch.log_bytes + p_log_bytes <= least(coalesce(own_max, p_bounds[1]), p_bounds[2]);
     UPDATE rowmill.batches b SET step = CASE WHEN p_again IS NULL THEN 'done' ELSE 'mark' END, mark_error = p_error, mark_calls = calls,
         log_bytes = b.log_bytes + CASE WHEN p_called AND kept THEN p_log_bytes ELSE 0 END, finish_token = NULL, finish_worker = NULL,
         finish_expires_at = CASE WHEN p_again IS NOT NULL THEN rowmill.later(at, p_again) END,
@@ -55,7 +55,7 @@ BEGIN
 END
 $$;
 
--- A retry of the batch begins with no calls; those of the round before stay with it.
+-- A retry of the batch begins with no calls; those of the round before stay with it. A retry inserts into past_rounds before it moves the round of the batch.
 CREATE FUNCTION rowmill.begin_mark_calls() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     NEW.mark_calls := 0;

@@ -46,7 +46,7 @@ const SUCCESS: &str = "WITH b AS (
 /// A batch that was aborted with a row that has no outcome: `b`, and that row: `r`.
 const ABORTED: &str = "WITH r AS (
         SELECT r.* FROM rowmill.rows r JOIN rowmill.batches b USING (batch_key)
-        WHERE b.status = 'aborted' AND b.step = 'done' AND b.mark_error IS NOT NULL AND r.row_no > 50
+        WHERE b.status = 'aborted' AND b.step = 'done' AND b.mark_error LIKE 'aborted %' AND r.row_no > 50
             AND b.after_batch IS NULL AND NOT EXISTS (SELECT FROM rowmill.batches c WHERE c.after_batch = b.batch_id)
             AND r.input::json->>'do' = 'succeed' AND r.input::json->>'pieces' = '[]' AND (r.input::json->>'until_attempt')::int <= 1
             AND NOT EXISTS (SELECT FROM rowmill.outcomes o WHERE o.batch_key = r.batch_key AND o.row_no = r.row_no) ORDER BY batch_key, row_no LIMIT 1),

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::config::ConfigArgs;
 use super::table::Table;
+use super::terms::parse_name;
 use super::usage::{Past, parse_past};
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SUCCESS, print_data};
@@ -21,9 +22,10 @@ const PAGE: u32 = 500;
 pub struct BatchesCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
     /// Only of this operation; case does not matter.
-    #[arg(long, value_name = "OP")]
+    #[arg(long, value_name = "OP", value_parser = parse_name)]
     pub op: Option<String>,
     /// Only with this status. As often as you like: any of them.
     #[arg(long, value_name = "STATUS")]
@@ -32,10 +34,10 @@ pub struct BatchesCommand {
     #[arg(long, value_name = "N")]
     pub version: Option<u32>,
     /// Only of this group.
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = parse_name)]
     pub group: Option<String>,
     /// Only the batch that was submitted with this key.
-    #[arg(long, value_name = "KEY")]
+    #[arg(long, value_name = "KEY", value_parser = parse_name)]
     pub key: Option<String>,
     /// Only batches with rows from a file of this name, without directories.
     #[arg(long, value_name = "NAME")]

@@ -78,7 +78,9 @@ pub struct ActivateCommand {
 pub struct DeactivateCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
+    #[arg(value_parser = parse_name)]
     pub app: String,
+    #[arg(value_parser = parse_name)]
     pub op: String,
     pub version: u32,
     /// Print JSON.

@@ -53,14 +53,16 @@ pub fn run(args: &RetryCommand) -> anyhow::Result<ExitCode> {
         let stop = Stop::listen()?;
         let parts = Parts::open(&config).await?;
         let retried = parts.jobs.batch_retry(args.batch, &rows).await?;
-        if !args.json {
+        if !args.json || args.wait {
             say!("round {} of batch {}", retried.round, args.batch);
             if retried.rows == 0 {
-                say!("its rows are made when the batch that it comes after has ended");
+                say!("it waits for the batch that it comes after, and its rows are made from the outputs of that batch");
             }
             for batch in &retried.waits {
                 say!("batch {batch}, which was aborted because of it, waits for it again");
             }
+        }
+        if !args.json {
             print_data(&retried.rows.to_string())?;
         } else if !args.wait {
             let Retried { round, rows, waits } = &retried;

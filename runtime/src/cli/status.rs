@@ -257,9 +257,11 @@ fn mark_text(batch: &Batch) -> Option<String> {
         None => return None,
     };
     let (next, most) = (calls + 1, batch.terms.mark_calls_max());
+    // A call whose worker died counts, too, and does not use up those that the processor may ask for.
+    let next = if next <= most { format!("call {next} of at most {most}") } else { format!("call {next}") };
     Some(match (batch.step, batch.mark_due_at) {
-        (BatchStep::Mark, Some(due)) => format!("{told}; call {next} of at most {most} is due at {}", moment(due)),
-        (BatchStep::Mark, None) => format!("{told}; call {next} of at most {most} runs or is due now"),
+        (BatchStep::Mark, Some(due)) => format!("{told}; {next} is due at {}", moment(due)),
+        (BatchStep::Mark, None) => format!("{told}; {next} runs or is due now"),
         _ => told,
     })
 }

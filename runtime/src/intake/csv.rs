@@ -142,7 +142,7 @@ impl CsvRows {
             let own = self.keys.iter().zip(&fields).filter(|(key, _)| key.is_some());
             own.map(|(_, field)| field.clone()).collect()
         };
-        let reason = if list.is_rejected(&fields) {
+        let reason = if list.is_rejected(&fields, &own()) {
             "was rejected before: correct it, and empty its rowmill_codes".to_owned()
         } else {
             let input = self.as_object(text);

@@ -28,8 +28,8 @@ pub enum IntakeError {
     NotUtf8 { line: u64 },
     #[error("it has a quote that is never closed: line {line} opens it")]
     OpenQuote { line: u64 },
-    #[error("the quote that line {line} opens is not closed within 16 MiB: is its closing quote missing?")]
-    OpenQuoteTooLarge { line: u64 },
+    #[error("the quote that line {line} opens is not closed within {limit_mib} MiB: is its closing quote missing?")]
+    OpenQuoteTooLarge { line: u64, limit_mib: usize },
     #[error(
         "line {line} has text behind the closing quote of a field that line {opened} opens, and it is not clear where the record ends: write each quote inside a \
          value twice, and close each field that is in quotes"
@@ -37,8 +37,8 @@ pub enum IntakeError {
     AmbiguousQuote { opened: u64, line: u64 },
     #[error("line {line} ends in a line feed, but the lines before it end in a carriage return alone: let all lines end alike")]
     MixedLineEnds { line: u64 },
-    #[error("the record that begins in line {line} is larger than 16 MiB")]
-    TooLarge { line: u64 },
+    #[error("the record that begins in line {line} is larger than {limit_mib} MiB")]
+    TooLarge { line: u64, limit_mib: usize },
     #[error("it has more than {} records", u32::MAX)]
     TooMany,
     #[error("it is a list of failed rows, and the record in line {line} {reason}: there each record has all columns of the header")]

@@ -15,8 +15,8 @@ const RATIO_FROM_BYTES: u64 = 64 << 20;
 pub struct InflateLimits {
     /// Bytes of what comes out, at most.
     pub bytes_max: u64,
-    /// What comes out may be so many times as large as what went in, at most, once it is larger
-    /// than 64 MiB.
+    /// The largest ratio of what comes out to what went in, once what comes out is larger than
+    /// 64 MiB.
     pub ratio_max: u64,
 }
 

@@ -51,9 +51,11 @@ impl ListColumns {
         self.line.map(|column| line_number(&fields[column], LINE, file_line)).transpose()
     }
 
-    /// Returns true if the codes still say that the row was rejected.
-    pub(super) fn is_rejected(&self, fields: &[String]) -> bool {
-        self.codes.is_some_and(|column| fields[column].split(';').any(|code| code.trim() == REJECTED_CODE))
+    /// Returns true if the codes still say that the record, which has these fields of its own, was rejected. A processor may have a
+    /// code of the same name: a rejected record is kept as text too, or is empty.
+    pub(super) fn is_rejected(&self, fields: &[String], own: &[String]) -> bool {
+        let is_kept = |column: usize| !fields[column].is_empty() || own.iter().all(String::is_empty);
+        self.codes.is_some_and(|column| fields[column].split(';').any(|code| code.trim() == REJECTED_CODE)) && self.text.is_none_or(is_kept)
     }
 
     /// The text of a rejected record: as it was kept, or, if its fields were changed meanwhile, as

@@ -12,8 +12,6 @@ use crate::model::{INPUT_BYTES_MAX, JsonText, NewRow};
 /// The largest line of a list of failed rows: the text in it may be as large as a record, and JSON
 /// writes some characters with six.
 const LIST_LINE_BYTES_MAX: usize = 6 * RECORD_BYTES_MAX + (16 << 20);
-/// The beginning of such a line. It may have another one, and is as large as another then.
-const LIST_LINE: &[u8] = b"{\"rowmill\":";
 /// Space around a value of JSON. Other characters that look like space are no part of it.
 const SPACE: [char; 4] = [' ', '\t', '\r', '\n'];
 
@@ -81,6 +79,10 @@ impl NdjsonRows {
             return Err(IntakeError::Nul { at: self.window.passed() + at as u64 + 1, line });
         }
         let text = std::str::from_utf8(bytes).map_err(|_| IntakeError::NotUtf8 { line })?;
+        // A line of a list is known by its shape, in whatever order its keys stand.
+        if length > RECORD_BYTES_MAX && ListedRow::of(text.trim_matches(SPACE)).is_none() {
+            return Err(too_large_line(line, RECORD_BYTES_MAX));
+        }
         Ok(Some((line, text.trim_matches(SPACE))))
     }
 
@@ -89,11 +91,11 @@ impl NdjsonRows {
         let mut at = 0;
         loop {
             let bytes = self.window.bytes();
-            let limit = if bytes.starts_with(LIST_LINE) { LIST_LINE_BYTES_MAX } else { RECORD_BYTES_MAX };
+            let limit = if bytes.starts_with(b"{") { LIST_LINE_BYTES_MAX } else { RECORD_BYTES_MAX };
             let found = memchr::memchr(b'\n', &bytes[at..]);
             at += found.unwrap_or(bytes.len() - at);
             if at > limit {
-                return Err(IntakeError::TooLarge { line: self.file_line + 1 });
+                return Err(too_large_line(self.file_line + 1, limit));
             }
             if found.is_some() {
                 return Ok(Some((at, at + 1)));
@@ -157,6 +159,10 @@ fn row(count: u64, file_line: u64, text: &str, has_own_lines: bool) -> Result<Ne
         Ok(input) => NewRow::new(line, input),
         Err(error) => reject(text, &format!("is {}", error.in_one_line())),
     })
+}
+
+fn too_large_line(line: u64, limit: usize) -> IntakeError {
+    IntakeError::TooLarge { line, limit_mib: limit >> 20 }
 }
 
 fn missing_line(file_line: u64) -> IntakeError {

@@ -328,9 +328,10 @@ impl Records {
     }
 
     fn too_large(&self) -> IntakeError {
+        let limit_mib = self.bytes_max >> 20;
         match self.open_quote {
-            Some(line) => IntakeError::OpenQuoteTooLarge { line },
-            None => IntakeError::TooLarge { line: self.line },
+            Some(line) => IntakeError::OpenQuoteTooLarge { line, limit_mib },
+            None => IntakeError::TooLarge { line: self.line, limit_mib },
         }
     }
 

@@ -91,10 +91,12 @@ impl JobManager {
         if deadline > now {
             return Ok(());
         }
-        if let Some(id) = known
-            && self.shared.store.read_batch(id).await.is_ok()
-        {
-            return Ok(());
+        if let Some(id) = known {
+            match self.shared.store.read_batch(id).await {
+                Ok(_) => return Ok(()),
+                Err(StoreError::NotFound(_)) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Err(JobError::DeadlinePassed { deadline, now })
     }

@@ -10,7 +10,7 @@ use tokio_util::io::{StreamReader, SyncIoBridge};
 use super::batches::check_context;
 use super::{JobError, JobManager};
 use crate::blobs::BlobWriter;
-use crate::model::{BatchFile, BatchId, JsonText, Limits, hex};
+use crate::model::{BatchFile, BatchId, JsonText, Limits, canonical_name, hex};
 use crate::sandbox::Checker;
 
 /// So much is read of a file at once.
@@ -130,7 +130,9 @@ impl JobManager {
             check_context(context)?;
         }
         self.check_batch(id).await?;
-        Ok(self.shared.store.record_batch_file(id, file, context).await?)
+        // A name is found however a file system composes its letters.
+        let file = BatchFile { name: canonical_name(&file.name).into_owned(), ..file.clone() };
+        Ok(self.shared.store.record_batch_file(id, &file, context).await?)
     }
 
     /// The files that a batch's rows came from, by their first rows, at most `limit`, from behind the file that begins with `after_row` (0 for all).

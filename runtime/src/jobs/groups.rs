@@ -64,8 +64,9 @@ impl JobManager {
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn list_groups(&self, app: &str, after: Option<&str>, limit: u32) -> Result<Vec<Group>, JobError> {
         let app = &*self.check_app(app)?;
-        let mut groups = self.shared.store.list_groups(app, after.unwrap_or_default(), limit.saturating_add(1)).await?;
-        groups.retain(|group| after != Some(&group.name));
+        let after = after.map(canonical_name);
+        let mut groups = self.shared.store.list_groups(app, after.as_deref().unwrap_or_default(), limit.saturating_add(1)).await?;
+        groups.retain(|group| after.as_deref() != Some(&group.name));
         groups.truncate(limit as usize);
         Ok(groups)
     }

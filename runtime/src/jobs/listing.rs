@@ -1,7 +1,7 @@
 //! The batches of an app are listed and found.
 
 use super::{JobError, JobManager, key};
-use crate::model::{BatchFilter, BatchId, BatchPage, BatchPosition};
+use crate::model::{BatchFilter, BatchId, BatchPage, BatchPosition, canonical_name};
 
 impl JobManager {
     /// A page of the batches and slow queries of an app that a filter matches, the newest first: at
@@ -28,8 +28,11 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn list_batches(&self, filter: &BatchFilter, after: Option<BatchPosition>, limit: u32) -> Result<BatchPage, JobError> {
-        self.check_app(&filter.app)?;
-        Ok(self.shared.store.list_batches(filter, after, limit).await?)
+        let app = self.check_app(&filter.app)?.into_owned();
+        let canonical = |name: &Option<String>| name.as_deref().map(|name| canonical_name(name).into_owned());
+        let (group, file_name) = (canonical(&filter.group), canonical(&filter.file_name));
+        let filter = BatchFilter { app, group, file_name, ..filter.clone() };
+        Ok(self.shared.store.list_batches(&filter, after, limit).await?)
     }
 
     /// The id that a submission of an app with a key has, or would have.
@@ -37,7 +40,6 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::BadKey`].
     pub fn id_of_key(&self, app: &str, key: &str) -> Result<BatchId, JobError> {
-        self.check_app(app)?;
-        key::id_of(app, key)
+        key::id_of(&self.check_app(app)?, &canonical_name(key))
     }
 }

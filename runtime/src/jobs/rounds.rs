@@ -37,7 +37,8 @@ impl JobManager {
                 Ok(batch) => self.shared.status.publish(Snapshot::of(&batch)),
                 // It was removed meanwhile.
                 Err(StoreError::NotFound(_)) => {}
-                Err(error) => return Err(error.into()),
+                // The retry is committed all the same, and its status is read from the store.
+                Err(error) => tracing::warn!(batch = %changed, "the status of a retried batch is not published: {error:#}"),
             }
         }
         Ok(retried)

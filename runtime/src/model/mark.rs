@@ -7,7 +7,7 @@ use super::{Terms, Timestamp};
 /// How a call of `mark-done` ended, or why there was none, as it is recorded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MarkEnd {
-    /// Whether it was called: it is not where there is no usable processor.
+    /// True if `mark-done` was called; false if there was no usable processor.
     pub called: bool,
     /// How it failed.
     pub error: Option<String>,
@@ -32,7 +32,7 @@ pub struct MarkCall {
 }
 
 impl Terms {
-    /// `mark-done` is called at most so often in a round, however many attempts a row has.
+    /// `mark-done` is called at most this many times in a round, however many attempts a row has.
     pub const MARK_CALLS_MAX: u32 = 20;
 
     /// How often `mark-done` is called at most when it asks to be called again: as often as a row is tried, within [`Terms::MARK_CALLS_MAX`].

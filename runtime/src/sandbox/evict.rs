@@ -14,7 +14,7 @@ pub(super) const PART: &str = "part";
 /// A process that writes a part for longer than this was killed, and left it.
 const PART_MAX_AGE: Duration = Duration::from_secs(3_600);
 
-/// Marks a file as used now. The file system's own access times are too coarse, or off.
+/// Sets the access time of a file to now, since file systems keep access times coarsely or not at all.
 pub(super) fn mark_used(file: &File) {
     if let Err(error) = file.set_times(FileTimes::new().set_accessed(SystemTime::now())) {
         tracing::debug!("the use of compiled code is not noted: {error}");

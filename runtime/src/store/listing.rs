@@ -1,7 +1,7 @@
 //! How batches of an app are listed, the same in every database.
 
 use crate::model::{BatchFile, BatchFilter, BatchPage, BatchPosition, ListedBatch, Timestamp};
-use crate::store::columns::{count, counts, kind_of, small, status_of, step_of};
+use crate::store::columns::{count, counts, kind_of, small, status_of, step_of, worded};
 
 /// Batches that one page looks at, at most, where its filter may not match them.
 pub(super) const LOOKS_MAX: i64 = 2_000;
@@ -106,7 +106,7 @@ impl ListedRow {
             done: step_of(&self.step) == crate::model::BatchStep::Done,
             counts: counts(status, self.row_count, self.success, self.failed),
             fuel: count(self.fuel),
-            abort_reason: self.abort_reason.map(&decode),
+            abort_reason: self.abort_reason.map(|reason| worded(decode(reason))),
             mark_error: self.mark_error.map(&decode),
             submitted_at: Timestamp(self.submitted_at),
             started_at: self.started_at.map(Timestamp),

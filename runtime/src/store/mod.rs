@@ -76,7 +76,7 @@ pub trait Store: Send + Sync + 'static {
         self.submit_batch(batch, vec![row]).await.map(|()| None)
     }
 
-    /// Appends rows to a held batch, contiguous and in their order, whoever else appends. Returns how many it has now: the rows of
+    /// Appends rows to a held batch, contiguous and in their order, even if other callers append at the same time. Returns how many it has now: the rows of
     /// this call are the last of those.
     ///
     /// # Errors

@@ -238,7 +238,12 @@ impl RetryRefusal {
 
 /// The error of a retry of a chained batch that would be aborted again at once.
 pub(super) fn lapses(id: BatchId, reason: &AbortReason) -> StoreError {
-    StoreError::Invalid(format!("batch {id} cannot run again yet: {reason}"))
+    let is_for_good = matches!(reason, AbortReason::PredecessorPruned { .. } | AbortReason::PredecessorRemoved { .. });
+    StoreError::Invalid(if is_for_good {
+        format!("batch {id} cannot run again: {reason}; submit its rows again")
+    } else {
+        format!("batch {id} would be aborted again: {reason}; retry that batch first")
+    })
 }
 
 /// Codes as they stand in the stored messages of a row, where nothing else can look like them: inside a text the quotes would be escaped.

@@ -11,13 +11,13 @@ use super::budget::Room;
 use super::record::{RETRY_AFTER_MAX, backoff};
 use super::{Worker, WorkerError};
 use crate::blobs::{BlobError, Blobs};
-use crate::model::{Batch, BatchId, Ending, FinishLease, MarkEnd, OutputFile, ProcessorKind, Terms, mark_failure};
+use crate::model::{Batch, BatchId, Ending, FinishLease, MarkEnd, OutputFile, ProcessorKind, Terms, mark_failure, show_time};
 use crate::registry::FindError;
 use crate::sandbox::{FileBytes, MarkRun, Marking, OutputFiles, Processor, Session, SessionSpec};
 use crate::status::{QueryAnswer, Snapshot};
 use crate::store::StoreError;
 
-/// `mark-done` is given up after so many workers died in it, one after the other.
+/// `mark-done` is given up after this many workers died in it, one after the other.
 const CRASHES_MAX: u32 = 3;
 
 impl Worker {
@@ -44,7 +44,7 @@ impl Worker {
             // It is recorded with the batch, and whoever looks at the batch or waits for it is told.
             (Some(error), None) => tracing::info!(batch = %lease.batch, "{}", mark_failure(calls, error)),
             (Some(error), Some(after)) => {
-                tracing::info!(batch = %lease.batch, "{}; it is called again in {} ms", mark_failure(calls, error), after.as_millis());
+                tracing::info!(batch = %lease.batch, "{}; it is called again in {}", mark_failure(calls, error), show_time(after));
             }
             (None, _) => {}
         }
@@ -136,7 +136,7 @@ fn end_of(run: MarkRun, call: u32, terms: &Terms, chance: f64) -> MarkEnd {
     let Err(ending) = ended else { return MarkEnd { called: true, log, ..MarkEnd::default() } };
     let wanted = match &ending {
         Ending::Retry { after, .. } => Some(*after),
-        Ending::AbortBatch { .. } => None,
+        Ending::AbortBatch { .. } | Ending::Permanent { .. } => None,
         other => other.code().filter(|code| terms.retries.codes.iter().any(|wanted| wanted == code)).map(|_| None),
     };
     let again_after = wanted
@@ -213,7 +213,7 @@ mod tests {
         for ending in [permanent(), abort(), late()] {
             assert_eq!(ended(1, ending.clone(), &Terms::default()).again_after, None, "{ending:?}");
         }
-        let codes = ["deadline", "batch_aborted"].map(str::to_owned).to_vec();
+        let codes = ["deadline", "batch_aborted", "processing_error"].map(str::to_owned).to_vec();
         let terms = Terms { retries: RetryRule { codes, ..RetryRule::default() }, ..Terms::default() };
         let again = |ending| ended(1, ending, &terms).again_after.is_some();
         assert_eq!((again(late()), again(abort()), again(permanent())), (true, false, false));

@@ -1,7 +1,7 @@
 //! The batches of an app are listed, and found by what is known of them.
 
 use rowmill::model::{
-    BatchFile, BatchFilter, BatchId, BatchPage, BatchPosition, BatchStatus, Clock, Due, ListedBatch, NewBatch, OpKey, ProcessorKind, Timestamp,
+    BatchFile, BatchFilter, BatchId, BatchPage, BatchPosition, BatchStatus, Clock, Due, ListedBatch, NewBatch, OpKey, ProcessorKind, Terms, Timestamp,
 };
 
 use super::build::{SECOND, batch, held, query, rows, rows_with_lines};
@@ -70,7 +70,6 @@ pub async fn batches_are_listed_from_the_newest_on_as_they_are(kit: Kit) {
     kit.store.submit_batch(asked.clone(), rows_with_lines(&[0])).await.unwrap();
     let waits = submit_with_files(&kit, held(), &[file(1, "in.csv", "aa"), file(2, "b.csv", "bb")]).await;
     assert_eq!(ids(&kit, &bank()).await, [waits, asked.id, first]);
-
     let found = all(&kit, &bank(), 10).await;
     for listed in &found {
         let whole = kit.batch(listed.id).await;
@@ -110,6 +109,11 @@ pub async fn batches_are_listed_from_the_newest_on_as_they_are(kit: Kit) {
     submit(&kit, batch()).await;
     let next = page.next.map(|next| next.to_string().parse::<BatchPosition>().unwrap());
     assert_eq!(kit.store.list_batches(&bank(), next, 1).await.unwrap().batches[0].id, asked.id);
+    let late = submit(&kit, NewBatch { terms: Terms { deadline_at: Some(kit.clock.now().after(SECOND)), ..Terms::default() }, ..batch() }).await;
+    kit.pass(SECOND);
+    kit.store.abort_overdue().await.unwrap();
+    let listed = all(&kit, &bank(), 1).await.remove(0);
+    assert_eq!((listed.id, listed.abort_reason.as_deref()), (late, Some("its deadline has passed")));
 }
 
 pub async fn batches_are_found_by_all_that_a_filter_names(kit: Kit) {

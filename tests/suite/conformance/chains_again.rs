@@ -128,7 +128,9 @@ pub async fn a_chained_batch_that_would_be_aborted_again_is_not_retried(kit: Kit
     };
     assert_eq!(
         refused().await,
-        format!("batch {next} cannot run again yet: batch {first} ended as failed, and this batch runs only after its success")
+        format!(
+            "batch {next} would be aborted again: batch {first} ended as failed, and this batch runs only after its success; retry that batch first"
+        )
     );
     assert_eq!(kit.view(next).await, before);
     let removed = kit.store.begin_removal(first, SECOND).await.unwrap();

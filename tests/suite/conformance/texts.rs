@@ -1,8 +1,6 @@
 //! Every text comes back as it was given.
 
-use rowmill::model::{
-    BatchId, JsonText, LeasedRow, Message, NewBatch, NewRow, OutputFile, Piece, RowResult, RowStatus, Verdict, canonical_op, check_name,
-};
+use rowmill::model::{BatchId, JsonText, LeasedRow, Message, NewBatch, NewRow, OutputFile, Piece, RowResult, RowStatus, Verdict, check_name};
 
 use super::build::{MIB, batch, json_of, result, row_with, with_output};
 use super::kit::Kit;
@@ -27,39 +25,37 @@ fn json_string(text: &str) -> JsonText {
     JsonText::trusted(serde_json::to_string(text).unwrap())
 }
 
-/// A batch that has this text wherever a text can stand, taken to its end; and what came back.
+/// A batch that has this text wherever a text can stand, taken to its end; and what came back. An
+/// app and an operation have it where it can be a name.
 async fn comes_back(kit: &Kit, text: &str) {
     let json = json_string(text);
     // Names are short.
     let name: String = text.chars().take(100).collect();
-    // Apps and operations have names that people can tell apart.
-    let app = if check_name("an app", &name).is_ok() { name.as_str() } else { "bank" };
-    let new = NewBatch { app: app.to_owned(), op: canonical_op(app), processor_digest: text.to_owned(), context: json.clone(), ..batch() };
+    let of_app = if check_name("it", &name).is_ok() { name.clone() } else { "any".to_owned() };
+    let new = NewBatch { app: of_app.clone(), op: of_app.to_lowercase(), processor_digest: text.to_owned(), context: json.clone(), ..batch() };
     let id = new.id;
     let row = NewRow { rejected: Some(text.to_owned()), ..NewRow::new(1, json.clone()) };
     kit.store.submit_batch(new, vec![row]).await.unwrap();
     let found = kit.batch(id).await;
-    assert_eq!((found.app.as_str(), found.op, found.processor_digest.as_str()), (app, canonical_op(app), text));
+    assert_eq!((found.app.as_str(), found.op, found.processor_digest.as_str()), (of_app.as_str(), of_app.to_lowercase(), text));
     assert_eq!(found.context, json);
 
     let lease = kit.claim_rows(1).await;
     let leased = kit.read(&lease).await;
     assert_eq!((leased[0].input.as_str(), leased[0].rejected.as_deref()), (json.as_str(), Some(text)));
     let message = Message { id: 1, code: text.to_owned(), field: Some(text.to_owned()), values: vec![text.to_owned(), text.to_owned()] };
-    // A piece of blanks alone is not kept: it adds nothing to a file.
-    let piece = if text.trim().is_empty() { format!("<{text}>") } else { text.to_owned() };
     let verdict = Verdict::Final {
         status: RowStatus::Success,
         output: Some(json.to_string()),
         messages: vec![message.clone()],
-        pieces: vec![Piece { file: name.clone(), text: piece.clone() }],
+        pieces: vec![Piece { file: name.clone(), text: text.to_owned() }],
     };
     kit.record(&lease, &[RowResult { log: Some(text.to_owned()), ..result(&leased[0], verdict) }]).await;
     let found = kit.results(id).await.remove(0);
     assert_eq!((found.input.as_str(), found.output.as_deref(), found.log.as_deref()), (json.as_str(), Some(json.as_str()), Some(text)));
     assert_eq!(found.messages, [message]);
     assert_eq!(kit.store.list_file_names(id).await.unwrap(), [name.as_str()]);
-    assert_eq!(kit.pieces_by(id, 1).await[0].pieces, [(0, piece)]);
+    assert_eq!(kit.pieces_by(id, 1).await[0].pieces, [(0, text.to_owned())]);
 
     let lease = kit.claim_finish().await;
     let file = OutputFile { name: name.clone(), object: text.to_owned(), size_bytes: 0 };

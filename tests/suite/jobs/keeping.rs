@@ -222,7 +222,7 @@ async fn a_retried_batch_is_exported_with_what_was_before(mut site: Site) {
     let objects = site.jobs.export_batch(id, Place::Objects("exports/1"), REMOVE).await.unwrap();
     assert!(objects.manifest.pruned.files.is_some() && objects.removed.is_some());
     let paths: Vec<&str> = objects.manifest.files.iter().map(|file| file.path.as_str()).collect();
-    assert_eq!(paths, ["rows.ndjson", "failed.ndjson", "history.ndjson", "summary.json"]);
+    assert_eq!(paths, ["rows.ndjson", "failed.ndjson", "history.ndjson", "mark.ndjson", "summary.json"]);
     assert_eq!(lines_of(&site.blobs.get("exports/1/history.ndjson").await.unwrap()), history);
 }
 

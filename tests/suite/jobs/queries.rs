@@ -8,8 +8,8 @@ use super::{SOON, Site, on_each_store, refused, transaction};
 on_each_store! {
     a_query_says_try_later_until_it_has_its_answer_with_messages_and_files
     a_query_that_runs_can_be_aborted_and_one_that_ended_cannot
-    an_aborted_query_is_answered_at_once_where_nobody_works
-    a_batch_that_was_aborted_before_it_ran_has_ended_where_nobody_works
+    an_aborted_query_is_answered_at_once_without_a_worker
+    a_batch_that_was_aborted_before_it_ran_has_ended_without_a_worker
     batches_do_not_take_the_slots_of_queries
     a_batch_is_no_query
     a_query_with_a_key_is_asked_once
@@ -110,7 +110,7 @@ async fn a_query_that_runs_can_be_aborted_and_one_that_ended_cannot(mut site: Si
     site.end_work().await;
 }
 
-async fn an_aborted_query_is_answered_at_once_where_nobody_works(mut site: Site) {
+async fn an_aborted_query_is_answered_at_once_without_a_worker(mut site: Site) {
     let id = submit(&site, QUESTION).await;
     let waits = tokio::spawn({
         let jobs = site.jobs.clone();
@@ -138,7 +138,7 @@ async fn an_aborted_query_is_answered_at_once_where_nobody_works(mut site: Site)
     assert_eq!(told, result);
 }
 
-async fn a_batch_that_was_aborted_before_it_ran_has_ended_where_nobody_works(site: Site) {
+async fn a_batch_that_was_aborted_before_it_ran_has_ended_without_a_worker(site: Site) {
     let id = site.submit("validate", vec![transaction(1)]).await;
     let waits = tokio::spawn({
         let jobs = site.jobs.clone();

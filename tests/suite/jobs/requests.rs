@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rowmill::jobs::{BatchRequest, JobError, QueryRequest, ScheduleRequest};
-use rowmill::model::{App, BatchStatus, JsonText, PartialTerms, Policy, RetryRows, Timestamp};
+use rowmill::model::{App, BatchFilter, BatchStatus, JsonText, PartialTerms, Policy, RetryRows, Timestamp};
 
 use super::{Site, is_store, on_each_store, refused, transaction};
 use crate::support::guests;
@@ -25,6 +25,12 @@ async fn names_are_the_same_however_they_are_composed(site: Site) {
     let batch = jobs.store().read_batch(id).await.unwrap();
     assert_eq!((batch.app.as_str(), batch.op.as_str(), batch.group.as_deref()), (composed, "prüfen", Some(composed)));
     assert_eq!(jobs.restricted_to(decomposed).read_group(composed, decomposed).await.unwrap().batches.all, 1);
+    assert_eq!(jobs.id_of_key(decomposed, decomposed).unwrap(), id);
+    let filter = BatchFilter { group: Some(decomposed.to_owned()), ..BatchFilter::of(decomposed) };
+    assert_eq!(jobs.list_batches(&filter, None, 10).await.unwrap().batches.iter().map(|found| found.id).collect::<Vec<_>>(), [id]);
+    let groups = jobs.list_groups(decomposed, None, 10).await.unwrap();
+    assert_eq!(groups.iter().map(|group| group.name.as_str()).collect::<Vec<_>>(), [composed]);
+    assert_eq!(jobs.list_groups(composed, Some(decomposed), 10).await.unwrap(), []);
     assert_eq!(jobs.list_versions(decomposed, Some("PRÜFEN")).await.unwrap().len(), 1);
     let apps = jobs.list_apps().await.unwrap();
     assert_eq!(apps.iter().filter(|app| app.name.starts_with("gr")).map(|app| (app.name.as_str(), app.weight)).collect::<Vec<_>>(), [(composed, 3)]);

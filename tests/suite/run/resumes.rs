@@ -46,7 +46,7 @@ fn a_finished_run_is_told_only_to_those_who_have_its_input_and_settings() {
     for (option, value, sentence) in [
         ("--context", "{\"a\":1}", "--context was {}, and is {\"a\":1}"),
         ("--fuel", "7", "--fuel was"),
-        ("--timeout", "1s", "--timeout was 5000 ms, and is 1000 ms"),
+        ("--timeout", "1s", "--timeout was 5s, and is 1s"),
         ("--memory", "32MiB", "--memory was"),
         ("--attempts", "1", "--attempts was 3, and is 1"),
         ("--format", "csv", "the format was ndjson, and is csv"),

@@ -93,7 +93,7 @@ fn a_compiler_that_takes_too_long_is_killed() {
     let directory = TempDir::new().unwrap();
     let pid_file = directory.path().join("pid");
     let error = refused_by(&format!("echo $$ > {}; exec /bin/sleep 1000", pid_file.display()), Duration::from_secs(1));
-    assert_eq!(error.to_string(), "this file cannot be compiled: the compiler needed more time than it may have (1 s)");
+    assert_eq!(error.to_string(), "this file cannot be compiled: the compiler needed more time than it may have (1s)");
     let pid = fs::read_to_string(&pid_file).unwrap();
     assert!(!Path::new("/proc").join(pid.trim()).exists(), "it lives on");
 }

@@ -70,7 +70,7 @@ fn what_mark_done_did_is_shown_by_status_and_logs() {
     let later = r#"{"mark":[{"do":"retry","until":99,"after_ms":3600000}]}"#;
     let waiting = site.said(&["submit", "bank", "carry", &rows, "--context", later]);
     let mut worker = site.worker("one", 1);
-    eventually(|| std::fs::read_to_string(&worker.log).unwrap().contains("it is called again in 3600000 ms").then_some(()));
+    eventually(|| std::fs::read_to_string(&worker.log).unwrap().contains("it is called again in 1h").then_some(()));
     worker.signal(Signal::SIGTERM);
     assert!(worker.child.wait().unwrap().success());
     let told = site.said(&["status", &waiting]);

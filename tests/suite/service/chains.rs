@@ -81,7 +81,12 @@ fn an_aborted_query_and_an_aborted_batch_are_answered_without_a_worker() {
     assert_eq!((asked.status.code(), String::from_utf8_lossy(&asked.stderr).trim()), (Some(1), "aborted"));
 
     let file = site.file("naps.ndjson", "{\"ms\":1}\n");
-    let waits = site.command(&["submit", "bank", "sleep", &file, "--wait"]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let waits = site
+        .command(&["submit", "bank", "sleep", &file, "--wait"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
     let batch = eventually(|| {
         let found = site.database.as_ref().unwrap().sql("SELECT batch_id FROM rowmill.batches WHERE status = 'queued'").unwrap();
         (!found.trim().is_empty()).then(|| found.trim().to_owned())
@@ -89,7 +94,8 @@ fn an_aborted_query_and_an_aborted_batch_are_answered_without_a_worker() {
     site.said(&["abort", &batch, "--reason", "not wanted"]);
     let waited = waits.wait_with_output().unwrap();
     assert_eq!(waited.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&waited.stdout).contains("aborted: not wanted"), "{waited:?}");
+    assert_eq!(String::from_utf8_lossy(&waited.stdout).trim(), batch);
+    assert!(String::from_utf8_lossy(&waited.stderr).contains("aborted: not wanted"), "{waited:?}");
 }
 
 /// A batch that fails for a limit that is too low, and one behind it and one behind that.
@@ -107,7 +113,7 @@ fn a_batch_behind_one_that_is_repaired_by_a_retry_runs() {
         assert_eq!(site.status(id)["status"], "aborted");
     }
     let (status, _, said) = site.run(&["retry", &second, "--aborted"]);
-    assert!(status == 2 && said.contains(&format!("cannot run again yet: batch {first} ended as failed")), "{said}");
+    assert!(status == 2 && said.contains(&format!("would be aborted again: batch {first} ended as failed")), "{said}");
     site.said(&["apps", "set", "bank", "--timeout", "60s"]);
     let (status, out, said) = site.run(&["retry", &first]);
     assert_eq!((status, out.as_str()), (0, "1"));

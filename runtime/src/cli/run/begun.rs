@@ -2,6 +2,7 @@
 //! same when it goes on.
 
 use std::fmt::Display;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use serde::{Deserialize, Serialize};
@@ -11,7 +12,7 @@ use super::args::RunArgs;
 use crate::cli::feed::{base_name, form_of, open_file, sum_of};
 use crate::cli::signals::Stop;
 use crate::intake::FileSum;
-use crate::model::{BatchFile, Grants, hex};
+use crate::model::{BatchFile, Grants, hex, show_time};
 
 /// What a run was begun with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +85,8 @@ impl RunSettings {
         compare("--query", &or_none(self.query.as_ref()), &or_none(now.query.as_ref()));
         compare("the format", &or_none(self.form.as_ref()), &or_none(now.form.as_ref()));
         compare("--fuel", &self.fuel, &now.fuel);
-        compare("--timeout", &format!("{} ms", self.timeout_ms), &format!("{} ms", now.timeout_ms));
+        let time = |millis: u64| show_time(Duration::from_millis(millis));
+        compare("--timeout", &time(self.timeout_ms), &time(now.timeout_ms));
         compare("--memory", &format!("{} bytes", self.memory_bytes), &format!("{} bytes", now.memory_bytes));
         compare("--attempts", &self.attempts, &now.attempts);
         if self.grants != now.grants {
@@ -203,7 +205,7 @@ mod tests {
             (RunSettings { query: Some(text("1")), ..settings() }, "--query was none, and is 1"),
             (RunSettings { form: Some(text("ndjson")), ..settings() }, "the format was csv, and is ndjson"),
             (RunSettings { fuel: 2, ..settings() }, "--fuel was 1, and is 2"),
-            (RunSettings { timeout_ms: 6_000, ..settings() }, "--timeout was 5000 ms, and is 6000 ms"),
+            (RunSettings { timeout_ms: 6_000, ..settings() }, "--timeout was 5s, and is 6s"),
             (RunSettings { memory_bytes: 2, ..settings() }, "--memory was 1 bytes, and is 2 bytes"),
             (RunSettings { attempts: 4, ..settings() }, "--attempts was 3, and is 4"),
             (RunSettings { grants: text("x"), ..settings() }, "other things are granted"),

@@ -92,8 +92,12 @@ fn the_size_of_a_row_is_that_of_its_input() {
 fn a_line_of_a_list_may_be_as_long_as_the_text_in_it_needs() {
     let text = "\u{1}".repeat(RECORD_BYTES_MAX);
     let json = serde_json::to_string(&text).unwrap();
-    let rows = read(format!("{{\"rowmill\":{{\"line\":2}},\"text\":{json}}}\n")).unwrap();
-    assert_eq!(rows[0].input.as_str(), json);
+    let lists = [format!("{{\"rowmill\":{{\"line\":2}},\"text\":{json}}}\n"), format!("{{ \"text\":{json}, \"rowmill\":{{\"line\":2}}}}\n")];
+    for list in lists {
+        assert_eq!(read(list).unwrap()[0].input.as_str(), json);
+    }
+    let error = read(format!("1\n{{\"other\":{json}}}\n")).unwrap_err().to_string();
+    assert_eq!(error, "the record that begins in line 2 is larger than 16 MiB");
     let error = read(format!("1\n[{json}]\n")).unwrap_err().to_string();
     assert_eq!(error, "the record that begins in line 2 is larger than 16 MiB");
 }

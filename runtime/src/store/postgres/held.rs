@@ -93,6 +93,7 @@ pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), St
         "DELETE FROM rowmill.batch_events WHERE batch_key = $1",
         "DELETE FROM rowmill.chains WHERE batch_key = $1",
         "DELETE FROM rowmill.past_rounds WHERE batch_key = $1",
+        "DELETE FROM rowmill.mark_calls WHERE batch_key = $1",
         // What comes after it does not wait any longer.
         "UPDATE rowmill.chains SET ready = true WHERE first_key = $1",
         "DELETE FROM rowmill.batches WHERE batch_key = $1",

@@ -279,7 +279,7 @@ pub(super) async fn wait_behind(db: &mut SqliteConnection, key: i64, id: BatchId
     let mut at = 0;
     while let Some((first_key, first)) = firsts.get(at).copied() {
         at += 1;
-        sqlx::query("UPDATE chains SET ready = 0 WHERE first_key = ?").bind(first_key).execute(&mut *db).await.map_err(looking)?;
+        sqlx::query("UPDATE chains SET ready = 0 WHERE first_key = ? AND begun = 0").bind(first_key).execute(&mut *db).await.map_err(looking)?;
         // A batch of which parts were pruned cannot run again.
         let lapsed: Vec<(i64, String)> = sqlx::query_as(
             "SELECT batch_key, batch_id FROM batches WHERE after_batch = ? AND chain_end = 'lapsed' AND pruning = 0 AND parts & 6 = 6 ORDER BY batch_key",

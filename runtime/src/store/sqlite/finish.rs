@@ -31,7 +31,7 @@ pub(super) async fn abort_batch(store: &SqliteStore, id: BatchId, reason: Option
     Ok(Aborted { status, counts: counts(status, rows, success, failures), changed })
 }
 
-/// Whether it changed anything: not when the batch has all its outcomes, or was aborted.
+/// Aborts a batch. Returns true if that changed it: false if it has all its outcomes, or was aborted before.
 pub(super) async fn abort(db: &mut SqliteConnection, key: i64, reason: Option<&AbortReason>) -> Result<bool, StoreError> {
     let aborting = failed("abort a batch");
     let hit = sqlx::query(

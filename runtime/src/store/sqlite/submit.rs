@@ -170,6 +170,7 @@ pub(super) async fn discard_batch(store: &SqliteStore, id: BatchId) -> Result<()
         "DELETE FROM batch_events WHERE batch_key = ?",
         "DELETE FROM chains WHERE batch_key = ?",
         "DELETE FROM past_rounds WHERE batch_key = ?",
+        "DELETE FROM mark_calls WHERE batch_key = ?",
         "DELETE FROM batches WHERE batch_key = ?",
     ] {
         sqlx::query(delete).bind(key).execute(&mut *db).await.map_err(failed("discard a batch"))?;
