@@ -132,7 +132,8 @@ $$;
 --
 -- Order of locks: predecessors before the batches behind them; of each batch lock_chains, then its row of chains, then the batch. A transaction holds the batch at which it began
 -- before it locks one behind it, so two transactions on one chain wait for each other at the upper of the two, and never in a circle.
-CREATE FUNCTION rowmill.wait_behind(p_batch_key bigint, p_batch_id uuid, p_at bigint) RETURNS uuid[] LANGUAGE plpgsql VOLATILE
+-- At most p_most batches: each holds locks until the end of the transaction.
+CREATE FUNCTION rowmill.wait_behind(p_batch_key bigint, p_batch_id uuid, p_at bigint, p_most int) RETURNS uuid[] LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     keys bigint[] := ARRAY[p_batch_key];
@@ -147,6 +148,7 @@ BEGIN
         FOR found_key, found_id IN
             SELECT b.batch_key, b.batch_id FROM rowmill.batches b WHERE b.after_batch = ids[at] AND b.chain_end = 'lapsed' ORDER BY b.batch_key
         LOOP
+            IF cardinality(keys) > p_most THEN RETURN ids[2:]; END IF;
             PERFORM rowmill.lock_chains(found_key, false);
             PERFORM FROM rowmill.chains c WHERE c.batch_key = found_key FOR UPDATE;
             -- Another transaction may have changed it meanwhile. A batch of which parts were pruned cannot run again.
@@ -168,7 +170,7 @@ $$;
 --
 -- While outcomes move, other transactions that read the batch see it as it was, and none waits for it: a batch that is done is in no index of claims.
 DROP FUNCTION rowmill.retry_batch(uuid, text[], boolean, bigint, bigint);
-CREATE FUNCTION rowmill.retry_batch(p_batch_id uuid, p_codes text[], p_aborted boolean, p_deadline bigint, p_now bigint,
+CREATE FUNCTION rowmill.retry_batch(p_batch_id uuid, p_codes text[], p_aborted boolean, p_deadline bigint, p_now bigint, p_waits_max int,
     OUT refusal text, OUT reason text, OUT status text, OUT round int, OUT rows bigint, OUT waits uuid[]) RETURNS SETOF record LANGUAGE plpgsql VOLATILE
 SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
@@ -210,7 +212,7 @@ BEGIN
         rows := 0;
         round := rowmill.wait_again(key, first_key, first_ended, p_deadline, at);
         status := 'wait';
-        waits := rowmill.wait_behind(key, p_batch_id, at);
+        waits := rowmill.wait_behind(key, p_batch_id, at, p_waits_max);
         IF first_ended THEN PERFORM pg_notify('rowmill', 'work ' || batch.kind); END IF;
         RETURN NEXT;
         RETURN;
@@ -250,7 +252,7 @@ BEGIN
         abort_reason = NULL, mark_error = NULL, started_at = NULL, finished_at = NULL,
         finish_token = NULL, finish_worker = NULL, finish_expires_at = NULL, finish_attempt = 0
     WHERE b.batch_key = key RETURNING b.status, b.round INTO status, round;
-    waits := rowmill.wait_behind(key, p_batch_id, at);
+    waits := rowmill.wait_behind(key, p_batch_id, at, p_waits_max);
     -- Rows may have begun to be made of its outputs just now.
     IF EXISTS (SELECT FROM rowmill.chains c WHERE c.first_key = key AND c.begun) THEN RAISE 'its outputs are being read' USING ERRCODE = 'RM005'; END IF;
     PERFORM pg_notify('rowmill', CASE WHEN batch.deferred THEN 'work ' || batch.kind ELSE batch.kind || ' ' || batch.app END);

@@ -116,6 +116,7 @@ pub(super) async fn until_stop<T: Send + 'static>(stop: &Stop, read: impl FnOnce
 }
 
 /// The part of a file that was appended to a batch.
+#[derive(Default)]
 pub(super) struct Appended {
     /// False when it was asked to stop before the end of the file.
     pub whole: bool,
@@ -124,12 +125,18 @@ pub(super) struct Appended {
     pub first_row: Option<u32>,
 }
 
-/// Appends the rows of a file to a held batch. Reads on a thread of its own while the store writes. Each chunk is a transaction:
+/// Appends the rows of a file to a held batch, and counts them in `appended`, also where it fails. Reads on a thread of its own while the store writes. Each chunk is a transaction:
 /// others may append between two chunks, and the rows of the file keep their order.
-pub(super) async fn append_all(reader: RowReader, store: &dyn Store, batch: BatchId, place: Place, stop: &Stop) -> anyhow::Result<Appended> {
+pub(super) async fn append_all(
+    reader: RowReader,
+    store: &dyn Store,
+    batch: BatchId,
+    place: Place,
+    stop: &Stop,
+    appended: &mut Appended,
+) -> anyhow::Result<()> {
     let mut chunks = Chunks::of(reader, place, ChunkSize::APPEND);
     let progress = ReadProgress::begin();
-    let mut appended = Appended { whole: false, rows: 0, first_row: None };
     while let Some(chunk) = tokio::select! {
         chunk = chunks.next() => chunk,
         () = stop.asked() => None,
@@ -144,8 +151,9 @@ pub(super) async fn append_all(reader: RowReader, store: &dyn Store, batch: Batc
     progress.end();
     if stop.is_asked() {
         // The thread may wait for stdin for ever; it ends with the program.
-        return Ok(appended);
+        return Ok(());
     }
     chunks.end().await?;
-    Ok(Appended { whole: true, ..appended })
+    appended.whole = true;
+    Ok(())
 }

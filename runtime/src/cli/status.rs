@@ -91,7 +91,7 @@ pub fn abort(args: &AbortCommand) -> anyhow::Result<ExitCode> {
         let parts = Parts::open(&config).await?;
         let aborted = parts.jobs.batch_abort(args.batch, args.reason.as_deref()).await?;
         if !aborted.changed {
-            say!("it had all its outcomes before; nothing was changed");
+            say!("it had ended before; nothing was changed");
         }
         let store = parts.jobs.store();
         print_batch(&**store, &store.read_batch(args.batch).await?, args.json).await?;

@@ -179,9 +179,10 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
         let is_held = known.status == BatchStatus::Wait && args.after.is_none();
         if let Some(file) = file.filter(|_| is_held) {
             let place = Place { lines: FileLines::Record, skipped: known.counts.rows };
-            let taken = take(&parts.jobs, id, file, limits, place, &stop).await;
-            if !matches!(taken, Ok(Appended { whole: true, .. })) {
-                return not_taken(&parts.jobs, id, args.key.is_some(), taken.map(drop), &stop).await;
+            let mut appended = Appended::default();
+            let taken = take(&parts.jobs, id, file, limits, place, &stop, &mut appended).await;
+            if taken.is_err() || !appended.whole {
+                return not_taken(&parts.jobs, id, args.key.is_some(), taken, &stop).await;
             }
         }
         let rows = if !is_held {
@@ -234,7 +235,15 @@ pub fn append(args: &AppendCommand) -> anyhow::Result<ExitCode> {
             None => source.open(&parts.jobs, args.format).await?,
         };
         let place = Place { lines: FileLines::Next, skipped: 0 };
-        let appended = take(&parts.jobs, args.batch, file, limits, place, &stop).await?;
+        let mut appended = Appended::default();
+        let taken = take(&parts.jobs, args.batch, file, limits, place, &stop, &mut appended).await;
+        if appended.rows > 0 {
+            taken.with_context(|| {
+                format!("{} rows of the file were appended, and to append it again would add them twice; the rest was not appended", appended.rows)
+            })?;
+        } else {
+            taken?;
+        }
         if !appended.whole {
             say!("stopped: {} rows of the file were appended; the batch is still held", appended.rows);
             return Ok(ExitCode::from(stop.exit_status()));
@@ -265,19 +274,26 @@ pub fn release(args: &ReleaseCommand) -> anyhow::Result<ExitCode> {
 }
 
 /// Appends a file to a held batch, and records it there if it was taken whole.
-async fn take(jobs: &JobManager, id: BatchId, file: InputFile, limits: InflateLimits, place: Place, stop: &Stop) -> anyhow::Result<Appended> {
+async fn take(
+    jobs: &JobManager,
+    id: BatchId,
+    file: InputFile,
+    limits: InflateLimits,
+    place: Place,
+    stop: &Stop,
+    appended: &mut Appended,
+) -> anyhow::Result<()> {
     let InputFile { name, form, reader, fingerprint, object } = file;
     let taking = || format!("cannot take {name}");
-    let nothing = Appended { whole: false, rows: 0, first_row: None };
-    let Some(reader) = open_rows(form, limits, reader, &name, stop).await? else { return Ok(nothing) };
-    let appended = append_all(reader, &**jobs.store(), id, place, stop).await.with_context(taking)?;
+    let Some(reader) = open_rows(form, limits, reader, &name, stop).await? else { return Ok(()) };
+    append_all(reader, &**jobs.store(), id, place, stop, appended).await.with_context(taking)?;
     if appended.whole {
         // The first rows may have come in before, with the key of the submission: then the file begins with the batch.
         let first_row = if place.skipped > 0 { 1 } else { appended.first_row.unwrap_or(1) };
         let file = batch_file(&name, form, fingerprint.sum(), first_row, object);
         jobs.record_batch_file(id, &file, None).await.with_context(taking)?;
     }
-    Ok(appended)
+    Ok(())
 }
 
 /// What stands for the file's rows where a submission is compared with that of its key.

@@ -39,6 +39,10 @@ pub enum IntakeError {
     MixedLineEnds { line: u64 },
     #[error("the record that begins in line {line} is larger than {limit_mib} MiB")]
     TooLarge { line: u64, limit_mib: usize },
+    #[error(
+        "line {line} is a row of a list of failed rows with its line, but the first row of the file is not: keep such rows in a file of their own"
+    )]
+    MixedList { line: u64 },
     #[error("it has more than {} records", u32::MAX)]
     TooMany,
     #[error("it is a list of failed rows, and the record in line {line} {reason}: there each record has all columns of the header")]

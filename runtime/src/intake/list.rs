@@ -6,9 +6,9 @@ use std::io::{self, Write};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-use super::IntakeError;
 use super::records::Records;
 use super::window::Window;
+use super::{BYTE_ORDER_MARK, IntakeError};
 
 const LINE: &str = "rowmill_line";
 const CODES: &str = "rowmill_codes";
@@ -106,7 +106,10 @@ pub(super) fn unquoted(field: &str, has_quotes: bool) -> String {
 /// # Errors
 /// Of the writer.
 pub fn write_record<T: AsRef<[u8]>>(writer: &mut impl Write, fields: &[T]) -> io::Result<()> {
-    let mut writer = csv::WriterBuilder::new().flexible(true).from_writer(writer);
+    // A value that begins with a byte order mark would be taken for one of the file.
+    let begins_with_mark = fields.first().is_some_and(|field| field.as_ref().starts_with(BYTE_ORDER_MARK.encode_utf8(&mut [0; 4]).as_bytes()));
+    let style = if begins_with_mark { csv::QuoteStyle::Always } else { csv::QuoteStyle::Necessary };
+    let mut writer = csv::WriterBuilder::new().flexible(true).quote_style(style).from_writer(writer);
     writer.write_record(fields).map_err(io::Error::other)?;
     writer.flush()
 }

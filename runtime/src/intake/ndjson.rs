@@ -24,20 +24,31 @@ pub(super) struct NdjsonRows {
     /// Values, and lines of the file, so far.
     count: u64,
     file_line: u64,
-    /// Rows have lines of their own: the first row decides.
-    has_own_lines: bool,
+    kind: Kind,
+}
+
+/// What the rows of a file are. The first row decides.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Each value is a row, whatever its shape.
+    Ordinary,
+    /// A list of failed rows, from which the lines were removed. Other values among them are new rows.
+    List,
+    /// A list of failed rows, each with its line.
+    ListWithLines,
 }
 
 impl NdjsonRows {
     pub(super) fn open(window: Window) -> Result<NdjsonRows, IntakeError> {
-        let mut rows = NdjsonRows { window, last_line: 0, ahead: VecDeque::new(), count: 0, file_line: 0, has_own_lines: false };
+        let mut rows = NdjsonRows { window, last_line: 0, ahead: VecDeque::new(), count: 0, file_line: 0, kind: Kind::Ordinary };
         let Some((line, text)) = rows.next_line()? else {
             return Err(if rows.file_line == 0 { IntakeError::Empty } else { IntakeError::NoValue });
         };
         let first = (line, text.to_owned());
-        rows.has_own_lines = match ListedRow::of(&first.1) {
-            Some((listed, _)) => listed.line(first.0)?.is_some(),
-            None => false,
+        rows.kind = match ListedRow::of(&first.1) {
+            Some((listed, _)) if listed.line(first.0)?.is_some() => Kind::ListWithLines,
+            Some(_) => Kind::List,
+            None => Kind::Ordinary,
         };
         let goes_on = goes_on(&first.1);
         rows.ahead.push_back(first);
@@ -49,18 +60,18 @@ impl NdjsonRows {
 
     /// Returns true if rows have lines of their own.
     pub(super) fn has_own_lines(&self) -> bool {
-        self.has_own_lines
+        self.kind == Kind::ListWithLines
     }
 
     pub(super) fn next_row(&mut self) -> Result<Option<NewRow>, IntakeError> {
         self.count += 1;
-        let (count, has_own_lines) = (self.count, self.has_own_lines);
+        let (count, kind) = (self.count, self.kind);
         let ahead = self.ahead.pop_front();
         let next = match &ahead {
             Some((line, text)) => Some((*line, text.as_str())),
             None => self.next_line()?,
         };
-        next.map(|(file_line, text)| row(count, file_line, text, has_own_lines)).transpose()
+        next.map(|(file_line, text)| row(count, file_line, text, kind)).transpose()
     }
 
     /// The next line with something in it, without the space around that, and its number.
@@ -128,13 +139,16 @@ impl NdjsonRows {
 }
 
 /// The row of a value, which has this number in the file and stands in this line.
-fn row(count: u64, file_line: u64, text: &str, has_own_lines: bool) -> Result<NewRow, IntakeError> {
+fn row(count: u64, file_line: u64, text: &str, kind: Kind) -> Result<NewRow, IntakeError> {
     let line = u32::try_from(count).map_err(|_| IntakeError::TooMany)?;
     let listed = ListedRow::of(text);
-    let line = match &listed {
-        _ if !has_own_lines => line,
-        Some((listed, _)) => listed.line(file_line)?.ok_or_else(|| missing_line(file_line))?,
-        None => return Err(missing_line(file_line)),
+    let own_line = listed.as_ref().map(|(listed, _)| listed.line(file_line)).transpose()?.flatten();
+    let (line, listed) = match (kind, own_line) {
+        (Kind::ListWithLines, Some(own)) => (own, listed),
+        (Kind::ListWithLines, None) => return Err(missing_line(file_line)),
+        (_, Some(_)) => return Err(IntakeError::MixedList { line: file_line }),
+        (Kind::List, None) => (line, listed),
+        (Kind::Ordinary, None) => (line, None),
     };
     // A text that is no row is kept as a string, so that nothing is lost.
     let reject = |text: &str, reason: &str| {

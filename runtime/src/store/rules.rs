@@ -236,6 +236,10 @@ impl RetryRefusal {
     }
 }
 
+/// A retry lets at most this many batches behind its batch wait again: it locks each of them. The others stay aborted, and are
+/// retried by themselves (`rowmill retry BATCH --aborted`).
+pub(super) const WAITS_MAX: usize = 1_000;
+
 /// The error of a retry of a chained batch that would be aborted again at once.
 pub(super) fn lapses(id: BatchId, reason: &AbortReason) -> StoreError {
     let is_for_good = matches!(reason, AbortReason::PredecessorPruned { .. } | AbortReason::PredecessorRemoved { .. });

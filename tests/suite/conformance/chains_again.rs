@@ -203,3 +203,21 @@ pub async fn retries_along_a_chain_at_the_same_moment_all_end(kit: Kit) {
         }
     }
 }
+
+pub async fn a_retry_lets_at_most_a_thousand_batches_wait_again(kit: Kit) {
+    let first = kit.submit(1).await;
+    let mut behind = Vec::new();
+    for _ in 0..1_001 {
+        behind.push(chain(&kit, first, AfterCondition::Success).await);
+    }
+    kit.run_rows_with(one_fails).await;
+    kit.finish_all().await;
+    assert_eq!(advance(&kit).await, [ChainEnd::Aborted; 1_001]);
+    kit.finish_all().await;
+    let last = behind.pop().unwrap();
+    assert_eq!(kit.store.retry_batch(first, &RetryRows::default()).await.unwrap().waits, behind);
+    assert_eq!((kit.status(behind[999]).await, kit.status(last).await), (BatchStatus::Wait, BatchStatus::Aborted));
+    // The last one has a way back of its own.
+    assert_eq!(kit.store.retry_batch(last, WITH_ABORTED).await.unwrap().round, 2);
+    assert_eq!(kit.status(last).await, BatchStatus::Wait);
+}

@@ -385,6 +385,7 @@ macro_rules! conformance {
                 a_chained_batch_that_was_aborted_while_it_was_made_is_made_anew
                 a_deadline_that_has_passed_does_not_hold_for_a_batch_that_waits_again
                 retries_along_a_chain_at_the_same_moment_all_end
+                a_retry_lets_at_most_a_thousand_batches_wait_again
             }
             failed_rows {
                 failed_rows_are_listed_from_the_newest_batch_on

@@ -44,18 +44,20 @@ async fn comes_back(kit: &Kit, text: &str) {
     let leased = kit.read(&lease).await;
     assert_eq!((leased[0].input.as_str(), leased[0].rejected.as_deref()), (json.as_str(), Some(text)));
     let message = Message { id: 1, code: text.to_owned(), field: Some(text.to_owned()), values: vec![text.to_owned(), text.to_owned()] };
+    // A piece of blanks alone is not kept: it adds nothing to a file.
+    let piece = if text.trim().is_empty() { format!("<{text}>") } else { text.to_owned() };
     let verdict = Verdict::Final {
         status: RowStatus::Success,
         output: Some(json.to_string()),
         messages: vec![message.clone()],
-        pieces: vec![Piece { file: name.clone(), text: text.to_owned() }],
+        pieces: vec![Piece { file: name.clone(), text: piece.clone() }],
     };
     kit.record(&lease, &[RowResult { log: Some(text.to_owned()), ..result(&leased[0], verdict) }]).await;
     let found = kit.results(id).await.remove(0);
     assert_eq!((found.input.as_str(), found.output.as_deref(), found.log.as_deref()), (json.as_str(), Some(json.as_str()), Some(text)));
     assert_eq!(found.messages, [message]);
     assert_eq!(kit.store.list_file_names(id).await.unwrap(), [name.as_str()]);
-    assert_eq!(kit.pieces_by(id, 1).await[0].pieces, [(0, text.to_owned())]);
+    assert_eq!(kit.pieces_by(id, 1).await[0].pieces, [(0, piece)]);
 
     let lease = kit.claim_finish().await;
     let file = OutputFile { name: name.clone(), object: text.to_owned(), size_bytes: 0 };

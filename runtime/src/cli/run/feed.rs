@@ -8,7 +8,7 @@ use super::args::{RunArgs, Source};
 use super::begun::{Begun, RunSettings};
 use super::directory::{RunDirectory, RunRecord};
 use super::{APP, VERSION};
-use crate::cli::feed::{InputFile, append_all, batch_file, open_rows};
+use crate::cli::feed::{Appended, InputFile, append_all, batch_file, open_rows};
 use crate::cli::signals::Stop;
 use crate::intake::{FileForm, Fingerprint, Format, InflateLimits, Place, RowReader};
 use crate::model::{BatchId, NewBatch, NewRow, ProcessorKind, Terms};
@@ -93,8 +93,10 @@ async fn submit_rows(
         Rows::Query(row) => store.submit_batch(batch, vec![row]).await?,
         Rows::File(RowsFile { name, form, fingerprint, reader }) => {
             store.submit_batch(batch, Vec::new()).await?;
-            let appended = append_all(*reader, &*store, id, Place::default(), stop).await;
-            if !appended.with_context(|| format!("cannot take {name}"))?.whole {
+            let mut appended = Appended::default();
+            let taken = append_all(*reader, &*store, id, Place::default(), stop, &mut appended).await;
+            taken.with_context(|| format!("cannot take {name}"))?;
+            if !appended.whole {
                 store.close().await;
                 return Ok(None);
             }

@@ -161,6 +161,14 @@ fn a_row_that_was_rejected_is_rejected_until_its_codes_are_emptied() {
 }
 
 #[test]
+fn a_value_that_begins_with_a_byte_order_mark_comes_back_from_a_list() {
+    let mut list = b"a,rowmill_line,rowmill_codes,rowmill_text,rowmill_reason\n".to_vec();
+    crate::intake::write_record(&mut list, &["\u{feff}1", "3", "no", "", "so"]).unwrap();
+    let row = read(String::from_utf8(list).unwrap()).unwrap().remove(0);
+    assert_eq!((line_of(&row), row.input.as_str(), row.rejected), (3, "{\"a\":\"\u{feff}1\"}", None));
+}
+
+#[test]
 fn a_list_whose_lines_cannot_be_read_is_refused() {
     let header = "a,rowmill_line,rowmill_codes,rowmill_reason";
     let error = |record: &str| refusal(format!("{header}\n{record}\n"));

@@ -87,6 +87,21 @@ fn the_size_of_a_row_is_that_of_its_input() {
     }
 }
 
+/// Rows of people may look like rows of a list.
+#[test]
+fn the_first_row_tells_whether_a_file_is_a_list() {
+    let wrapper = r#"{"rowmill":{},"input":{"k":1}}"#;
+    let rows = read(format!("1\n{wrapper}\n")).unwrap();
+    assert_eq!((rows[1].input.as_str(), &rows[1].rejected), (wrapper, &None));
+    let rows = read(format!("{wrapper}\n1\n")).unwrap();
+    assert_eq!((rows[0].input.as_str(), rows[1].input.as_str()), (r#"{"k":1}"#, "1"));
+    let with_line = r#"{"rowmill":{"line":7},"input":{"k":1}}"#;
+    for first in ["{\"new\":1}", wrapper] {
+        let error = read(format!("{first}\n{with_line}\n")).unwrap_err().to_string();
+        assert!(error.starts_with("line 2 is a row of a list of failed rows with its line, but the first row of the file is not"), "{error}");
+    }
+}
+
 /// A text of the largest record comes back from a list, however JSON writes it.
 #[test]
 fn a_line_of_a_list_may_be_as_long_as_the_text_in_it_needs() {

@@ -7,7 +7,7 @@ use super::text::decode;
 use super::{PAGE_BYTES_MAX, refused};
 use crate::model::{AbortReason, BatchId, OutputFile, PastCursor, PastOutcome, PastRound, Retried, RetryRows};
 use crate::store::columns::{PastOutcomeRow, PastRoundRow, count, failed, small, status_of};
-use crate::store::rules::{RetryRefusal, code_marks, cursor_of, lapses};
+use crate::store::rules::{RetryRefusal, WAITS_MAX, code_marks, cursor_of, lapses};
 use crate::store::{Store, StoreError};
 
 /// The answer of a retry: why not, the reason of the abort that would come again, the status, the round, rows, and the
@@ -17,13 +17,14 @@ type RetriedRow = (Option<String>, Option<String>, String, Option<i32>, Option<i
 pub(super) async fn retry_batch(store: &PgStore, id: BatchId, rows: &RetryRows) -> Result<Retried, StoreError> {
     let mut db = store.unit().await?;
     let found: Result<Vec<RetriedRow>, sqlx::Error> =
-        sqlx::query_as("SELECT refusal, reason, status, round, rows, waits FROM rowmill.retry_batch($1, $2, $3, $4, $5)")
+        sqlx::query_as("SELECT refusal, reason, status, round, rows, waits FROM rowmill.retry_batch($1, $2, $3, $4, $5, $6)")
             .persistent(store.named())
             .bind(id.uuid())
             .bind(code_marks(&rows.codes))
             .bind(rows.aborted)
             .bind(rows.deadline_at.map(|at| at.0))
             .bind(store.now())
+            .bind(i32::try_from(WAITS_MAX).unwrap_or(i32::MAX))
             .fetch_all(&mut *db)
             .await;
     let found = match found {

@@ -6,7 +6,7 @@ use super::SqliteStore;
 use super::finish::abort;
 use crate::model::{AbortReason, AfterCondition, BatchId, NewBatch, ProcessorKind, Timestamp};
 use crate::store::columns::{failed, kind_of, status_of};
-use crate::store::rules::{CHAIN_PAGE_BYTES, CHAIN_PAGE_ROWS, check_first};
+use crate::store::rules::{CHAIN_PAGE_BYTES, CHAIN_PAGE_ROWS, WAITS_MAX, check_first};
 use crate::store::{ChainEnd, ChainStep, StoreError, StoreEvent};
 
 /// What a chained batch comes after.
@@ -289,6 +289,9 @@ pub(super) async fn wait_behind(db: &mut SqliteConnection, key: i64, id: BatchId
         .await
         .map_err(looking)?;
         for (key, id) in lapsed {
+            if firsts.len() > WAITS_MAX {
+                return Ok(firsts.into_iter().skip(1).map(|(_, id)| id).collect());
+            }
             wait_again(db, key, &First { key: first_key, ended: false }, None, now).await?;
             firsts.push((key, id.parse().map_err(failed("read a batch's id"))?));
         }
