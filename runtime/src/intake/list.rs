@@ -63,7 +63,8 @@ impl ListColumns {
     pub(super) fn text_of(&self, fields: &[String], own: &[String]) -> String {
         let kept = self.text.map(|column| fields[column].as_str());
         match kept {
-            Some(kept) if fields_of_rejected(kept, own.len()) == own => kept.to_owned(),
+            // Without fields there is nothing else to keep: it may be the text that was corrected.
+            Some(kept) if own.iter().all(String::is_empty) || fields_of_rejected(kept, own.len()) == own => kept.to_owned(),
             _ => record_text(own),
         }
     }

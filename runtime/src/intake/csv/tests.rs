@@ -156,6 +156,9 @@ fn a_row_that_was_rejected_is_rejected_until_its_codes_are_emptied() {
     let row = read_one("1,2,7,bad_row,,so");
     assert_eq!((row.input.as_str(), row.rejected), (r#"{"a":"1","b":"2"}"#, None));
     assert!(read_one(",,7,bad_row,,so").rejected.is_some());
+    // The text was corrected, and the codes were forgotten: it is not lost.
+    let row = read_one(",,7,bad_row,\"1,\"\"5\"\"\"\" disk\"\"\",so");
+    assert_eq!(row.input.as_str(), r#""1,\"5\"\" disk\"""#);
     let row = read_one("1,2,7,,1,so");
     assert_eq!((line_of(&row), row.input.as_str(), row.rejected), (7, r#"{"a":"1","b":"2"}"#, None));
 }
