@@ -149,7 +149,7 @@ impl<const PLACES: u32> fmt::Display for Decimal<PLACES> {
 }
 
 impl ParseDecimalError {
-    /// What is wrong with the text.
+    /// The kind of fault in the text.
     pub const fn kind(&self) -> DecimalErrorKind {
         self.kind
     }

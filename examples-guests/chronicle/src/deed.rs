@@ -24,7 +24,7 @@ pub struct Deed {
     /// Ask to be run again until this attempt,
     #[serde(default)]
     until_attempt: u32,
-    /// after so many milliseconds.
+    /// after this number of milliseconds.
     #[serde(default)]
     again_ms: u64,
 }
@@ -61,7 +61,7 @@ pub struct Memory {
     mark_sleep_ms: u64,
     /// Ask to be called again before this call,
     mark_until: u32,
-    /// after so many milliseconds.
+    /// after this number of milliseconds.
     mark_again_ms: u64,
 }
 

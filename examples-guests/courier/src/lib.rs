@@ -1,7 +1,7 @@
 //! Writes pieces as its rows tell it, and does in `mark-done` what the context of the batch tells it: it reads the output files, and asks to be called again. For tests of the
 //! runtime; it needs no grant.
 //!
-//! A row is `{"file": "a.txt", "text": "a line", "bytes": 100}` (so many bytes more), and its output says what `mark-done` alone could reach. A context is
+//! A row is `{"file": "a.txt", "text": "a line", "bytes": 100}` (this number of bytes more), and its output says what `mark-done` alone could reach. A context is
 //! `{"mark": [{"do": "files"}, {"do": "retry", "until": 3}]}`. What comes of each step is logged.
 
 use std::time::Duration;
@@ -33,7 +33,7 @@ struct Context {
 enum Step {
     /// Lists the output files.
     Files,
-    /// Reads one, so many bytes at a time.
+    /// Reads one, this number of bytes at a time.
     Read {
         name: String,
         #[serde(default)]
@@ -49,7 +49,7 @@ enum Step {
     /// Asks to be called again before this call,
     Retry {
         until: u32,
-        /// after so many milliseconds.
+        /// after this number of milliseconds.
         #[serde(default)]
         after_ms: u64,
     },

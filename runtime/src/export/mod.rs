@@ -36,7 +36,7 @@ pub const RESULTS: &str = "results.ndjson";
 pub const FAILED_CSV: &str = "failed.csv";
 pub const FAILED_NDJSON: &str = "failed.ndjson";
 pub const FILES: &str = "files";
-/// What calls of `mark-done` wrote to their log, and how they failed, a line of JSON for each.
+/// The logs of the calls of `mark-done` and how they failed, a line of JSON for each call.
 pub const MARK: &str = "mark.ndjson";
 pub const SUMMARY: &str = "summary.json";
 

@@ -194,7 +194,7 @@ fn reject(line: u32, reason: String, text: &str) -> NewRow {
     NewRow { line: line.into(), input: JsonText::trusted(json_string(text)), rejected: Some(reason) }
 }
 
-/// What separates columns instead of commas, if that is certain.
+/// Finds the character that separates columns instead of commas, if that is certain.
 fn find_other_delimiter(records: &mut Records) -> Result<Option<(Delimiter, usize)>, IntakeError> {
     let (first, is_whole) = records.sample(SPLIT_BYTES)?;
     Ok(Delimiter::of(first, is_whole))

@@ -93,7 +93,7 @@ impl<R: Read> Inflated<R> {
     }
 }
 
-/// What follows a member: another one, or padding, or the end.
+/// The data behind a member: another one, or padding, or the end.
 fn after_member<R: Read>(mut source: Source<R>) -> io::Result<State<R>> {
     let mut has_zeros = false;
     loop {

@@ -32,7 +32,7 @@ use self::source::explain;
 use self::window::Window;
 use crate::model::NewRow;
 
-/// What a file in UTF-8 may begin with.
+/// The mark that a file in UTF-8 may begin with.
 const BYTE_ORDER_MARK: char = '\u{feff}';
 
 /// How a file holds its rows.

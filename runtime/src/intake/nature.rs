@@ -102,7 +102,7 @@ impl fmt::Display for Nature {
     }
 }
 
-/// What separates columns instead of commas.
+/// The character that separates columns instead of commas.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delimiter {
     Semicolon,
@@ -113,7 +113,7 @@ pub enum Delimiter {
 impl Delimiter {
     const ALL: [(Delimiter, u8); 3] = [(Delimiter::Semicolon, b';'), (Delimiter::Tab, b'\t'), (Delimiter::Bar, b'|')];
 
-    /// What separates the columns of a file that begins with these bytes, and their number, if that
+    /// The separator of the columns of a file that begins with these bytes, and their number, if that
     /// is certain: the header and each record that is looked at split into the same number of
     /// columns, more than one.
     pub(super) fn of(first: &[u8], is_whole: bool) -> Option<(Delimiter, usize)> {

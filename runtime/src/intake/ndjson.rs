@@ -27,7 +27,7 @@ pub(super) struct NdjsonRows {
     kind: Kind,
 }
 
-/// What the rows of a file are. The first row decides.
+/// The kind of a file's rows. The first row decides.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Kind {
     /// Each value is a row, whatever its shape.

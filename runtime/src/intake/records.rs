@@ -60,7 +60,7 @@ struct Field {
     has_quotes: bool,
 }
 
-/// What follows a field.
+/// The bytes behind a field.
 enum Then {
     /// Another field, at this place.
     Field(usize),

@@ -1,4 +1,4 @@
-//! What rows and `mark-done` wrote to their logs.
+//! The logs of rows and of `mark-done`.
 
 use std::time::Duration;
 

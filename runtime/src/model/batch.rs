@@ -272,7 +272,7 @@ pub struct Batch {
     pub fuel: u64,
     /// Why the batch was aborted, when a reason was given.
     pub abort_reason: Option<String>,
-    /// What the last call of `mark-done` in this round returned, when it failed. It may be called again until the step is `Done`.
+    /// The reason that the last call of `mark-done` in this round returned, when it failed. It may be called again until the step is `Done`.
     pub mark_error: Option<String>,
     /// Calls of `mark-done` in this round that ended, or whose worker died.
     pub mark_calls: u32,

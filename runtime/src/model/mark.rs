@@ -11,7 +11,7 @@ pub struct MarkEnd {
     pub called: bool,
     /// How it failed.
     pub error: Option<String>,
-    /// What the call wrote to its log, stdout and stderr.
+    /// The log of the call, with its stdout and stderr.
     pub log: Option<String>,
     /// When `mark-done` is to be called again; none when the batch is done.
     pub again_after: Option<Duration>,

@@ -51,7 +51,7 @@ pub struct BatchPlan {
     /// Whether `mark-done` returns what it was told, and how long it takes.
     pub tell: bool,
     pub mark_sleep_ms: u64,
-    /// Before this call `mark-done` asks to be called again, after so many milliseconds. More than there are calls: it asks in vain.
+    /// Before this call `mark-done` asks to be called again, after this number of milliseconds. More than there are calls: it asks in vain.
     pub mark_until: u32,
     pub mark_again_ms: u64,
     pub rows: Vec<RowPlan>,

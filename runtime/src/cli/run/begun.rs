@@ -14,7 +14,7 @@ use crate::cli::signals::Stop;
 use crate::intake::FileSum;
 use crate::model::{BatchFile, Grants, hex, show_time};
 
-/// What a run was begun with.
+/// The settings and the input that a run was begun with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Begun {
     #[serde(flatten)]
@@ -70,7 +70,7 @@ impl RunSettings {
         })
     }
 
-    /// What differs between a run that was begun and the command that is to go on with it, in words.
+    /// The differences between a run that was begun and the command that is to go on with it, in words.
     fn differences(&self, now: &RunSettings) -> Vec<String> {
         let mut found = Vec::new();
         let mut compare = |name: &str, begun: &dyn Display, now: &dyn Display| {
@@ -109,7 +109,7 @@ impl Begun {
     /// Checks that a command may go on with this run: the settings are the same.
     ///
     /// # Errors
-    /// What differs.
+    /// The differences.
     pub fn check_settings(&self, now: &RunSettings, out: &str) -> anyhow::Result<()> {
         let differences = self.settings.differences(now);
         if differences.is_empty() {
@@ -127,7 +127,7 @@ impl Begun {
     /// Checks that the input of a command is the one of this run. Reads all of it.
     ///
     /// # Errors
-    /// What differs, or that it cannot be read.
+    /// The difference, or that it cannot be read.
     pub async fn check_input(&self, args: &RunArgs, out: &str, stop: &Stop) -> anyhow::Result<Checked> {
         // A command with a query differs in its settings from one with an input.
         let (Some(begun), Some(input)) = (&self.input, &args.input) else { return Ok(Checked::Same) };
