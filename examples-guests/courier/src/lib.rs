@@ -2,7 +2,7 @@
 //! runtime; it needs no grant.
 //!
 //! A row is `{"file": "a.txt", "text": "a line", "bytes": 100}` (this number of bytes more), and its output says what `mark-done` alone could reach. A context is
-//! `{"mark": [{"do": "files"}, {"do": "retry", "until": 3}]}`. What comes of each step is logged.
+//! `{"mark": [{"do": "files"}, {"do": "retry", "until": 3}]}`. The result of each step is logged.
 
 use std::time::Duration;
 
