@@ -1,5 +1,7 @@
 //! Objects that are written piece by piece.
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use object_store::{MultipartUpload, ObjectStoreExt, Result as StoreResult, path::Path as ObjectPath};
 use tokio::runtime::Handle;
@@ -7,6 +9,9 @@ use tokio::task::JoinHandle;
 
 use super::error::failed;
 use super::{BlobError, Blobs};
+
+/// The last part of an upload that was given up is waited for so long, where the object store has no limit of its own.
+const PART_PATIENCE: Duration = Duration::from_secs(60);
 
 /// An object that is being written: at most two parts of it are in memory. One that is dropped before it was finished leaves nothing that can be read, and is cleaned
 /// up beside.
@@ -119,6 +124,14 @@ impl BlobWriter {
     }
 }
 
+/// Waits until a part was written. A request that is cut off may still be carried out by the server, after the upload was ended: then the part would stay.
+async fn end_part(mut part: JoinHandle<StoreResult<()>>, patience: Duration) {
+    if tokio::time::timeout(patience, &mut part).await.is_err() {
+        part.abort();
+        let _ = part.await;
+    }
+}
+
 impl Drop for BlobWriter {
     fn drop(&mut self) {
         if self.finished || matches!(self.upload, Upload::None) && !self.finishing {
@@ -130,9 +143,7 @@ impl Drop for BlobWriter {
         let (blobs, path, part, finishing) = (self.blobs.clone(), self.path(), self.part.take(), self.finishing);
         runtime.spawn(async move {
             if let Some(part) = part {
-                part.abort();
-                // A part that arrives after the end of its upload would stay.
-                let _ = part.await;
+                end_part(part, blobs.patience.unwrap_or(PART_PATIENCE)).await;
             }
             let begun = match upload {
                 Upload::None => None,
