@@ -71,8 +71,9 @@ impl Arena {
         self.site.jobs.register_app(&App { limits: Some(limits), ..App::named(HOSTILE) }).await.unwrap();
     }
 
+    /// Without the trial start: attacks that do not start are tested as well.
     async fn deploy(&self, op: &str, wasm: impl Into<Bytes>) {
-        self.site.jobs.register_processor(HOSTILE, op, wasm).await.unwrap();
+        self.site.jobs.clone().without_trial_start().register_processor(HOSTILE, op, wasm).await.unwrap();
     }
 
     async fn submit(&self, op: &str, inputs: &[&str]) -> BatchId {

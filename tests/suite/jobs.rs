@@ -11,6 +11,7 @@ mod marks;
 mod queries;
 mod requests;
 mod schedules;
+mod trials;
 mod versions;
 mod workers;
 

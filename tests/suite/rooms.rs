@@ -32,6 +32,7 @@ const RULES: &[Rule] = &[
     CrateOnlyIn("wasmtime_wasi", "sandbox"),
     CrateOnlyIn("wasmtime_wasi_http", "sandbox"),
     CrateOnlyIn("wit_component", "sandbox"),
+    CrateOnlyIn("wit_parser", "sandbox"),
     CrateOnlyIn("wasmparser", "sandbox"),
     CrateOnlyIn("blake3", "sandbox"),
     CrateOnlyIn("object_store", "blobs"),

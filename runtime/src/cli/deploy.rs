@@ -14,7 +14,8 @@ use crate::model::{ProcessorKind, ProcessorVersion};
 
 /// Register a component as a version of an app's processor for an operation.
 ///
-/// The component is inspected, compiled in a process of its own, checked and stored. It serves nothing until it is activated, by --activate or later with rowmill activate. An operation can have a
+/// The component is inspected, compiled in a process of its own, checked, started on trial and stored. The trial start makes an instance and calls init, and begin with the context {}, without grants: a processor
+/// that cannot start is refused unless --force is given; of one that imports something granted the failure is only logged. It serves nothing until it is activated, by --activate or later with rowmill activate. An operation can have a
 /// processor of batches and a processor of slow queries: a deployment never replaces the one of the other kind. The same code as that of the newest version of its kind is the same version, and --note
 /// replaces the note of that version. Prints the version.
 #[derive(Debug, Args)]
@@ -32,6 +33,9 @@ pub struct DeployCommand {
     /// Let it serve what is submitted from then on, instead of the version of the same kind; batches that were submitted before keep their version.
     #[arg(long)]
     pub activate: bool,
+    /// Register it without the trial start.
+    #[arg(long)]
+    pub force: bool,
     /// What is to be said about it, for those who look at the list of versions.
     #[arg(long, value_name = "TEXT")]
     pub note: Option<String>,
@@ -49,7 +53,8 @@ pub fn run(args: &DeployCommand) -> anyhow::Result<ExitCode> {
     let wasm = std::fs::read(&args.file).with_context(|| format!("cannot read the processor {}", args.file.display()))?;
     block_on(async {
         let parts = Parts::open(&config).await?;
-        let (jobs, note) = (&parts.jobs, args.note.as_deref());
+        let jobs = if args.force { parts.jobs.clone().without_trial_start() } else { parts.jobs.clone() };
+        let note = args.note.as_deref();
         let registered = if args.activate {
             jobs.deploy_and_activate(&args.app, &args.op, wasm, note).await
         } else {

@@ -95,6 +95,8 @@ pub struct JobManager {
     /// The only app whose batches can be used through this one.
     only_app: Option<String>,
     code_quota: CodeQuota,
+    /// Whether processors are started on trial before they are registered.
+    starts_on_trial: bool,
 }
 
 struct Shared {
@@ -126,6 +128,7 @@ impl JobManager {
             }),
             only_app: None,
             code_quota: CodeQuota::default(),
+            starts_on_trial: true,
         }
     }
 
@@ -133,7 +136,7 @@ impl JobManager {
     #[must_use]
     pub fn restricted_to(&self, app: impl Into<String>) -> JobManager {
         let app = canonical_name(&app.into()).into_owned();
-        JobManager { shared: Arc::clone(&self.shared), only_app: Some(app), code_quota: self.code_quota }
+        JobManager { only_app: Some(app), ..self.clone() }
     }
 
     /// Claims and runs what was submitted, here or elsewhere, submits what schedules ask for, and prunes what is not kept any longer, until [`JobManager::shutdown`]. Rows that run then come to their end, for the settings'

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{JobError, JobManager};
-use crate::model::{CodeQuota, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion, canonical_op};
+use crate::model::{App, CodeQuota, Limits, NewVersion, ProcessorKind, ProcessorVersion, RegisteredVersion, canonical_op};
 use crate::registry::FindError;
+use crate::sandbox::Processor;
 use crate::store::{StoreError, VersionError};
 
 /// Code that is being removed from the object store is gone within this time, or its remover has died.
@@ -42,6 +43,12 @@ impl JobManager {
         JobManager { code_quota: quota, ..self }
     }
 
+    /// The same, but processors are registered without the trial start ([`Sandbox::try_start`](crate::sandbox::Sandbox::try_start)): those that cannot start where nothing is granted and the context is `{}`, too.
+    #[must_use]
+    pub fn without_trial_start(self) -> JobManager {
+        JobManager { starts_on_trial: false, ..self }
+    }
+
     /// Registers a component as the newest version of an app's processor for an operation, and lets it serve what is submitted from then on: [`JobManager::deploy`] and [`JobManager::activate`] in one.
     /// It takes the place of the version of the same kind: a batch processor and a slow-query processor serve beside each other. Batches that were submitted before keep their version. The same code
     /// again is the same version.
@@ -55,7 +62,7 @@ impl JobManager {
     /// ```
     ///
     /// # Errors
-    /// [`JobError::Unusable`] when it is no processor; [`JobError::Blobs`]; [`JobError::Store`] for a name that cannot be, for an app that keeps as many versions or as much code as it may, and as for
+    /// [`JobError::Unusable`] when it is no processor, or cannot start; [`JobError::Blobs`]; [`JobError::Store`] for a name that cannot be, for an app that keeps as many versions or as much code as it may, and as for
     /// [`JobManager::activate`].
     pub async fn register_processor(&self, app: &str, op: &str, wasm: impl Into<Bytes>) -> Result<ProcessorVersion, JobError> {
         self.register(Upload { app, op, wasm: wasm.into(), wanted: None, note: None, activate: true }).await
@@ -121,11 +128,14 @@ impl JobManager {
         let Upload { app, op, wasm, wanted, note, activate } = upload;
         let app = &*self.check_app(app)?;
         let processor = self.shared.registry.load(app, wasm.clone()).await.map_err(JobError::Unusable)?;
-        let granted = self.shared.store.read_app(app).await?.map(|app| app.grants).unwrap_or_default();
-        processor.check_grants(app, &granted).map_err(JobError::Unusable)?;
+        let registered = self.shared.store.read_app(app).await?.unwrap_or_else(|| App::named(app));
+        processor.check_grants(app, &registered.grants).map_err(JobError::Unusable)?;
         let kind = processor.kind();
         if let Some(wanted) = wanted.filter(|wanted| *wanted != kind) {
             return Err(JobError::OtherKind { app: app.to_owned(), op: canonical_op(op), found: kind, wanted });
+        }
+        if self.starts_on_trial {
+            self.start_on_trial(&processor, app, op, registered.limits).await?;
         }
         let new = NewVersion {
             app: app.to_owned(),
@@ -154,6 +164,18 @@ impl JobManager {
                     return if activate { Ok(self.shared.store.activate_processor(app, op, version.version).await?) } else { Ok(version) };
                 }
             }
+        }
+    }
+
+    /// A processor that imports something granted may start only with it, so its failure is logged and not returned.
+    async fn start_on_trial(&self, processor: &Processor, app: &str, op: &str, limits: Option<Limits>) -> Result<(), JobError> {
+        let limits = self.shared.worker.limits_of(limits);
+        match self.shared.registry.try_start(processor, app, &canonical_op(op), &limits).await {
+            Err(error) if processor.needs_grants() => {
+                tracing::warn!(app, op, digest = processor.digest, "the trial start without grants failed: {error}");
+                Ok(())
+            }
+            started => started.map_err(JobError::Unusable),
         }
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::OnceCell;
 
 use self::turns::Turns;
 use crate::blobs::{BlobError, Blobs};
-use crate::model::Batch;
+use crate::model::{Batch, Limits};
 use crate::sandbox::{Checker, LoadError, Processor, Sandbox};
 
 /// Loaded at the same time, at most. The one that was not used for the longest time makes room.
@@ -65,6 +65,14 @@ impl Registry {
         let digest = processor.digest.clone();
         // It may be there: then it is the same code.
         let _ = self.entry(&digest).set(processor);
+    }
+
+    /// Starts a processor on trial: [`Sandbox::try_start`].
+    ///
+    /// # Errors
+    /// [`LoadError::CannotStart`].
+    pub async fn try_start(&self, processor: &Processor, app: &str, op: &str, limits: &Limits) -> Result<(), LoadError> {
+        self.sandbox.try_start(processor, app, op, limits).await
     }
 
     /// Stores the code of a processor that was loaded from it, so that every process can run it.

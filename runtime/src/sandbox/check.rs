@@ -93,6 +93,7 @@ pub(super) fn load(sandbox: &Inner, wasm: &[u8]) -> Result<Checker, LoadError> {
     if let Some((import, _)) = check_imports(engine, &component)?.first() {
         return Err(LoadError::UnknownImport { imports: import.clone() });
     }
+    super::contract::compare(engine, &component, "file-checker").map_err(LoadError::Mismatch)?;
     let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
     let pre = FileCheckerPre::new(linker.instantiate_pre(&component).map_err(mismatch)?).map_err(mismatch)?;
     Ok(Checker { digest, engine: engine.clone(), pre })

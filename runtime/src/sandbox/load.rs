@@ -10,6 +10,7 @@ use wasmtime::component::{Component, HasSelf, InstancePre, Linker};
 
 use super::bindings::{batch, config, key_value, mark_done, objects, slow_query, sql};
 use super::compile::compile;
+use super::contract;
 use super::guest::{GuestState, make_store};
 use super::inspect::inspect;
 use super::limiter::SecondMemory;
@@ -71,6 +72,11 @@ impl Processor {
         imports.sort();
         exports.sort();
         Interface { imports, exports }
+    }
+
+    /// Whether it imports something that an app must be granted.
+    pub fn needs_grants(&self) -> bool {
+        !self.needs.is_empty()
     }
 
     /// Whether all that it imports is granted to this app.
@@ -164,9 +170,14 @@ pub(super) fn load_sealed(sandbox: &Inner, digest: &str, sealed: &[u8]) -> Optio
 fn prepare(engine: &Engine, linker: &Linker<GuestState>, component: &Component, digest: String) -> Result<Processor, LoadError> {
     let kind = find_kind(engine, component)?;
     let needs = check_imports(engine, component)?;
+    let contract_world = match kind {
+        ProcessorKind::Batch => "batch-processor",
+        ProcessorKind::SlowQuery => "slow-query-processor",
+    };
+    contract::compare(engine, component, contract_world).map_err(LoadError::Mismatch)?;
     let mismatch = |error: wasmtime::Error| LoadError::Mismatch(format!("{error:#}"));
     let pre: InstancePre<GuestState> = linker.instantiate_pre(component).map_err(mismatch)?;
-    check_exports(engine, &pre, kind).map_err(|error| if error.is::<SecondMemory>() { LoadError::SecondMemory } else { mismatch(error) })?;
+    check_memories(engine, &pre)?;
     let world = match kind {
         ProcessorKind::Batch => World::Batch(batch::BatchProcessorPre::new(pre).map_err(mismatch)?),
         ProcessorKind::SlowQuery => World::SlowQuery(slow_query::SlowQueryProcessorPre::new(pre).map_err(mismatch)?),
@@ -208,18 +219,14 @@ pub(super) fn check_imports(engine: &Engine, component: &Component) -> Result<Ve
     if refused.is_empty() { Ok(needs) } else { Err(LoadError::UnknownImport { imports: refused.join(", ") }) }
 }
 
-/// Whether there is one memory, and the functions have the types that they should have, as far as that can be seen now: wasmtime compares them when it has an instance. It gets no
-/// fuel, so that none of the guest's code is run; when it needs some to start, a mismatch shows when its first row is run.
-fn check_exports(engine: &Engine, pre: &InstancePre<GuestState>, kind: ProcessorKind) -> wasmtime::Result<()> {
+/// Refuses a second memory that is not empty, as far as that can be seen now: the instance that this makes gets no fuel, so that none of the guest's code is run. Where it needs some to start, a second
+/// memory shows when it is started.
+fn check_memories(engine: &Engine, pre: &InstancePre<GuestState>) -> Result<(), LoadError> {
     let limits = Limits { memory_bytes: u64::MAX, ..Limits::default() };
-    let mut store = make_store(engine, &limits, CancellationToken::new(), None, &Arc::default(), Turns::NEVER)?;
-    let instance = match pre.instantiate_async(&mut store).now_or_never() {
-        Some(Ok(instance)) => instance,
-        Some(Err(error)) if error.is::<SecondMemory>() => return Err(error),
-        _ => return Ok(()),
-    };
-    match kind {
-        ProcessorKind::Batch => batch::BatchProcessor::new(&mut store, &instance).map(drop),
-        ProcessorKind::SlowQuery => slow_query::SlowQueryProcessor::new(&mut store, &instance).map(drop),
+    let made = make_store(engine, &limits, CancellationToken::new(), None, &Arc::default(), Turns::NEVER);
+    let mut store = made.map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
+    match pre.instantiate_async(&mut store).now_or_never() {
+        Some(Err(error)) if error.is::<SecondMemory>() => Err(LoadError::SecondMemory),
+        _ => Ok(()),
     }
 }

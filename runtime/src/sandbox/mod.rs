@@ -7,6 +7,7 @@ mod capabilities;
 mod check;
 mod child;
 mod compile;
+mod contract;
 mod ending;
 mod engine;
 mod evict;
@@ -24,12 +25,14 @@ mod objects;
 mod output_files;
 mod session;
 mod sql;
+mod trial;
 mod turns;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
 use wasmtime::Engine;
 use wasmtime::component::Linker;
 
@@ -64,6 +67,7 @@ struct Inner {
     linker: Linker<GuestState>,
     cache: CompiledCache,
     compiler: CompilerSettings,
+    trials: Semaphore,
 }
 
 /// What a sandbox is made with.
@@ -138,8 +142,10 @@ pub enum LoadError {
     NotGranted { app: String, missing: String },
     #[error("this component has more than one memory that is not empty, and a processor has one: components cannot be put together in one")]
     SecondMemory,
-    #[error("this component does not fit the interfaces of rowmill:jobs@0.1.0: {0}")]
+    #[error("this component does not fit the interfaces of rowmill:jobs@0.1.0: {0}; build it with the wit directory of this version")]
     Mismatch(String),
+    #[error("this processor cannot start: {reason} (it was started without grants, and with the context {{}}; to register it as it is: rowmill deploy --force)")]
+    CannotStart { reason: String },
     #[error("this file cannot be compiled: the compiler needed more memory than it may have ({} MiB)", limit >> 20)]
     CompilerMemory { limit: u64 },
     /// It may be the machine that is busy.
@@ -188,11 +194,11 @@ impl Sandbox {
     /// [`SandboxError`].
     pub fn open(settings: SandboxSettings) -> Result<Sandbox, SandboxError> {
         let SandboxSettings { instances, cache_directory, cache_max_bytes, key, compiler } = settings;
-        let engine = engine::make_engine(instances).map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
+        let engine = engine::make_engine(instances.saturating_add(trial::AT_ONCE)).map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
         let linker = load::make_linker(&engine).map_err(|error| SandboxError::Engine(format!("{error:#}")))?;
         let cache = CompiledCache::open(&cache_directory, &engine, key.as_deref(), cache_max_bytes)
             .map_err(|source| SandboxError::Cache { directory: cache_directory.display().to_string(), source })?;
-        Ok(Sandbox(Arc::new(Inner { engine, linker, cache, compiler })))
+        Ok(Sandbox(Arc::new(Inner { engine, linker, cache, compiler, trials: Semaphore::new(trial::AT_ONCE as usize) })))
     }
 
     /// Looks at a component, or a core module that carries its WIT, compiles and checks it; takes compiled code from the cache when it is there. Blocks: compiling

@@ -243,7 +243,7 @@ impl Session {
     }
 
     /// Makes an instance and calls `init`, and `begin` when it is for rows.
-    async fn start(&mut self, for_rows: bool) -> Result<(), RowRun> {
+    pub(super) async fn start(&mut self, for_rows: bool) -> Result<(), RowRun> {
         if let Some(ending) = &self.broken {
             return Err(RowRun { ending: ending.clone(), fuel: 0, log: None });
         }

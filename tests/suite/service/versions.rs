@@ -180,3 +180,15 @@ fn whoever_waits_for_a_process_that_is_killed_compiles() {
     let output = second.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
+
+#[test]
+fn a_processor_that_cannot_start_is_deployed_only_by_force() {
+    let site = Installation::embedded();
+    let path = guests::path("misbehaving-init");
+    let deploy = ["deploy", "bank", "error", path.to_str().unwrap(), "--activate"];
+    let (status, out, said) = site.run(&deploy);
+    assert_eq!((status, out.as_str()), (2, ""));
+    assert!(said.contains("this processor cannot start: init: the configuration is wrong on purpose ("), "{said}");
+    assert!(said.contains("to register it as it is: rowmill deploy --force"), "{said}");
+    assert_eq!(site.said(&[&deploy[..], &["--force"]].concat()), "1");
+}
