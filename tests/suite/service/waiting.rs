@@ -169,7 +169,9 @@ fn the_least_that_a_setting_allows_works() {
     let query = with_least(&["query", "bank", "statement", input, "--no-wait"]).1;
     let (status, _, said) = with_least(&["work", "--until-idle"]);
     assert_eq!(status, 0, "{said}");
-    assert_eq!(site.status(&batch)["success"].as_u64(), Some(300));
+    let ended = site.status(&batch);
+    // Each fiftieth transaction is wrong.
+    assert_eq!((ended["success"].as_u64(), ended["failed"].as_u64()), (Some(294), Some(6)));
     assert_eq!(with_least(&["answer", &query]).0, 0);
     let (status, _, said) = site.run(&["workers", "--set", "store.connections=2"]);
     assert!(status == 2 && said.contains("it should be between 3 and 1000, not 2"), "{said}");
