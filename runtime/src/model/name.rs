@@ -56,9 +56,10 @@ pub fn canonical_op(op: &str) -> String {
     if op.is_ascii() {
         return op.to_ascii_lowercase();
     }
-    // Lower case can undo a composition: the capital I with a dot becomes an i and a dot.
-    let lower: String = canonical_name(op).chars().flat_map(|character| base_of(character).to_lowercase()).collect();
-    canonical_name(&lower).into_owned()
+    let capitals: String = canonical_name(op).chars().map(base_of).collect();
+    // Lower case can undo a composition: the capital I with a dot becomes an i and a dot. A sigma at
+    // the end of a word is a final one, as words are written and as operations were stored before.
+    canonical_name(&capitals.to_lowercase()).into_owned()
 }
 
 /// Returns the capital of a letter, if that is one letter. The dotless i, whose capital is that of
@@ -180,6 +181,11 @@ mod tests {
             }
         }
         assert_ne!(canonical_op("ı"), canonical_op("i"));
+        for (op, stored) in [("ΟΔΟΣ", "οδος"), ("οδοσ", "οδος"), ("οδος", "οδος"), ("ΣΣ", "σς"), ("σςσ", "σσς"), ("οδοσ 1", "οδος 1")]
+        {
+            assert_eq!(canonical_op(op), stored);
+            assert_eq!(canonical_op(stored), stored);
+        }
     }
 
     #[test]
