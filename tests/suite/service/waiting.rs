@@ -97,6 +97,9 @@ fn a_command_that_waits_without_a_worker_ends_at_the_deadline() {
     assert_eq!(site.status(&batch)["aborted"].as_u64(), Some(3));
     let held = site.said(&["submit", "bank", "validate", &file, "--hold", "--deadline", "5s"]);
     assert_eq!(site.run(&["status", &held, "--watch"]).0, 1);
+    let followed = site.said(&["submit", "bank", "validate", &file, "--deadline", "5s"]);
+    site.said(&["logs", &followed, "--follow"]);
+    assert_eq!(site.status(&followed)["status"], "aborted");
     let (status, out, said) = site.run(&["query", "bank", "statement", "{}", "--deadline", "5s"]);
     assert!(status == 1 && out.is_empty() && said.contains("aborted: its deadline has passed"), "{said}");
 }
