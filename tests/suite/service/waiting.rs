@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
+use sqlx::Connection;
+
 use super::{Installation, transactions};
 
 #[test]
@@ -178,4 +180,33 @@ fn the_least_that_a_setting_allows_works() {
     assert_eq!(with_least(&["answer", &query]).0, 0);
     let (status, _, said) = site.run(&["workers", "--set", "store.connections=2"]);
     assert!(status == 2 && said.contains("it should be between 3 and 1000, not 2"), "{said}");
+}
+
+/// Before names were composed they were stored as they were given.
+#[test]
+fn commands_find_an_app_and_its_group_by_the_names_that_they_were_stored_with() {
+    let site = Installation::embedded();
+    site.deploy("misbehave", "misbehaving");
+    let file = site.file("good.ndjson", "{\"do\":\"ok\"}\n");
+    let batch = site.said(&["submit", "bank", "misbehave", &file, "--group", "g"]);
+    let (composed, old) = ("größe", "gro\u{308}ße");
+    let url = format!("sqlite:{}", site.directory.path().join("rowmill.db").display());
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut store = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        let rename =
+            format!("UPDATE batches SET app = '{old}', group_name = '{old}'; UPDATE groups SET app = '{old}', name = '{old}'; UPDATE processors SET app = '{old}';");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(rename)).execute(&mut store).await.unwrap();
+        store.close().await.unwrap();
+    });
+    for arguments in [
+        &["batches", old, "--group", old, "--json"][..],
+        &["groups", old, "--json"],
+        &["group", old, old, "--json"],
+        &["processors", old, "--json"],
+        &["events", "--app", old, "--json"],
+    ] {
+        let said = site.said(arguments);
+        assert!(said.contains(old), "{arguments:?}: {said}");
+    }
+    assert!(!site.said(&["batches", composed, "--json"]).contains(&batch));
 }
