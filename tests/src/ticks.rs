@@ -74,7 +74,7 @@ impl Report {
 pub async fn run(database_url: &str, options: &Options) -> anyhow::Result<Report> {
     let directory = tempfile::tempdir()?;
     let site = Site { built: Built::find()?, directory: directory.path(), database_url };
-    let settings = PgSettings { url: database_url.to_owned(), connections: 2, pooler: Pooler::None };
+    let settings = PgSettings { url: database_url.to_owned(), connections: 3, pooler: Pooler::None };
     PgStore::migrate(&settings).await?;
     let store = PgStore::connect(&settings).await?;
     std::fs::write(directory.path().join("row.csv"), ROW)?;

@@ -26,6 +26,7 @@ use rowmill::status::{RedisSettings, StatusBoard};
 use rowmill::store::{PgSettings, PgStore, SqliteStore, Store};
 use rowmill::worker::{WorkerError, WorkerSettings};
 use rowmill_tests::servers::Database;
+use sqlx::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
@@ -108,6 +109,31 @@ impl Site {
     /// and until then the batch and its version are in use.
     pub async fn wait(&self, id: BatchId) -> rowmill::model::Batch {
         tokio::time::timeout(SOON, self.jobs.wait_until_done(id)).await.unwrap().unwrap()
+    }
+
+    /// Gives an app, its groups and its schedules another name, past the rules for names.
+    async fn rename(&self, from: &str, to: &str) {
+        let columns = [
+            ("apps", "app"),
+            ("processors", "app"),
+            ("activations", "app"),
+            ("batches", "app"),
+            ("batches", "group_name"),
+            ("groups", "app"),
+            ("groups", "name"),
+            ("schedules", "app"),
+            ("schedules", "name"),
+        ];
+        let file = format!("sqlite:{}", self.objects.path().join("store.db").display());
+        let (url, schema) = self.database.as_ref().map_or((file, ""), |database| (database.url(), "rowmill."));
+        for (table, column) in columns {
+            let rename = format!("UPDATE {schema}{table} SET {column} = '{to}' WHERE {column} = '{from}'");
+            if schema.is_empty() {
+                sqlx::raw_sql(sqlx::AssertSqlSafe(rename)).execute(&mut SqliteConnection::connect(&url).await.unwrap()).await.unwrap();
+            } else {
+                sqlx::raw_sql(sqlx::AssertSqlSafe(rename)).execute(&mut PgConnection::connect(&url).await.unwrap()).await.unwrap();
+            }
+        }
     }
 
     pub async fn submit(&self, op: &str, rows: Vec<NewRow>) -> BatchId {

@@ -267,6 +267,52 @@ fn a_run_goes_on_when_nobody_listens_any_more() {
 }
 
 #[test]
+fn a_run_says_how_many_rows_failed_with_each_code_and_shows_the_first() {
+    let deeds = ["ok", "bad-json", "panic", "ok", "panic", "fail-permanent"];
+    let rows: String = deeds.iter().map(|deed| format!("{{\"do\":\"{deed}\"}}\n")).collect();
+    let directory = directory_with("rows.ndjson", rows.as_bytes());
+    let (status, said) = ended(rowmill(directory.path(), "misbehaving").args(["--input", "rows.ndjson"]));
+    assert_eq!(status, 1);
+    assert!(said.contains("\n2 rows failed with trap, the first in line 3: "), "{said}");
+    assert!(said.contains("\n1 row failed with bad_output, line 2: ") && said.contains("; it begins with \""), "{said}");
+    let failures = summary(directory.path())["failures"].clone();
+    assert_eq!((&failures["codes"][0]["rows"], &failures["codes"][0]["line"], &failures["others"]), (&json!(2), &json!(3), &json!(0)));
+
+    let (status, said) = ended(rowmill(TempDir::new().unwrap().path(), "account-statement").args(["--query", "{}"]));
+    assert!(status == 1 && said.contains("\nbad_input: "), "{said}");
+}
+
+#[test]
+fn a_run_is_aborted_when_more_rows_fail_than_may() {
+    let directory = directory_with("rows.ndjson", "{\"do\":\"panic\"}\n".repeat(2_000).as_bytes());
+    let (status, said) = ended(rowmill(directory.path(), "misbehaving").args(["--input", "rows.ndjson", "--failures-max", "3", "--workers", "1"]));
+    assert!(status == 1 && said.contains("the limit is 3"), "{said}");
+    assert_eq!(summary(directory.path())["status"], "aborted");
+}
+
+/// The default of a query is not that of a row.
+#[test]
+fn a_query_has_a_minute_and_a_row_five_seconds() {
+    let settings = |directory: &Path| {
+        let manifest: Value = serde_json::from_slice(&fs::read(directory.join("out/manifest.json")).unwrap()).unwrap();
+        manifest["run"]["timeout_ms"].clone()
+    };
+    let query = TempDir::new().unwrap();
+    ended(rowmill(query.path(), "account-statement").args(["--query", "{}"]));
+    let rows = directory_with("rows.ndjson", b"{\"do\":\"ok\"}\n");
+    ended(rowmill(rows.path(), "misbehaving").args(["--input", "rows.ndjson"]));
+    assert_eq!((settings(query.path()), settings(rows.path())), (json!(60_000), json!(5_000)));
+}
+
+#[test]
+fn a_processor_is_compiled_once_and_a_run_says_so() {
+    let (cache, directory) = (TempDir::new().unwrap(), directory_with("rows.ndjson", b"{\"do\":\"ok\"}\n"));
+    let cache = cache.path().join("cache");
+    let run = || ended(rowmill(directory.path(), "misbehaving").env("ROWMILL_CACHE_DIR", &cache).args(["--input", "rows.ndjson", "--overwrite"])).1;
+    assert!(run().contains("compiling ") && !run().contains("compiling "));
+}
+
+#[test]
 fn what_cannot_run_gets_a_sentence_and_status_2_and_leaves_nothing() {
     let cases: [(&str, &[u8], &str); 11] = [
         ("empty.csv", b"", "it is empty"),
@@ -297,6 +343,8 @@ fn what_cannot_run_gets_a_sentence_and_status_2_and_leaves_nothing() {
     assert!(refused(&["--input", "none.csv"]).contains("cannot read none.csv: No such file"));
     assert!(refused(&["--input", "rows.ndjson", "--context", "{nope"]).contains("--context: not valid JSON"));
     assert!(refused(&["--query", "{}"]).contains("is a processor of rows"));
+    assert!(refused(&["--input", "rows.ndjson", "--sql", "bank"]).contains("--databases-directory is missing"));
+    assert!(refused(&["--input", "rows.ndjson", "--secret", "token=bank"]).contains("--secrets-directory is missing"));
     assert!(refused(&["--input", "rows.ndjson", "--resume"]).contains("there is no run in out to go on with"));
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rowmill::model::{Pooler, ProcessorKind, SystemClock};
+use rowmill::model::{BatchFilter, Pooler, ProcessorKind, SystemClock};
 use rowmill::store::{PgSettings, PgStore, SqliteStore, Store, StoreError, VersionError};
 use rowmill_tests::servers::Database;
 use sqlx::migrate::Migrator;
@@ -112,4 +112,54 @@ async fn a_database_from_when_one_kind_served_an_operation() {
     let settings = PgSettings { url: database.url(), connections: 8, pooler: Pooler::None };
     PgStore::migrate(&settings).await.unwrap();
     both_kinds_can_serve(&PgStore::connect(&settings).await.unwrap()).await;
+}
+
+/// Batches of two apps with a file of the same name, from when files did not know their app.
+fn files_without_an_app(schema: &str) -> String {
+    let batch = |app: &str, id: u32| {
+        format!(
+            "INSERT INTO {schema}batches (batch_id, app, op, kind, processor_version, processor_digest, context, attempts_max, status, submitted_at)
+             VALUES ('01a20de3-951f-72d0-9579-9ddfcc5e04e{id}', '{app}', 'post', 'batch', 1, 'd', '{{}}', 3, 'wait', 1);
+             INSERT INTO {schema}batch_files (batch_key, first_row, name, form, size_bytes, sha256)
+             SELECT batch_key, 1, 'in.csv', 'csv', 7, 'aa' FROM {schema}batches WHERE app = '{app}';"
+        )
+    };
+    format!("{} {}", batch("bank", 1), batch("shop", 2))
+}
+
+async fn files_are_found_by_their_app(store: &dyn Store) {
+    for app in ["bank", "shop"] {
+        let named = BatchFilter { file_name: Some("in.csv".to_owned()), ..BatchFilter::of(app) };
+        let with_digest = BatchFilter { file_sha256: Some("aa".to_owned()), ..BatchFilter::of(app) };
+        for of in [named, with_digest] {
+            let found = store.list_batches(&of, None, 10).await.unwrap().batches;
+            assert!(matches!(&found[..], [one] if one.app == app && one.file.is_some()), "{found:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_embedded_store_from_when_files_did_not_know_their_app() {
+    let directory = TempDir::new().unwrap();
+    let file = directory.path().join("store.db");
+    let mut before = SqliteConnectOptions::new().filename(&file).create_if_missing(true).connect().await.unwrap();
+    migrations_before("sqlite", 90).await.run(&mut before).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(files_without_an_app(""))).execute(&mut before).await.unwrap();
+    before.close().await.unwrap();
+    files_are_found_by_their_app(&SqliteStore::open(&file, Arc::new(SystemClock)).await.unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_database_from_when_files_did_not_know_their_app() {
+    let database = Database::create().unwrap();
+    let mut before = sqlx::PgConnection::connect(&database.url()).await.unwrap();
+    let mut migrations = migrations_before("postgres", 90).await;
+    migrations.create_schema("rowmill");
+    migrations.dangerous_set_table_name("rowmill.schema_migrations");
+    migrations.run(&mut before).await.unwrap();
+    sqlx::raw_sql(sqlx::AssertSqlSafe(files_without_an_app("rowmill."))).execute(&mut before).await.unwrap();
+    before.close().await.unwrap();
+    let settings = PgSettings { url: database.url(), connections: 3, pooler: Pooler::None };
+    PgStore::migrate(&settings).await.unwrap();
+    files_are_found_by_their_app(&PgStore::connect(&settings).await.unwrap()).await;
 }

@@ -22,7 +22,6 @@ const PAGE: u32 = 500;
 pub struct BatchesCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
-    #[arg(value_parser = parse_name)]
     pub app: String,
     /// Only of this operation; case does not matter.
     #[arg(long, value_name = "OP", value_parser = parse_name)]
@@ -34,7 +33,7 @@ pub struct BatchesCommand {
     #[arg(long, value_name = "N")]
     pub version: Option<u32>,
     /// Only of this group.
-    #[arg(long, value_name = "NAME", value_parser = parse_name)]
+    #[arg(long, value_name = "NAME")]
     pub group: Option<String>,
     /// Only the batch that was submitted with this key.
     #[arg(long, value_name = "KEY", value_parser = parse_name)]

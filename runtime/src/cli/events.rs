@@ -10,7 +10,6 @@ use futures_util::TryStreamExt;
 use super::EXIT_SUCCESS;
 use super::config::ConfigArgs;
 use super::signals::Stop;
-use super::terms::parse_name;
 use super::wiring::{Parts, block_on};
 use crate::jobs::EventsFrom;
 use crate::model::{BatchCounts, BatchEvent, BatchId, EventPosition, EventsOf, printable, without_controls};
@@ -26,7 +25,7 @@ pub struct EventsCommand {
     /// Only those of this batch or slow query.
     pub batch: Option<BatchId>,
     /// Only those of this app.
-    #[arg(long, value_name = "APP", conflicts_with = "batch", value_parser = parse_name)]
+    #[arg(long, value_name = "APP", conflicts_with = "batch")]
     pub app: Option<String>,
     /// Only those behind this position, such as 812-4711.
     #[arg(long, value_name = "POSITION", default_value_t)]

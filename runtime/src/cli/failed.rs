@@ -24,7 +24,6 @@ const PAGE_ROWS: u32 = 500;
 pub struct FailedCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
-    #[arg(value_parser = parse_name)]
     pub app: String,
     /// Only of this operation.
     #[arg(long, value_name = "OP", value_parser = parse_name)]

@@ -9,7 +9,6 @@ use serde_json::json;
 use super::config::ConfigArgs;
 use super::signals::Stop;
 use super::table::Table;
-use super::terms::parse_name;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
 use crate::model::{Group, ProcessorKind, without_controls};
@@ -22,7 +21,6 @@ const PAGE: u32 = 500;
 pub struct GroupsCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
-    #[arg(value_parser = parse_name)]
     pub app: String,
     /// Print JSON.
     #[arg(long)]
@@ -38,9 +36,7 @@ pub struct GroupsCommand {
 pub struct GroupCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
-    #[arg(value_parser = parse_name)]
     pub app: String,
-    #[arg(value_parser = parse_name)]
     pub name: String,
     /// Let no further batch come in.
     #[arg(long)]

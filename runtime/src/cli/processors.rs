@@ -24,7 +24,7 @@ const DIGEST_SHOWN: usize = 12;
 pub struct ProcessorsCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
-    #[arg(value_name = "APP", value_parser = parse_name)]
+    #[arg(value_name = "APP")]
     pub app: Option<String>,
     /// Only those of this operation.
     #[arg(value_name = "OP", value_parser = parse_name)]
@@ -46,7 +46,6 @@ pub enum ProcessorsAction {
 pub struct RemoveVersion {
     #[command(flatten)]
     pub config: ConfigArgs,
-    #[arg(value_parser = parse_name)]
     pub app: String,
     #[arg(value_parser = parse_name)]
     pub op: String,
@@ -60,7 +59,6 @@ pub struct RemoveVersion {
 pub struct ActivateCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
-    #[arg(value_parser = parse_name)]
     pub app: String,
     #[arg(value_parser = parse_name)]
     pub op: String,
@@ -78,7 +76,6 @@ pub struct ActivateCommand {
 pub struct DeactivateCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
-    #[arg(value_parser = parse_name)]
     pub app: String,
     #[arg(value_parser = parse_name)]
     pub op: String,
@@ -93,7 +90,6 @@ pub struct DeactivateCommand {
 pub struct RollbackCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
-    #[arg(value_parser = parse_name)]
     pub app: String,
     #[arg(value_parser = parse_name)]
     pub op: String,
@@ -126,7 +122,6 @@ impl From<KindArg> for ProcessorKind {
 pub struct DiffCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
-    #[arg(value_parser = parse_name)]
     pub app: String,
     #[arg(value_parser = parse_name)]
     pub op: String,

@@ -21,7 +21,6 @@ pub struct PruneCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Only of this app.
-    #[arg(value_parser = parse_name)]
     pub app: Option<String>,
     /// Only of this operation.
     #[arg(value_parser = parse_name)]

@@ -11,6 +11,7 @@ use super::signals::Stop;
 use super::wiring::{Parts, block_on, open_store};
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data, progress};
 use crate::export::{BatchView, read_input_files, read_past_rounds};
+use crate::jobs::JobError;
 use crate::model::{
     After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, JsonText, Part, PastRound, Timestamp, mark_failure, without_controls,
 };
@@ -49,7 +50,7 @@ pub struct StatusCommand {
 ///
 /// One that has ended stays as it is.
 ///
-/// Exit status: 0 it is aborted, 1 it had ended before.
+/// Exit status: 0 it is aborted now, also when it was before; 1 it has ended otherwise.
 #[derive(Debug, Args)]
 pub struct AbortCommand {
     #[command(flatten)]
@@ -91,7 +92,8 @@ pub fn abort(args: &AbortCommand) -> anyhow::Result<ExitCode> {
         let parts = Parts::open(&config).await?;
         let aborted = parts.jobs.batch_abort(args.batch, args.reason.as_deref()).await?;
         if !aborted.changed {
-            say!("it had ended before; nothing was changed");
+            let was = if aborted.status == BatchStatus::Aborted { "was aborted" } else { "had ended" };
+            say!("it {was} before; nothing was changed");
         }
         let store = parts.jobs.store();
         print_batch(&**store, &store.read_batch(args.batch).await?, args.json).await?;
@@ -107,17 +109,19 @@ pub fn abort(args: &AbortCommand) -> anyhow::Result<ExitCode> {
 pub(super) async fn wait_and_show(parts: Parts, id: BatchId, shown: Shown, stop: &Stop) -> anyhow::Result<ExitCode> {
     let board = Arc::clone(parts.jobs.status());
     let (store, is_shared) = (Arc::clone(parts.jobs.store()), parts.store_is_shared);
+    let jobs = parts.jobs.clone();
     let following = async {
         let mut aborted_since: Option<Instant> = None;
         loop {
             let batch = store.read_batch(id).await?;
             board.publish(Snapshot::of(&batch));
             if batch.step == BatchStep::Done {
-                return Ok::<Batch, crate::store::StoreError>(batch);
+                return Ok::<Batch, JobError>(batch);
             }
             if is_shared && ended_by_abort(&batch) && aborted_since.get_or_insert_with(Instant::now).elapsed() >= DONE_GRACE {
                 return Ok(batch);
             }
+            jobs.abort_if_overdue(&batch).await?;
             tokio::time::sleep(LOOK_EVERY).await;
         }
     };
@@ -126,7 +130,7 @@ pub(super) async fn wait_and_show(parts: Parts, id: BatchId, shown: Shown, stop:
     let working = parts.work_if_alone();
     let batch = tokio::select! {
         batch = following => batch,
-        () = stop.asked() => store.read_batch(id).await,
+        () = stop.asked() => store.read_batch(id).await.map_err(JobError::from),
     };
     // Shown or not, the batch is what it is.
     drop(no_worker);

@@ -24,7 +24,6 @@ const DAY_MS: i64 = 24 * HOUR_MS;
 pub struct UsageCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
-    #[arg(value_parser = parse_name)]
     pub app: String,
     /// Only this operation.
     #[arg(long, value_name = "OP", value_parser = parse_name)]

@@ -153,7 +153,7 @@ use SettingDefault::{Derived, Machine, Unset, Value};
 pub const SETTINGS: &[Setting] = &[
     setting("store", "url", StoreUrl, Value("sqlite:rowmill.db"), "where batches, rows and outcomes are kept"),
     setting("store", "url_file", Path, Unset, "a file that holds store.url, instead of it"),
-    setting("store", "connections", Count(2, 1_000), Value("10"), "connections of one process to PostgreSQL, at most"),
+    setting("store", "connections", Count(3, 1_000), Value("10"), "connections of one process to PostgreSQL, at most"),
     setting(
         "store",
         "pooler",

@@ -100,7 +100,7 @@ fn record_of(row: &RecordedOutcome, header: &[String]) -> anyhow::Result<Vec<Str
 }
 
 /// Why a row did not succeed: codes, and a sentence.
-fn why(row: &RecordedOutcome) -> (Vec<&str>, String) {
+pub(super) fn why(row: &RecordedOutcome) -> (Vec<&str>, String) {
     match (row.status, &row.rejected) {
         (Some(RowStatus::Failed), _) => {
             let codes = row.messages.iter().map(|message| message.code.as_str()).collect();

@@ -4,6 +4,7 @@ mod archive;
 mod contents;
 mod directory;
 mod failed;
+mod failures;
 mod manifest;
 mod objects;
 mod place;
@@ -26,6 +27,7 @@ pub use summary::Summary;
 pub use view::{BatchView, MarkCallView, read_input_files, read_past_rounds};
 
 use self::failed::FailedRows;
+pub use self::failures::{FailureCount, FailureCounts};
 use crate::blobs::Blobs;
 use crate::intake::Format;
 use crate::model::{Batch, MarkCall, Part, RowStatus};
@@ -60,10 +62,10 @@ pub async fn export_batch(
     result: ResultOptions,
 ) -> anyhow::Result<Summary> {
     let staged = out.stage()?;
-    export_rows(store, batch, source.format, source.header, &staged).await?;
+    let failures = export_rows(store, batch, source.format, source.header, &staged).await?;
     export_mark_calls(store, batch, &staged).await?;
     export_files(blobs, batch, &staged).await?;
-    let summary = Summary::of(batch, read_input_files(store, batch.id).await?);
+    let summary = Summary { failures, ..Summary::of(batch, read_input_files(store, batch.id).await?) };
     let mut file = Whole::begin(&staged, SUMMARY)?;
     serde_json::to_writer_pretty(&mut file.writer, &summary).context("cannot write the summary")?;
     file.writer.write_all(b"\n")?;
@@ -96,9 +98,10 @@ pub struct ResultOptions {
     pub overwrite: bool,
 }
 
-async fn export_rows(store: &dyn Store, batch: &Batch, format: Format, header: &[String], out: &Dir) -> anyhow::Result<()> {
+async fn export_rows(store: &dyn Store, batch: &Batch, format: Format, header: &[String], out: &Dir) -> anyhow::Result<FailureCounts> {
     let mut results = Whole::begin(out, RESULTS)?;
     let mut failed: Option<FailedRows> = None;
+    let mut failures = FailureCounts::default();
     let mut after = None;
     loop {
         let page = store.read_results(batch.id, after, PAGE_ROWS).await?;
@@ -107,6 +110,7 @@ async fn export_rows(store: &dyn Store, batch: &Batch, format: Format, header: &
         for row in &page {
             results::write_row(&mut results.writer, row).with_context(|| format!("cannot write {RESULTS}"))?;
             if row.status != Some(RowStatus::Success) {
+                failures.count(row);
                 let failed = match &mut failed {
                     Some(failed) => failed,
                     none => none.insert(FailedRows::begin(out, format, header)?),
@@ -116,7 +120,8 @@ async fn export_rows(store: &dyn Store, batch: &Batch, format: Format, header: &
         }
     }
     results.finish()?;
-    failed.map_or(Ok(()), FailedRows::finish)
+    failed.map_or(Ok(()), FailedRows::finish)?;
+    Ok(failures.sorted())
 }
 
 /// The calls of `mark-done` in the round that the batch is in. Where none wrote anything or failed, there is no file.

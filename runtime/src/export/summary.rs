@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::FILES;
+use super::failures::FailureCounts;
 use crate::model::{Batch, BatchFile, BatchId, BatchStatus};
 
 /// What `summary.json` holds.
@@ -33,6 +34,9 @@ pub struct Summary {
     /// How often `mark-done` was called.
     #[serde(default)]
     pub mark_calls: u32,
+    /// The failed rows by code.
+    #[serde(skip_serializing_if = "FailureCounts::is_empty", default)]
+    pub failures: FailureCounts,
 }
 
 /// An output file, and where it is below the directory of the run.
@@ -70,6 +74,7 @@ impl Summary {
             abort_reason: batch.abort_reason.clone(),
             mark_error: batch.mark_error.clone(),
             mark_calls: batch.mark_calls,
+            failures: FailureCounts::default(),
         }
     }
 }

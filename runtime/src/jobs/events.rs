@@ -56,7 +56,7 @@ impl JobManager {
                 self.read_batch(id).await?;
                 EventsOf::Batch(id)
             }
-            EventsOf::App(app) => EventsOf::App(self.check_app(&app)?.into_owned()),
+            EventsOf::App(app) => EventsOf::App(self.find_app(&app).await?.into_owned()),
             EventsOf::All => self.only_app.clone().map_or(EventsOf::All, EventsOf::App),
         };
         let reader = Reader {

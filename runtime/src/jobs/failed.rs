@@ -27,7 +27,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn list_failed(&self, rows: &FailedRows, after: Option<FailedPosition>, limit: u32) -> Result<FailedPage, JobError> {
-        let app = self.check_app(&rows.app)?.into_owned();
+        let app = self.find_app(&rows.app).await?.into_owned();
         Ok(self.shared.store.list_failed(&FailedRows { app, ..rows.clone() }, after, limit).await?)
     }
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::{JobError, JobManager};
-use crate::model::{Group, canonical_name};
+use crate::model::Group;
 
 /// Between two looks at a group that is waited for.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -28,7 +28,8 @@ impl JobManager {
     /// # Errors
     /// [`JobError::NoGroup`], [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn seal_group(&self, app: &str, name: &str) -> Result<(), JobError> {
-        let (app, name) = (&*self.check_app(app)?, &*canonical_name(name));
+        let app = &*self.find_app(app).await?;
+        let name = &*self.find_group(app, name).await?;
         let sealed = self.shared.store.seal_group(app, name).await?;
         if sealed { Ok(()) } else { Err(no_group(app, name)) }
     }
@@ -46,7 +47,8 @@ impl JobManager {
     /// # Errors
     /// [`JobError::NoGroup`], [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn read_group(&self, app: &str, name: &str) -> Result<Group, JobError> {
-        let (app, name) = (&*self.check_app(app)?, &*canonical_name(name));
+        let app = &*self.find_app(app).await?;
+        let name = &*self.find_group(app, name).await?;
         self.shared.store.read_group(app, name).await?.ok_or_else(|| no_group(app, name))
     }
 
@@ -63,8 +65,11 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn list_groups(&self, app: &str, after: Option<&str>, limit: u32) -> Result<Vec<Group>, JobError> {
-        let app = &*self.check_app(app)?;
-        let after = after.map(canonical_name);
+        let app = &*self.find_app(app).await?;
+        let after = match after {
+            Some(after) => Some(self.find_group(app, after).await?),
+            None => None,
+        };
         let mut groups = self.shared.store.list_groups(app, after.as_deref().unwrap_or_default(), limit.saturating_add(1)).await?;
         groups.retain(|group| after.as_deref() != Some(&group.name));
         groups.truncate(limit as usize);

@@ -27,7 +27,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`], [`JobError::Blobs`]. What was pruned before stays so.
     pub async fn prune(&self, app: Option<&str>, op: Option<&str>) -> Result<PruneReport, JobError> {
-        let app = self.app_to_prune(app)?;
+        let app = self.app_to_prune(app).await?;
         Ok(self.pruner(Pace::Foreground).prune_due(app.as_deref(), op).await?)
     }
 
@@ -36,7 +36,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn list_due(&self, app: Option<&str>, op: Option<&str>) -> Result<Vec<DueOp>, JobError> {
-        let app = self.app_to_prune(app)?;
+        let app = self.app_to_prune(app).await?;
         Ok(self.pruner(Pace::Foreground).list_due(app.as_deref(), op).await?)
     }
 
@@ -66,9 +66,9 @@ impl JobManager {
         Pruner::new(shared.store.clone(), shared.blobs.clone(), shared.status.clone(), shared.worker.keep, pace)
     }
 
-    fn app_to_prune<'a>(&'a self, app: Option<&'a str>) -> Result<Option<Cow<'a, str>>, JobError> {
+    async fn app_to_prune<'a>(&'a self, app: Option<&'a str>) -> Result<Option<Cow<'a, str>>, JobError> {
         match app {
-            Some(app) => self.check_app(app).map(Some),
+            Some(app) => self.find_app(app).await.map(Some),
             None => Ok(self.only_app.as_deref().map(Cow::Borrowed)),
         }
     }

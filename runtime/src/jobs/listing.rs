@@ -28,9 +28,12 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn list_batches(&self, filter: &BatchFilter, after: Option<BatchPosition>, limit: u32) -> Result<BatchPage, JobError> {
-        let app = self.check_app(&filter.app)?.into_owned();
-        let canonical = |name: &Option<String>| name.as_deref().map(|name| canonical_name(name).into_owned());
-        let (group, file_name) = (canonical(&filter.group), canonical(&filter.file_name));
+        let app = self.find_app(&filter.app).await?.into_owned();
+        let group = match &filter.group {
+            Some(group) => Some(self.find_group(&app, group).await?.into_owned()),
+            None => None,
+        };
+        let file_name = filter.file_name.as_deref().map(|name| canonical_name(name).into_owned());
         let filter = BatchFilter { app, group, file_name, ..filter.clone() };
         Ok(self.shared.store.list_batches(&filter, after, limit).await?)
     }

@@ -50,7 +50,8 @@ impl JobManager {
         Ok(LogPage { logs: page.into_iter().filter_map(log_of).collect(), next })
     }
 
-    /// The same as a stream. With `follow` it waits for each row in turn, and ends with the batch.
+    /// The same as a stream. With `follow` it waits for each row in turn, and ends with the batch; it aborts a batch
+    /// whose deadline has passed ([`JobManager::abort_if_overdue`]).
     ///
     /// ```no_run
     /// # async fn example(jobs: rowmill::jobs::JobManager, id: rowmill::model::BatchId) -> anyhow::Result<()> {
@@ -68,13 +69,18 @@ impl JobManager {
     /// [`JobError::NoBatch`]; [`JobError::Store`], also on the way.
     pub async fn stream_logs(&self, id: BatchId, follow: bool) -> Result<BoxStream<'static, Result<RowLog, JobError>>, JobError> {
         self.check_batch(id).await?;
-        let store = self.shared.store.clone();
+        let jobs = self.clone();
         let pages = stream::try_unfold(None, move |after| {
-            let store = store.clone();
+            let jobs = jobs.clone();
             async move {
+                let store = &jobs.shared.store;
                 loop {
                     // The step first: what is read after it is as new or newer.
-                    let ended = !follow || store.read_batch(id).await.map_err(JobError::from)?.step != BatchStep::Rows;
+                    let ended = !follow || {
+                        let batch = store.read_batch(id).await.map_err(JobError::from)?;
+                        jobs.abort_if_overdue(&batch).await?;
+                        batch.step != BatchStep::Rows
+                    };
                     let mut page = store.read_results(id, after, PAGE_ROWS).await.map_err(JobError::from)?;
                     if !ended && let Some(waits) = page.iter().position(|row| row.status.is_none()) {
                         page.truncate(waits);

@@ -51,6 +51,7 @@ mod keeping;
 mod key;
 mod listing;
 mod logs;
+mod names;
 mod ops;
 mod policies;
 mod processors;

@@ -37,7 +37,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`]; [`JobError::Store`] for a name that cannot be.
     pub async fn set_paused(&self, app: &str, op: Option<&str>, paused: bool) -> Result<(), JobError> {
-        let app = &*self.check_app(app)?;
+        let app = &*self.find_app(app).await?;
         Ok(self.shared.store.set_paused(app, op, paused).await?)
     }
 
@@ -56,7 +56,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn remove_policy(&self, app: &str, op: Option<&str>) -> Result<bool, JobError> {
-        let app = &*self.check_app(app)?;
+        let app = &*self.find_app(app).await?;
         Ok(self.shared.store.remove_policy(app, op).await?)
     }
 }

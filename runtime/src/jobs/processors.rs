@@ -185,7 +185,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::Store`] with [`VersionError`]; [`JobError::OtherApp`].
     pub async fn activate(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, JobError> {
-        let app = &*self.check_app(app)?;
+        let app = &*self.find_app(app).await?;
         Ok(self.shared.store.activate_processor(app, op, version).await?)
     }
 
@@ -194,7 +194,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::Store`] with [`VersionError`]: it is not active, or a schedule that is not paused submits to its kind; [`JobError::OtherApp`].
     pub async fn deactivate(&self, app: &str, op: &str, version: u32) -> Result<ProcessorVersion, JobError> {
-        let app = &*self.check_app(app)?;
+        let app = &*self.find_app(app).await?;
         Ok(self.shared.store.deactivate_processor(app, op, version).await?)
     }
 
@@ -203,7 +203,7 @@ impl JobManager {
     /// # Errors
     /// As for [`JobManager::activate`]; [`VersionError::BothServe`] where the kind is needed.
     pub async fn rollback(&self, app: &str, op: &str, kind: Option<ProcessorKind>) -> Result<ProcessorVersion, JobError> {
-        let app = &*self.check_app(app)?;
+        let app = &*self.find_app(app).await?;
         Ok(self.shared.store.rollback_processor(app, op, kind).await?)
     }
 
@@ -212,7 +212,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn list_versions(&self, app: &str, op: Option<&str>) -> Result<Vec<RegisteredVersion>, JobError> {
-        let app = &*self.check_app(app)?;
+        let app = &*self.find_app(app).await?;
         let mut versions = self.shared.store.list_processors(Some(app)).await?;
         if let Some(op) = op.map(canonical_op) {
             versions.retain(|listed| listed.version.op == op);
@@ -258,7 +258,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::Store`] with [`VersionError`]: it serves, or a batch uses it that has not ended; [`JobError::OtherApp`].
     pub async fn remove_version(&self, app: &str, op: &str, version: u32) -> Result<(), JobError> {
-        let app = &*self.check_app(app)?;
+        let app = &*self.find_app(app).await?;
         for digest in self.shared.store.remove_processor(app, op, version).await? {
             match self.shared.registry.remove(&digest).await {
                 Ok(()) => self.shared.store.forget_code(&digest).await?,

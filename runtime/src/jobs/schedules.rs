@@ -103,9 +103,16 @@ impl JobManager {
     /// # Errors
     /// [`JobError::NoSchedule`], [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn read_schedule(&self, app: &str, name: &str) -> Result<Schedule, JobError> {
-        let (app, name) = (&*self.check_app(app)?, &*canonical_name(name));
-        let found = self.shared.store.read_schedule(&ScheduleKey::new(app, name)).await?;
-        found.ok_or_else(|| no_schedule(app, name))
+        let (app, canonical) = (&*self.find_app(app).await?, &*canonical_name(name));
+        let mut found = None;
+        if canonical != name {
+            // A schedule may have this name from before names were composed.
+            found = self.shared.store.read_schedule(&ScheduleKey::new(app, name)).await?;
+        }
+        if found.is_none() {
+            found = self.shared.store.read_schedule(&ScheduleKey::new(app, canonical)).await?;
+        }
+        found.ok_or_else(|| no_schedule(app, canonical))
     }
 
     /// A page of the schedules, of one app or of all, by app and name. The next one begins after the last schedule of this one; the end is an empty page.
@@ -121,7 +128,10 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn list_schedules(&self, app: Option<&str>, after: Option<&ScheduleKey>, limit: u32) -> Result<Vec<Schedule>, JobError> {
-        let app = app.map(|app| self.check_app(app)).transpose()?;
+        let app = match app {
+            Some(app) => Some(self.find_app(app).await?),
+            None => None,
+        };
         Ok(self.shared.store.list_schedules(app.as_deref().or(self.only_app.as_deref()), after, limit).await?)
     }
 
@@ -158,8 +168,8 @@ impl JobManager {
     /// # Errors
     /// [`JobError::NoSchedule`], [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn pause_schedule(&self, app: &str, name: &str) -> Result<(), JobError> {
-        let (app, name) = (&*self.check_app(app)?, &*canonical_name(name));
-        let paused = self.shared.store.pause_schedule(&ScheduleKey::new(app, name)).await?;
+        let schedule = self.read_schedule(app, name).await?;
+        let paused = self.shared.store.pause_schedule(&schedule.key()).await?;
         if paused { Ok(()) } else { Err(no_schedule(app, name)) }
     }
 
@@ -186,8 +196,8 @@ impl JobManager {
     /// # Errors
     /// [`JobError::NoSchedule`], [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn remove_schedule(&self, app: &str, name: &str) -> Result<(), JobError> {
-        let (app, name) = (&*self.check_app(app)?, &*canonical_name(name));
-        let removed = self.shared.store.remove_schedule(&ScheduleKey::new(app, name)).await?;
+        let schedule = self.read_schedule(app, name).await?;
+        let removed = self.shared.store.remove_schedule(&schedule.key()).await?;
         if removed { Ok(()) } else { Err(no_schedule(app, name)) }
     }
 

@@ -26,7 +26,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn usage(&self, app: &str, op: Option<&str>, since: Timestamp, until: Timestamp) -> Result<Vec<UsageRecord>, JobError> {
-        let app = &*self.check_app(app)?;
+        let app = &*self.find_app(app).await?;
         Ok(self.shared.store.read_usage(app, op, since, until, RECORDS_MAX).await?)
     }
 
@@ -44,7 +44,7 @@ impl JobManager {
     /// # Errors
     /// [`JobError::OtherApp`], [`JobError::Store`].
     pub async fn fuel_profiles(&self, app: &str) -> Result<Vec<FuelProfile>, JobError> {
-        let app = &*self.check_app(app)?;
+        let app = &*self.find_app(app).await?;
         Ok(self.shared.store.read_fuel(app).await?)
     }
 }

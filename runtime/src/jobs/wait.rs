@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use super::{JobError, JobManager, QueryResult, QueryState};
 use crate::model::{Batch, BatchId, BatchStatus, BatchStep};
-use crate::status::Progress;
+use crate::status::{Progress, Snapshot};
 use crate::store::StoreEvent;
 
 /// Events may be missing: the store is asked at least so often.
@@ -40,7 +40,9 @@ impl JobManager {
             if batch.has_ended() {
                 return Ok(batch);
             }
-            end_of(id, &mut events).await;
+            if !self.abort_if_overdue(&batch).await? {
+                end_of(id, &mut events).await;
+            }
         }
     }
 
@@ -66,6 +68,7 @@ impl JobManager {
             if batch.step == BatchStep::Done {
                 return Ok(batch);
             }
+            self.abort_if_overdue(&batch).await?;
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 // The status board may know of another round, or know nothing more: it is asked once.
@@ -73,6 +76,32 @@ impl JobManager {
             }
             pause = (pause * 2).min(LOOK_EVERY);
         }
+    }
+
+    /// Aborts a batch or a slow query whose deadline has passed, as a worker does. A client that waits calls
+    /// this, since no worker may be running. Returns true if the batch was aborted here. A second call for
+    /// the same batch, and one after a worker was faster, changes nothing.
+    ///
+    /// # Errors
+    /// [`JobError::NoBatch`], [`JobError::Store`].
+    pub async fn abort_if_overdue(&self, batch: &Batch) -> Result<bool, JobError> {
+        let Some(deadline) = batch.terms.deadline_at.filter(|_| !batch.has_ended()) else { return Ok(false) };
+        let store = &self.shared.store;
+        if store.read_clock().await? < deadline {
+            return Ok(false);
+        }
+        // Others that are overdue are aborted with it, the oldest deadlines first.
+        let overdue = store.abort_overdue().await?;
+        for id in &overdue.aborted {
+            match self.read_batch(*id).await {
+                // Counts alone would not say that it is aborted.
+                Ok(aborted) => self.shared.status.publish(Snapshot::of(&aborted)),
+                // It was removed meanwhile.
+                Err(JobError::NoBatch { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(overdue.aborted.contains(&batch.id))
     }
 
     /// Waits until a slow query has ended, and returns what it did.
@@ -127,7 +156,11 @@ impl Waiting {
                 let (batch, rows) = tokio::join!(jobs.read_batch(self.id), jobs.shared.store.read_results(self.id, None, 1));
                 return Ok(jobs.answer(&batch?, rows?));
             }
-            if let QueryState::Done(result) = jobs.read_answer(&jobs.read_batch(self.id).await?).await? {
+            let mut batch = jobs.read_batch(self.id).await?;
+            if jobs.abort_if_overdue(&batch).await? {
+                batch = jobs.read_batch(self.id).await?;
+            }
+            if let QueryState::Done(result) = jobs.read_answer(&batch).await? {
                 return Ok(result);
             }
         }

@@ -1,6 +1,7 @@
 use std::borrow::Cow;
 
 use unicode_normalization::{IsNormalized, UnicodeNormalization, is_nfc_quick};
+use unicode_properties::{GeneralCategory, GeneralCategoryGroup, UnicodeGeneralCategory};
 
 /// Bytes of the name of an app, an operation, a group or a schedule, at most.
 pub const NAME_BYTES_MAX: usize = 255;
@@ -19,6 +20,12 @@ pub enum BadName {
     OtherSpace { what: String, name: String, character: char },
     #[error("{what} has the character {} in {name:?}, which cannot be seen: leave it out", code_of(*character))]
     Invisible { what: String, name: String, character: char },
+    #[error("{what} has {} in {name:?}, which is no character of Unicode {}: leave it out", code_of(*character), unicode_version())]
+    NoCharacter { what: String, name: String, character: char },
+    #[error("{what} has {} in {name:?}, which is for private use, and looks different everywhere: leave it out", code_of(*character))]
+    PrivateUse { what: String, name: String, character: char },
+    #[error("{what} begins with {} in {name:?}, a mark that belongs to a letter before it: put a letter before it", code_of(*character))]
+    MarkAtBegin { what: String, name: String, character: char },
     #[error("{what} is not in the composed form of Unicode (NFC), and looks like another one that is: {name:?}")]
     Decomposed { what: String, name: String },
 }
@@ -36,14 +43,33 @@ pub fn canonical_name(name: &str) -> Cow<'_, str> {
     }
 }
 
+/// The version of Unicode by which code points are characters.
+fn unicode_version() -> String {
+    let (major, minor, _) = unicode_properties::UNICODE_VERSION;
+    format!("{major}.{minor}")
+}
+
 /// Returns the form in which operations are compared and stored: in lower case, in every script
-/// that has one, and composed (NFC).
+/// that has one, and composed (NFC). Letters with one capital are one letter: a sigma is the same
+/// at the end of a word and in its middle.
 pub fn canonical_op(op: &str) -> String {
     if op.is_ascii() {
         return op.to_ascii_lowercase();
     }
-    // Lower case can undo a composition: the capital I with a dot becomes an i and a dot.
-    canonical_name(&canonical_name(op).to_lowercase()).into_owned()
+    let capitals: String = canonical_name(op).chars().map(base_of).collect();
+    // Lower case can undo a composition: the capital I with a dot becomes an i and a dot. A sigma at
+    // the end of a word is a final one, as words are written and as operations were stored before.
+    canonical_name(&capitals.to_lowercase()).into_owned()
+}
+
+/// Returns the capital of a letter, if that is one letter. The dotless i, whose capital is that of
+/// another letter, stays as it is.
+fn base_of(character: char) -> char {
+    let mut capital = character.to_uppercase();
+    match (capital.next(), capital.next()) {
+        (Some(capital), None) if character != 'ı' => capital,
+        _ => character,
+    }
 }
 
 /// Checks a name in the form in which it is stored: whoever reads it can tell it from every other
@@ -62,6 +88,16 @@ pub fn check_name(what: &str, name: &str) -> Result<(), BadName> {
     if let Some(character) = name.chars().find(|character| is_invisible(*character)) {
         return Err(BadName::Invisible { what: what(), name: shown(), character });
     }
+    for character in name.chars() {
+        match character.general_category() {
+            GeneralCategory::Unassigned | GeneralCategory::Surrogate => return Err(BadName::NoCharacter { what: what(), name: shown(), character }),
+            GeneralCategory::PrivateUse => return Err(BadName::PrivateUse { what: what(), name: shown(), character }),
+            _ => {}
+        }
+    }
+    if let Some(character) = name.chars().next().filter(|character| character.general_category_group() == GeneralCategoryGroup::Mark) {
+        return Err(BadName::MarkAtBegin { what: what(), name: shown(), character });
+    }
     if name.trim() != name {
         return Err(BadName::SpaceAtEnd { what: what(), name: shown() });
     }
@@ -74,17 +110,30 @@ pub fn check_name(what: &str, name: &str) -> Result<(), BadName> {
     Ok(())
 }
 
-/// Returns true for control characters and for those that Unicode says are shown as nothing
-/// (`Default_Ignorable_Code_Point`), or that are blank without being a space.
+/// Returns true for control and format characters, for those that Unicode says are shown as nothing
+/// (`Default_Ignorable_Code_Point`), and for those that are blank without being a space.
 fn is_invisible(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}'
-                | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
-                | '\u{2800}' | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
-                | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
-        )
+    match character {
+        // Signs of numbers and verses, which are seen around the digits that follow them
+        // (`Prepended_Concatenation_Mark`).
+        '\u{600}'..='\u{605}' | '\u{6dd}' | '\u{70f}' | '\u{890}' | '\u{891}' | '\u{8e2}' | '\u{110bd}' | '\u{110cd}' => false,
+        '\u{34f}'
+        | '\u{115f}'
+        | '\u{1160}'
+        | '\u{17b4}'
+        | '\u{17b5}'
+        | '\u{180b}'..='\u{180f}'
+        | '\u{2065}'
+        | '\u{2800}'
+        | '\u{3164}'
+        | '\u{fe00}'..='\u{fe0f}'
+        | '\u{ffa0}'
+        | '\u{fff0}'..='\u{fff8}'
+        | '\u{16fe4}'
+        | '\u{1d159}'
+        | '\u{e0000}'..='\u{e0fff}' => true,
+        _ => matches!(character.general_category(), GeneralCategory::Control | GeneralCategory::Format),
+    }
 }
 
 #[cfg(test)]
@@ -102,14 +151,68 @@ mod tests {
 
     #[test]
     fn the_case_of_an_operation_does_not_matter_in_any_script() {
-        for (one, other) in [("POST", "post"), ("GRÖSSE", "gro\u{308}sse"), ("ПЛАТЕЖ", "платеж"), ("ΟΔΟΣ", "οδος"), ("ÉTAT", "E\u{301}tat")]
-        {
+        for (one, other) in [
+            ("POST", "post"),
+            ("GRÖSSE", "gro\u{308}sse"),
+            ("ПЛАТЕЖ", "платеж"),
+            ("ΟΔΟΣ", "οδος"),
+            ("ΣΣ", "σσ"),
+            ("σς", "Σσ"),
+            ("ſum", "SUM"),
+            ("ÉTAT", "E\u{301}tat"),
+        ] {
             assert_eq!(canonical_op(one), canonical_op(other));
         }
         for op in ["İ", "ΟΔΟΣ", "ǅ", "ẞ", "K\u{212a}", "i\u{307}"] {
             let canonical = canonical_op(op);
             assert_eq!(canonical_op(&canonical), canonical, "{op}");
             assert_eq!(check_name("an operation", &canonical), Ok(()), "{op}");
+        }
+    }
+
+    #[test]
+    fn a_letter_and_its_capital_are_one_letter_of_an_operation() {
+        for character in '\0'..=char::MAX {
+            let canonical = canonical_op(&character.to_string());
+            assert_eq!(canonical_op(&canonical), canonical, "{character:?}");
+            let capital = character.to_uppercase();
+            if capital.len() == 1 && character != 'ı' {
+                assert_eq!(canonical_op(&capital.to_string()), canonical, "{character:?}");
+            }
+        }
+        assert_ne!(canonical_op("ı"), canonical_op("i"));
+        for (op, stored) in [("ΟΔΟΣ", "οδος"), ("οδοσ", "οδος"), ("οδος", "οδος"), ("ΣΣ", "σς"), ("σςσ", "σσς"), ("οδοσ 1", "οδος 1")]
+        {
+            assert_eq!(canonical_op(op), stored);
+            assert_eq!(canonical_op(stored), stored);
+        }
+    }
+
+    #[test]
+    fn a_name_has_characters_that_everybody_sees() {
+        let refused = |name: &str| check_name("the name of an app", name).unwrap_err().to_string();
+        for (name, part) in [
+            ("ba\u{fffe}nk", "U+FFFE"),
+            ("bank\u{fdd0}", "U+FDD0"),
+            ("\u{10ffff}", "U+10FFFF"),
+            ("bank\u{378}", "U+0378"),
+            ("\u{e000}", "U+E000"),
+            ("bank\u{100000}", "U+100000"),
+            ("bank\u{1d159}", "U+1D159"),
+            ("bank\u{16fe4}", "U+16FE4"),
+            ("bank\u{13430}", "U+13430"),
+            ("bank\u{1d173}", "U+1D173"),
+            ("\u{301}bank", "U+0301"),
+            ("\u{20dd}", "U+20DD"),
+            ("\u{93e}", "U+093E"),
+        ] {
+            let said = refused(name);
+            assert!(said.starts_with("the name of an app ") && said.contains(part), "{name:?}: {said}");
+        }
+        assert!(refused("x\u{378}").contains("which is no character of Unicode "));
+        assert!(refused("\u{301}x").contains("a mark that belongs to a letter before it: put a letter before it"));
+        for name in ["नमस्ते", "x\u{301}y", "\u{600}12", "ⲁ", "👍🏽"] {
+            assert_eq!(check_name("the name of an app", name), Ok(()), "{name}");
         }
     }
 

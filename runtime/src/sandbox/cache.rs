@@ -80,6 +80,11 @@ impl CompiledCache {
         is_digest.then(|| self.directory.join(format!("{digest}-{}.cwasm", &self.engine_hash[..16])))
     }
 
+    /// Returns true if there is a file for an upload.
+    pub(super) fn has(&self, digest: &str) -> bool {
+        self.path(digest).is_some_and(|path| path.exists())
+    }
+
     /// The component in the file of an upload, unless that is not what this installation wrote.
     pub(super) fn load(&self, engine: &Engine, digest: &str) -> Option<Component> {
         let path = self.path(digest)?;

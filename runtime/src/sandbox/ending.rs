@@ -19,6 +19,8 @@ const FRAME_BYTES_MAX: usize = 300;
 const REASON_BYTES_MAX: usize = 8 << 10;
 /// The largest id of a message. A language with signed numbers passes -1 as 4294967295.
 const MESSAGE_ID_MAX: u32 = i32::MAX.unsigned_abs();
+/// Bytes of an output that is not JSON which its error shows, at most.
+const BEGIN_BYTES: usize = 80;
 /// A file name's length at most, in characters.
 const FILE_NAME_MAX: usize = 128;
 /// Frames that lead from a panic to its trap, and say nothing about the guest.
@@ -92,11 +94,20 @@ fn check_answer(outcome: types::Outcome, limits: &Limits, masks: &Masks) -> Resu
     let output = if outcome.output.is_empty() && outcome.status == types::RowStatus::Failed {
         None
     } else {
-        Some(JsonText::check(outcome.output).map_err(|error| format!("its output is {error}"))?.into_string())
+        // It shows no secret: those in the output were hidden above.
+        let begins = begin_of(&outcome.output);
+        Some(JsonText::check(outcome.output).map_err(|error| format!("its output is {error}; it begins with {begins}"))?.into_string())
     };
     let message = |message: types::Message| Message { id: message.id, code: message.code, field: message.field, values: message.values };
     let piece = |piece: types::Piece| Piece { file: piece.file, text: piece.text };
     Ok(Answer { output, messages: outcome.messages.into_iter().map(message).collect(), pieces: outcome.pieces.into_iter().map(piece).collect() })
+}
+
+/// The first bytes of a text, quoted, with its control characters as escapes.
+fn begin_of(text: &str) -> String {
+    let shown = &text[..text.floor_char_boundary(BEGIN_BYTES)];
+    let more = if shown.len() < text.len() { "…" } else { "" };
+    format!("{shown:?}{more}")
 }
 
 /// Refuses an id that is negative in the guest's language.
@@ -238,6 +249,20 @@ mod tests {
         };
         assert_eq!(reason(outcome("[1,2,3,4,5]", &[])), "it returned 11 bytes of output, messages and pieces, the limit is 10");
         assert_eq!(reason(outcome("1", &["a", "b"])), "it returned 2 pieces of output files, the limit is 1");
-        assert!(reason(outcome("{nope", &[])).starts_with("its output is not valid JSON: "));
+        let nope = reason(outcome("{nope", &[]));
+        assert!(nope.starts_with("its output is not valid JSON: ") && nope.ends_with("; it begins with \"{nope\""), "{nope}");
+    }
+
+    #[test]
+    fn an_output_that_is_not_json_is_shown_as_far_as_its_first_80_bytes() {
+        let reason = |output: &str| match ending_of_return(Ok(outcome(output, &[])), &Limits::default(), &Masks::default()) {
+            Ending::BadOutput { reason } => reason,
+            other => panic!("{other:?}"),
+        };
+        assert!(reason(&"x".repeat(81)).ends_with(&format!("; it begins with \"{}\"…", "x".repeat(80))));
+        assert!(reason(&"x".repeat(80)).ends_with(&format!("; it begins with \"{}\"", "x".repeat(80))));
+        // No character is cut, and none commands a terminal.
+        assert!(reason(&format!("{}é", "x".repeat(79))).ends_with(&format!("; it begins with \"{}\"…", "x".repeat(79))));
+        assert!(reason("\u{1b}[2J").ends_with("; it begins with \"\\u{1b}[2J\""));
     }
 }

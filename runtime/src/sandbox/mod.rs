@@ -210,6 +210,12 @@ impl Sandbox {
         load::load(&self.0, wasm).map_err(LoadError::shown)
     }
 
+    /// Returns true if the cache has compiled code of an upload. Another process may remove it, and the
+    /// code may be refused when it is loaded.
+    pub fn has_compiled(&self, wasm: &[u8]) -> bool {
+        self.0.cache.has(&load::digest_of(wasm))
+    }
+
     /// Whether an upload of so many bytes is taken: for those who look for its compiled code first.
     ///
     /// # Errors

@@ -83,7 +83,7 @@ impl History {
     /// # Errors
     /// When it cannot be read.
     pub async fn judge_database(&self, url: &str, objects: &mut Objects) -> anyhow::Result<Report> {
-        let settings = rowmill::store::PgSettings { url: url.to_owned(), ..self.stage.store_settings(2) };
+        let settings = rowmill::store::PgSettings { url: url.to_owned(), ..self.stage.store_settings(3) };
         let (store, mut db) = (PgStore::connect(&settings).await?, PgConnection::connect(url).await?);
         let blobs = self.stage.blobs()?;
         let mut report = self.begin_report();

@@ -204,3 +204,21 @@ pub async fn a_page_of_batches_is_bounded_in_work(kit: Kit) {
     let page = kit.store.list_batches(&bank(), None, 5_000).await.unwrap();
     assert_eq!((page.batches.len(), page.next.is_some()), (1_000, true));
 }
+
+/// The bound of a page counts the files of its own app only.
+pub async fn files_of_other_apps_do_not_hide_those_of_an_app(kit: Kit) {
+    const MANY: usize = 3_000;
+    let wanted = submit_with_files(&kit, held(), &[file(1, "in.csv", "aa")]).await;
+    for _ in 0..MANY {
+        let of_shop = NewBatch { app: "shop".to_owned(), ..held() };
+        kit.store.submit_batch(of_shop.clone(), Vec::new()).await.unwrap();
+        kit.store.record_batch_file(of_shop.id, &file(1, "in.csv", "aa"), None).await.unwrap();
+    }
+    let named = BatchFilter { file_name: Some("in.csv".to_owned()), ..bank() };
+    let with_digest = BatchFilter { file_sha256: Some("aa".to_owned()), ..bank() };
+    for of in [named, with_digest] {
+        let page = kit.store.list_batches(&of, None, 10).await.unwrap();
+        let found: Vec<BatchId> = page.batches.iter().map(|found| found.id).collect();
+        assert_eq!((found, page.next), (vec![wanted], None));
+    }
+}

@@ -138,6 +138,7 @@ macro_rules! conformance {
                 batches_are_found_by_all_that_a_filter_names
                 batches_are_found_by_the_name_and_the_digest_of_a_file
                 a_page_of_batches_is_bounded_in_work
+                files_of_other_apps_do_not_hide_those_of_an_app
             }
             quotas {
                 a_batch_has_no_more_rows_than_its_app_may_have

@@ -10,6 +10,7 @@ use crate::support::guests;
 
 on_each_store! {
     names_are_the_same_however_they_are_composed
+    names_that_were_stored_as_they_were_given_are_found
     terms_that_cannot_hold_together_are_refused
     a_deadline_in_the_past_is_refused
 }
@@ -45,6 +46,45 @@ async fn names_are_the_same_however_they_are_composed(site: Site) {
         is_store(&jobs.batch_submit(request(composed, name, "other")).await.unwrap_err(), "the name of a group");
         let schedule = ScheduleRequest::batch(name, "@daily", BatchRequest::new(composed, "prüfen").with_rows(vec![transaction(1)]));
         is_store(&jobs.put_schedule(schedule).await.unwrap_err(), "the name of a schedule");
+    }
+}
+
+/// Apps, groups and schedules have decomposed names and names with spaces from when these were stored as they were given.
+async fn names_that_were_stored_as_they_were_given_are_found(site: Site) {
+    let jobs = site.jobs.clone();
+    for (composed, old) in [("größe", "gro\u{308}ße"), ("stock", "stock ")] {
+        let op = "validate";
+        let request = || BatchRequest::new(composed, op).with_rows(vec![transaction(1)]);
+        jobs.register_processor(composed, op, guests::read("bank-transactions")).await.unwrap();
+        let id = jobs.batch_submit(request().in_group(composed)).await.unwrap();
+        jobs.put_schedule(ScheduleRequest::batch(composed, "@daily", request())).await.unwrap();
+        jobs.register_app(&App::named(composed)).await.unwrap();
+        site.rename(composed, old).await;
+
+        let filter = BatchFilter { group: Some(old.to_owned()), ..BatchFilter::of(old) };
+        let found = jobs.list_batches(&filter, None, 10).await.unwrap().batches;
+        assert_eq!(found.iter().map(|batch| (batch.id, batch.app.as_str())).collect::<Vec<_>>(), [(id, old)]);
+        assert_eq!(jobs.list_groups(old, None, 10).await.unwrap().len(), 1);
+        assert_eq!(jobs.list_groups(old, Some(old), 10).await.unwrap(), []);
+        assert_eq!(jobs.read_group(old, old).await.unwrap().batches.all, 1);
+        jobs.seal_group(old, old).await.unwrap();
+        assert_eq!(jobs.list_versions(old, Some(op)).await.unwrap().len(), 1);
+        jobs.activate(old, op, 1).await.unwrap();
+        assert!(jobs.usage(old, None, Timestamp(0), Timestamp(3_600_000)).await.unwrap().is_empty());
+        assert_eq!(jobs.list_schedules(Some(old), None, 10).await.unwrap().len(), 1);
+        assert_eq!(jobs.next_ticks(old, old, 1).await.unwrap().len(), 1);
+        jobs.pause_schedule(old, old).await.unwrap();
+        jobs.resume_schedule(old, old).await.unwrap();
+        jobs.remove_schedule(old, old).await.unwrap();
+        jobs.deactivate(old, op, 1).await.unwrap();
+        // Nothing comes in under such a name, and nothing of it is another app's.
+        assert!(jobs.batch_submit(BatchRequest::new(old, op).with_rows(vec![transaction(1)])).await.is_err());
+        assert!(jobs.list_batches(&BatchFilter::of(composed), None, 10).await.unwrap().batches.is_empty());
+        if old.trim() == old {
+            let page = jobs.restricted_to(composed).list_batches(&BatchFilter::of(old), None, 10).await.unwrap();
+            assert!(page.batches.is_empty());
+        }
+        assert_eq!(jobs.batch_abort(id, None).await.unwrap().status, BatchStatus::Aborted);
     }
 }
 

@@ -3,6 +3,8 @@
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
 
+use sqlx::Connection;
+
 use super::{Installation, transactions};
 
 #[test]
@@ -83,4 +85,128 @@ fn conditions_and_terms_that_say_nothing_are_refused() {
     }
     assert_eq!(site.run(&["submit", "bank ", "validate", &file]).0, 2);
     site.said(&["submit", "bank", "validate", &file, "--start-at", "1d", "--deadline", "90d", "--backoff", "1h30m"]);
+}
+
+/// Nobody works: the command that waits applies the deadline.
+#[test]
+fn a_command_that_waits_without_a_worker_ends_at_the_deadline() {
+    let site = Installation::database_and_directory();
+    site.deploy("validate", "bank-transactions");
+    site.deploy("statement", "account-statement");
+    let file = site.file("some.csv", &transactions(1, 3));
+    let (status, batch, said) = site.run(&["submit", "bank", "validate", &file, "--wait", "--deadline", "5s"]);
+    assert!(status == 1 && said.contains("aborted: its deadline has passed"), "{said}");
+    assert_eq!(site.status(&batch)["aborted"].as_u64(), Some(3));
+    let held = site.said(&["submit", "bank", "validate", &file, "--hold", "--deadline", "5s"]);
+    assert_eq!(site.run(&["status", &held, "--watch"]).0, 1);
+    let followed = site.said(&["submit", "bank", "validate", &file, "--deadline", "5s"]);
+    site.said(&["logs", &followed, "--follow"]);
+    assert_eq!(site.status(&followed)["status"], "aborted");
+    let (status, out, said) = site.run(&["query", "bank", "statement", "{}", "--deadline", "5s"]);
+    assert!(status == 1 && out.is_empty() && said.contains("aborted: its deadline has passed"), "{said}");
+}
+
+/// Each exit status that docs/cli.md states beside 0 and 2.
+#[test]
+fn commands_end_with_the_exit_statuses_that_their_page_states() {
+    let site = Installation::embedded();
+    site.deploy("misbehave", "misbehaving");
+    site.deploy("statement", "account-statement");
+    let good = site.file("good.ndjson", "{\"do\":\"ok\"}\n");
+    let bad = site.file("bad.ndjson", "{\"do\":\"ok\"}\n{\"do\":\"panic\"}\n");
+    let queued = site.said(&["submit", "bank", "misbehave", &good]);
+    let query = site.said(&["query", "bank", "statement", "{}", "--no-wait"]);
+    let grouped = site.said(&["submit", "bank", "misbehave", &good, "--group", "g"]);
+    for (arguments, wanted) in [
+        (&["answer", &query][..], 3),
+        (&["abort", &queued], 0),
+        // It is aborted already.
+        (&["abort", &queued], 0),
+        (&["abort", &query], 0),
+        (&["answer", &query], 1),
+        (&["abort", &grouped], 0),
+        (&["work", "--until-idle"], 0),
+        (&["group", "bank", "g", "--seal", "--wait"], 1),
+        (&["submit", "bank", "misbehave", &bad, "--wait"], 1),
+        (&["submit", "bank", "misbehave", &good, "--wait", "--key", "k"], 0),
+        (&["query", "bank", "statement", "{}"], 1),
+        (&["status", &queued, "--watch"], 1),
+        (&["status", &queued], 0),
+        (&["retry", &queued, "--aborted", "--wait"], 0),
+        // It has ended otherwise.
+        (&["abort", &queued], 1),
+        (&["retry", &queued], 2),
+        (&["logs", &queued, "--line", "1"], 1),
+        (&["logs", &queued, "--mark"], 1),
+    ] {
+        let (status, out, said) = site.run(arguments);
+        assert_eq!(status, wanted, "{arguments:?}: {out} {said}");
+    }
+    let (_, _, said) = site.run(&["abort", &query]);
+    assert_eq!(said, "it was aborted before; nothing was changed");
+}
+
+/// A process has three connections to PostgreSQL at least, and a worker with the least of all that it may be given works.
+#[test]
+fn the_least_that_a_setting_allows_works() {
+    let site = Installation::database_and_directory();
+    site.deploy("validate", "bank-transactions");
+    site.deploy("statement", "account-statement");
+    let file = site.file("some.csv", &transactions(1, 300));
+    let least = [
+        "store.connections=3",
+        "worker.slots=1",
+        "worker.query_slots=1",
+        "worker.lease_rows_max=1",
+        "worker.lease_target=1ms",
+        "worker.drain_grace=0s",
+        "processors.compiles_at_once=1",
+    ];
+    let with_least = |arguments: &[&str]| {
+        let mut all = arguments.to_vec();
+        for setting in least {
+            all.extend(["--set", setting]);
+        }
+        site.run(&all)
+    };
+    let batch = with_least(&["submit", "bank", "validate", &file]).1;
+    let input = r#"{"account":"DE0123456789","from":"2026-01-01","to":"2026-01-31","opening_cents":0,"transactions":[]}"#;
+    let query = with_least(&["query", "bank", "statement", input, "--no-wait"]).1;
+    let (status, _, said) = with_least(&["work", "--until-idle"]);
+    assert_eq!(status, 0, "{said}");
+    let ended = site.status(&batch);
+    // Each fiftieth transaction is wrong.
+    assert_eq!((ended["success"].as_u64(), ended["failed"].as_u64()), (Some(294), Some(6)));
+    assert_eq!(with_least(&["answer", &query]).0, 0);
+    let (status, _, said) = site.run(&["workers", "--set", "store.connections=2"]);
+    assert!(status == 2 && said.contains("it should be between 3 and 1000, not 2"), "{said}");
+}
+
+/// Before names were composed they were stored as they were given.
+#[test]
+fn commands_find_an_app_and_its_group_by_the_names_that_they_were_stored_with() {
+    let site = Installation::embedded();
+    site.deploy("misbehave", "misbehaving");
+    let file = site.file("good.ndjson", "{\"do\":\"ok\"}\n");
+    let batch = site.said(&["submit", "bank", "misbehave", &file, "--group", "g"]);
+    let (composed, old) = ("größe", "gro\u{308}ße");
+    let url = format!("sqlite:{}", site.directory.path().join("rowmill.db").display());
+    tokio::runtime::Runtime::new().unwrap().block_on(async {
+        let mut store = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        let rename =
+            format!("UPDATE batches SET app = '{old}', group_name = '{old}'; UPDATE groups SET app = '{old}', name = '{old}'; UPDATE processors SET app = '{old}';");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(rename)).execute(&mut store).await.unwrap();
+        store.close().await.unwrap();
+    });
+    for arguments in [
+        &["batches", old, "--group", old, "--json"][..],
+        &["groups", old, "--json"],
+        &["group", old, old, "--json"],
+        &["processors", old, "--json"],
+        &["events", "--app", old, "--json"],
+    ] {
+        let said = site.said(arguments);
+        assert!(said.contains(old), "{arguments:?}: {said}");
+    }
+    assert!(!site.said(&["batches", composed, "--json"]).contains(&batch));
 }

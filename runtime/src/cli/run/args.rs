@@ -11,7 +11,7 @@ use crate::cli::feed::{FormatArg, InputFile, open_file};
 use crate::cli::grants::GrantOptions;
 use crate::config::{parse_memory, parse_timeout};
 use crate::grants::GrantSettings;
-use crate::model::{Grants, JsonText, Limits, ProcessorKind, canonical_op, check_name};
+use crate::model::{FailureLimit, Grants, JsonText, Limits, ProcessorKind, canonical_op, check_name};
 use crate::worker::WorkerSettings;
 
 /// Run a file, or one query, through a processor on this machine.
@@ -48,9 +48,9 @@ pub struct RunArgs {
     /// Fuel for one row: about one unit per instruction.
     #[arg(long, value_name = "N", default_value_t = Limits::default().fuel, value_parser = RangedU64ValueParser::<u64>::new().range(1..=1_000_000_000_000_000))]
     pub fuel: u64,
-    /// Time for one row.
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = parse_timeout)]
-    pub timeout: Duration,
+    /// Time for one row or query. By default 5s for a row and 1m for a query.
+    #[arg(long, value_name = "TIME", value_parser = parse_timeout)]
+    pub timeout: Option<Duration>,
     /// Memory of one instance.
     #[arg(long, value_name = "SIZE", default_value = "64MiB", value_parser = parse_memory)]
     pub memory: u64,
@@ -65,6 +65,9 @@ pub struct RunArgs {
     /// How often a row is tried, and mark-done is called (20 times at most), when the processor asks for a retry.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]
     pub attempts: u32,
+    /// Abort the run when more rows than this fail: so many, such as 100, or so many of a hundred, such as 5%.
+    #[arg(long, value_name = "N|N%", conflicts_with = "query")]
+    pub failures_max: Option<FailureLimit>,
     /// Print the summary as JSON on stdout, and nothing else there.
     #[arg(long)]
     pub json: bool,
@@ -84,7 +87,13 @@ pub(super) enum Source {
 
 impl RunArgs {
     fn limits(&self) -> Limits {
-        Limits { fuel: self.fuel, timeout: self.timeout, query_timeout: self.timeout, memory_bytes: self.memory, ..Limits::default() }
+        Limits { fuel: self.fuel, timeout: self.timeout(), query_timeout: self.timeout(), memory_bytes: self.memory, ..Limits::default() }
+    }
+
+    /// The time of one row, or of the query.
+    pub(super) fn timeout(&self) -> Duration {
+        let Limits { timeout, query_timeout, .. } = Limits::default();
+        self.timeout.unwrap_or(if self.query.is_some() { query_timeout } else { timeout })
     }
 
     pub(super) fn settings(&self) -> WorkerSettings {
@@ -102,6 +111,12 @@ impl RunArgs {
         let mut grants = Grants::default();
         self.grants.add_to(&mut grants)?;
         grants.check().map_err(anyhow::Error::msg)?;
+        if !grants.sql.is_empty() && self.databases_directory.is_none() {
+            bail!("--sql names a database, and --databases-directory is missing: it names the directory with a file for each database");
+        }
+        if !grants.secrets.is_empty() && self.secrets_directory.is_none() {
+            bail!("--secret names a secret, and --secrets-directory is missing: it names the directory with a file for each secret");
+        }
         Ok(grants)
     }
 

@@ -12,7 +12,7 @@ use super::args::RunArgs;
 use crate::cli::feed::{base_name, form_of, open_file, sum_of};
 use crate::cli::signals::Stop;
 use crate::intake::FileSum;
-use crate::model::{BatchFile, Grants, hex, show_time};
+use crate::model::{BatchFile, FailureLimit, Grants, hex, show_time};
 
 /// The settings and the input that a run was begun with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -37,6 +37,8 @@ pub(super) struct RunSettings {
     pub timeout_ms: u64,
     pub memory_bytes: u64,
     pub attempts: u32,
+    #[serde(default)]
+    pub failures_max: Option<FailureLimit>,
     /// The SHA-256 of the grants as JSON, in hexadecimal.
     pub grants: String,
 }
@@ -63,9 +65,10 @@ impl RunSettings {
             query: args.query.clone(),
             form,
             fuel: args.fuel,
-            timeout_ms: u64::try_from(args.timeout.as_millis()).unwrap_or(u64::MAX),
+            timeout_ms: u64::try_from(args.timeout().as_millis()).unwrap_or(u64::MAX),
             memory_bytes: args.memory,
             attempts: args.attempts,
+            failures_max: args.failures_max,
             grants: hex(&Sha256::digest(grants)),
         })
     }
@@ -89,6 +92,8 @@ impl RunSettings {
         compare("--timeout", &time(self.timeout_ms), &time(now.timeout_ms));
         compare("--memory", &format!("{} bytes", self.memory_bytes), &format!("{} bytes", now.memory_bytes));
         compare("--attempts", &self.attempts, &now.attempts);
+        let limit = |limit: Option<FailureLimit>| limit.map_or_else(|| "none".to_owned(), |limit| limit.to_string());
+        compare("--failures-max", &limit(self.failures_max), &limit(now.failures_max));
         if self.grants != now.grants {
             found.push("other things are granted to the processor".to_owned());
         }
@@ -191,6 +196,7 @@ mod tests {
             timeout_ms: 5_000,
             memory_bytes: 1,
             attempts: 3,
+            failures_max: None,
             grants: String::new(),
         }
     }
@@ -208,6 +214,7 @@ mod tests {
             (RunSettings { timeout_ms: 6_000, ..settings() }, "--timeout was 5s, and is 6s"),
             (RunSettings { memory_bytes: 2, ..settings() }, "--memory was 1 bytes, and is 2 bytes"),
             (RunSettings { attempts: 4, ..settings() }, "--attempts was 3, and is 4"),
+            (RunSettings { failures_max: "5%".parse().ok(), ..settings() }, "--failures-max was none, and is 5%"),
             (RunSettings { grants: text("x"), ..settings() }, "other things are granted"),
         ] {
             let found = settings().differences(&now);

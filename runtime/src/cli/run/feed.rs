@@ -82,7 +82,7 @@ async fn submit_rows(
         processor_version: VERSION,
         processor_digest: record.begun.settings.processor.clone(),
         context: args.context()?,
-        terms: Terms { attempts_max: args.attempts, ..Terms::default() },
+        terms: Terms { attempts_max: args.attempts, failures_max: args.failures_max, ..Terms::default() },
         hold: is_file,
         after: None,
         group: None,

@@ -19,7 +19,7 @@ use super::signals::Stop;
 use super::wiring::cache_directory;
 use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data};
 use crate::blobs::Blobs;
-use crate::export::{ResultKind, ResultOptions, RowSource, Summary, export_batch};
+use crate::export::{FailureCount, FailureCounts, ResultKind, ResultOptions, RowSource, Summary, export_batch};
 use crate::model::{Batch, BatchId, BatchStatus, BatchStep, Grants, ProcessorKind, SystemClock, mark_failure, without_controls};
 use crate::registry::Registry;
 use crate::sandbox::{CompilerSettings, Processor, Sandbox, SandboxSettings};
@@ -137,6 +137,9 @@ fn make_sandbox(settings: &WorkerSettings) -> anyhow::Result<Sandbox> {
 fn load_processor(args: &RunArgs, sandbox: &Sandbox) -> anyhow::Result<Processor> {
     let path = &args.processor;
     let wasm = std::fs::read(path).with_context(|| format!("cannot read the processor {}", path.display()))?;
+    if !sandbox.has_compiled(&wasm) {
+        say!("compiling {} (once)", path.display());
+    }
     sandbox.load(&wasm).with_context(|| format!("cannot use {} as a processor", path.display()))
 }
 
@@ -173,6 +176,22 @@ async fn work(
     Ok(store.read_batch(id).await?)
 }
 
+/// Says how many rows failed with each code, with the first of them. A query is one row without a line.
+fn tell_failures(summary: &Summary) {
+    let FailureCounts { codes, others } = &summary.failures;
+    for FailureCount { code, rows, line, reason } in codes {
+        let (code, reason) = (without_controls(code), without_controls(reason));
+        match line {
+            0 => say!("{code}: {reason}"),
+            line if *rows == 1 => say!("1 row failed with {code}, line {line}: {reason}"),
+            line => say!("{rows} rows failed with {code}, the first in line {line}: {reason}"),
+        }
+    }
+    if *others > 0 {
+        say!("{others} rows failed with other codes; failed.csv or failed.ndjson has them");
+    }
+}
+
 fn report(args: &RunArgs, directory: &RunDirectory, summary: &Summary, answer: Option<String>) -> anyhow::Result<ExitCode> {
     if args.json {
         print_data(&serde_json::to_string(summary)?)?;
@@ -192,6 +211,7 @@ fn report(args: &RunArgs, directory: &RunDirectory, summary: &Summary, answer: O
         if let Some(error) = &summary.mark_error {
             say!("{}", without_controls(&mark_failure(summary.mark_calls, error)));
         }
+        tell_failures(summary);
         say!("results are in {}", directory.out().display());
         if let Some(answer) = answer {
             print_data(&answer)?;

@@ -11,7 +11,6 @@ use serde_json::json;
 use self::set::SchedulesSet;
 use super::config::ConfigArgs;
 use super::table::Table;
-use super::terms::parse_name;
 use super::wiring::{Parts, block_on};
 use super::{EXIT_SUCCESS, print_data};
 use crate::jobs::JobManager;
@@ -30,7 +29,7 @@ pub struct SchedulesCommand {
     #[command(flatten)]
     pub config: ConfigArgs,
     /// Only those of this app.
-    #[arg(value_name = "APP", value_parser = parse_name)]
+    #[arg(value_name = "APP")]
     pub app: Option<String>,
     /// Print JSON. Times are milliseconds since 1970-01-01T00:00:00Z.
     #[arg(long, global = true)]
@@ -102,10 +101,8 @@ pub struct SchedulesRemove {
 /// A schedule.
 #[derive(Debug, Args)]
 pub struct Which {
-    #[arg(value_parser = parse_name)]
     pub app: String,
     /// The schedule's name.
-    #[arg(value_parser = parse_name)]
     pub name: String,
 }
 

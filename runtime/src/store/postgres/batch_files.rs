@@ -17,8 +17,8 @@ pub(super) async fn record_batch_file(store: &PgStore, id: BatchId, file: &Batch
     }
     sqlx::query(
         "INSERT INTO rowmill.batch_files
-            (batch_key, first_row, name, form, size_bytes, sha256, object, source_object)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            (batch_key, app, first_row, name, form, size_bytes, sha256, object, source_object)
+         VALUES ($1, (SELECT app FROM rowmill.batches WHERE batch_key = $1), $2, $3, $4, $5, $6, $7, $8)
          ON CONFLICT (batch_key, first_row) DO UPDATE
          SET name = excluded.name, form = excluded.form, size_bytes = excluded.size_bytes,
             sha256 = excluded.sha256, object = excluded.object, source_object = excluded.source_object",

@@ -32,13 +32,15 @@ const CONNECTED: &str = "whoever leads is connected";
 
 /// How many connections lead: see [`PgStore::unit`].
 const LEADING: u32 = 1;
+/// Connections that a process needs: one leads, one listens, and one is for transactions.
+const CONNECTIONS_MIN: u32 = LEADING + 2;
 
 /// How to reach a database.
 #[derive(Clone)]
 pub struct PgSettings {
     /// `postgres://user:password@host:port/database?…`; `?host=/directory` for a Unix socket.
     pub url: String,
-    /// Connections of this process, at most, beside the one that listens.
+    /// Connections of this process, at most; 3 at least.
     pub connections: u32,
     pub pooler: Pooler,
 }
@@ -84,13 +86,16 @@ impl PgStore {
     /// # Errors
     /// `Invalid` for a URL that is none, and for a schema that is missing, older or newer, with what to do about it; `Failed` when it cannot be reached.
     pub async fn connect(settings: &PgSettings) -> Result<PgStore, StoreError> {
+        if settings.connections < CONNECTIONS_MIN {
+            let connections = settings.connections;
+            return Err(StoreError::Invalid(format!(
+                "a process needs {CONNECTIONS_MIN} connections to PostgreSQL at least; {connections} are allowed"
+            )));
+        }
         let options = settings.options()?;
         // Behind a pooler nothing leads: each transaction meets another connection.
         let leading = if settings.pooler == Pooler::None { LEADING } else { 0 };
-        let pool = of_at_most(settings.connections.saturating_sub(leading).max(1))
-            .connect_with(options.clone())
-            .await
-            .map_err(failed("connect to its database"))?;
+        let pool = of_at_most(settings.connections - leading).connect_with(options.clone()).await.map_err(failed("connect to its database"))?;
         let mut store = PgStore {
             pool,
             lead: Arc::new(Mutex::new(Lead { options, connection: None, used_at: Instant::now(), in_doubt: false, closed: false })),

@@ -30,12 +30,12 @@ fn candidates(along: Along) -> &'static str {
         }
         Along::FileName => {
             "SELECT DISTINCT batch_key FROM rowmill.batch_files
-             WHERE hashtextextended(name, 0) = hashtextextended($9, 0) AND name = $9 AND batch_key < $2"
+             WHERE app = $1 AND hashtextextended(name, 0) = hashtextextended($9, 0) AND name = $9 AND batch_key < $2"
         }
         Along::FileDigest => {
             "SELECT DISTINCT batch_key FROM rowmill.batch_files
-             WHERE hashtextextended(sha256, 0) = hashtextextended($10, 0) AND sha256 = $10
-                AND batch_key < $2"
+             WHERE app = $1 AND hashtextextended(sha256, 0) = hashtextextended($10, 0)
+                AND sha256 = $10 AND batch_key < $2"
         }
         Along::Id => "SELECT batch_key FROM rowmill.batches WHERE batch_id = $8 AND batch_key < $2",
     }

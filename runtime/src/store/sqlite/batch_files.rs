@@ -15,8 +15,8 @@ pub(super) async fn record_batch_file(store: &SqliteStore, id: BatchId, file: &B
     }
     sqlx::query(
         "INSERT OR REPLACE INTO batch_files
-            (batch_key, first_row, name, form, size_bytes, sha256, object, source_object)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+            (batch_key, app, first_row, name, form, size_bytes, sha256, object, source_object)
+         VALUES (?1, (SELECT app FROM batches WHERE batch_key = ?1), ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
     )
     .bind(key)
     .bind(i64::from(file.first_row))

@@ -26,8 +26,8 @@ fn candidates(along: Along) -> &'static str {
             "SELECT batch_key FROM batches
              WHERE app = ?1 AND group_name = ?7 AND group_name IS NOT NULL AND batch_key < ?2"
         }
-        Along::FileName => "SELECT DISTINCT batch_key FROM batch_files WHERE name = ?9 AND batch_key < ?2",
-        Along::FileDigest => "SELECT DISTINCT batch_key FROM batch_files WHERE sha256 = ?10 AND batch_key < ?2",
+        Along::FileName => "SELECT DISTINCT batch_key FROM batch_files WHERE app = ?1 AND name = ?9 AND batch_key < ?2",
+        Along::FileDigest => "SELECT DISTINCT batch_key FROM batch_files WHERE app = ?1 AND sha256 = ?10 AND batch_key < ?2",
         Along::Id => "SELECT batch_key FROM batches WHERE batch_id = ?8 AND batch_key < ?2",
     }
 }
