@@ -91,6 +91,11 @@ attacks: cc nextest guests servers ## Attack the sandbox, and print what came of
 	@cargo build --release --workspace --bins
 	$(target)/release/with-servers -- $(target)/release/attacks
 
+.PHONY: mistakes
+mistakes: cc guests ## Make the mistakes of authors in each language, and print what they are told (docs/mistakes.md)
+	@cargo build --release --workspace --bins
+	$(target)/release/mistakes
+
 .PHONY: fuzz
 fuzz: cc guests fuzz-tools ## Feed arbitrary bytes to what takes them: make fuzz T=upload SECONDS=1800
 	@cargo build --release --workspace --bins

@@ -9,7 +9,7 @@
 # - Cargo.toml (its crate named like the directory): a core module that carries its WIT, which `rowmill` lifts to a component. The compiler's own
 #   wasm32-unknown-unknown library is used when it is there or rustup can add it. Without rustup, Debian's newer Rust packages compile the library from source,
 #   into this project's target directory only. ROWMILL_GUEST_TOOLCHAIN=debian takes that second way at once, =rustup never takes it.
-# - requirements.txt: Python, by componentize-py. package.json: JavaScript, by componentize-qjs. What is pinned there is installed to target/tools/NAME, and nothing
+# - requirements.txt: Python, by componentize-py. package.json: JavaScript, by componentize-qjs. The modules of guest-sdk/python and guest-sdk/javascript stand beside theirs. What is pinned there is installed to target/tools/NAME, and nothing
 #   is made again while its inputs are the same.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -76,7 +76,7 @@ build_rust() {
 # Runs `build_LANGUAGE NAME TOOLS OUT` where anything that it depends on is new.
 build_once() {
   local language=$1 name=$2 inputs tools=target/tools/$2 made=target/guests/$2.wasm
-  inputs=$(find wit "examples-guests/$name" examples-guests/build.sh -type f -print0 | sort -z | xargs -0 sha256sum)
+  inputs=$(find wit "guest-sdk/$language" "examples-guests/$name" examples-guests/build.sh -type f -print0 | sort -z | xargs -0 sha256sum)
   if [ -e "$made" ] && [ "$inputs" = "$(cat "$made.inputs" 2>/dev/null)" ]; then return; fi
   say "compiling $name (half a minute)"
   mkdir -p "$tools"
@@ -96,7 +96,7 @@ build_python() {
   "$tools/bin/pip" install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r "$source/requirements.txt"
   # From a copy, beside which Python may leave its compiled files.
   mkdir "$tools/source"
-  cp "$source"/*.py "$tools/source"
+  cp "$source"/*.py guest-sdk/python/*.py "$tools/source"
   "$tools/bin/componentize-py" -d wit -w batch-processor componentize app -p "$tools/source" -o "$made" >&2
 }
 
@@ -105,7 +105,10 @@ build_javascript() {
   command -v npm >/dev/null || apt_install nodejs npm
   cp "$source/package.json" "$source/package-lock.json" "$tools"
   npm ci --prefix "$tools" --silent --no-audit --no-fund >&2
-  "$tools/node_modules/.bin/componentize-qjs" --sync -w wit -n batch-processor -j "$source/app.js" -o "$made" >&2
+  mkdir -p "$tools/source"
+  cp "$source"/*.js guest-sdk/javascript/*.js "$tools/source"
+  # Stacks name files as they are from here.
+  (root=$PWD && cd "$tools/source" && ../node_modules/.bin/componentize-qjs --sync -w "$root/wit" -n batch-processor -j app.js -o "$root/$made" >&2)
 }
 
 names=("$@")

@@ -5,6 +5,7 @@ pub mod built;
 pub mod fuzz;
 pub mod history;
 pub mod loading;
+pub mod mistakes;
 pub mod random;
 pub mod reaching;
 pub mod running;

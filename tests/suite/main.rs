@@ -9,6 +9,7 @@ mod help;
 mod history;
 mod jobs;
 mod migrate;
+mod mistakes;
 mod pages;
 mod rooms;
 mod run;

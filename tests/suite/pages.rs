@@ -172,3 +172,103 @@ fn the_processor_of_the_page_for_javascript_is_built_and_run_in_its_words() {
     let tool = ("npx componentize-qjs", "invoice-totals-javascript/node_modules/.bin/componentize-qjs");
     check_page("writing-processors-javascript.md", "app.js", "js", tool, &["npm install"]);
 }
+
+/// A directory with the tools of the page for Python in `.venv`, and `parcels`, which pip would have installed there.
+fn python_directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    let packages = directory.path().join(".venv/lib/python3/site-packages");
+    fs::create_dir_all(&packages).unwrap();
+    fs::write(packages.join("parcels.py"), "import ssl\n\n\ndef count(pieces):\n    return -(-pieces // 10)\n").unwrap();
+    std::os::unix::fs::symlink(root().join("target/tools/invoice-totals-python/bin"), directory.path().join(".venv/bin")).unwrap();
+    directory
+}
+
+/// The result of each row of a run of the program over `rows`, in order.
+fn run_rows(directory: &Path, processor: &str, rows: &str) -> Vec<Value> {
+    fs::write(directory.join("rows.ndjson"), rows).unwrap();
+    let mut rowmill = Command::new(target().join("release/rowmill"));
+    rowmill.current_dir(directory).env("ROWMILL_CACHE_DIR", guests::cache());
+    let (_, stderr) =
+        ended(rowmill.args(["run", "--input", "rows.ndjson", "--overwrite", "--out", "out", "--timeout", "1h", "--processor", processor]));
+    let results = fs::read_to_string(directory.join("out/results.ndjson")).unwrap_or_else(|error| panic!("{error}: {stderr}"));
+    results.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[test]
+fn what_the_page_for_python_says_of_imports_files_and_packages_holds() {
+    let page = fs::read_to_string(root().join("docs/writing-processors-python.md")).unwrap();
+    let heading = "## What is imported, and when";
+    let directory = python_directory();
+    let app = block(&page, heading, "python");
+    fs::write(directory.path().join("app.py"), app).unwrap();
+    let commands = with_built_program(block(&page, heading, "sh"), "$ROWMILL/target/release/rowmill");
+    let (status, stderr) = shell(&commands, directory.path());
+    assert_eq!(status, 0, "{stderr}");
+    let results = fs::read_to_string(directory.path().join("parcels.results/results.ndjson")).unwrap();
+    let row: Value = serde_json::from_str(&results).unwrap();
+    let expected = serde_json::json!({"day": "2026-01-31", "bytes": 3, "host": "xn--bcher-kva.example", "price": 57});
+    assert_eq!(row["output"], expected, "{row}");
+    // Without the imports that the page names, right code fails.
+    let late: Vec<&str> = app.lines().filter(|line| !line.starts_with("import _strptime") && !line.starts_with("import encodings.")).collect();
+    fs::write(directory.path().join("app.py"), late.join("\n")).unwrap();
+    let build = commands.lines().filter(|line| line.contains("componentize-py") || line.starts_with("export"));
+    let (status, stderr) = shell(&build.collect::<Vec<_>>().join("\n"), directory.path());
+    assert_eq!(status, 0, "{stderr}");
+    let rows = fs::read_to_string(directory.path().join("parcels.ndjson")).unwrap();
+    let told = run_rows(directory.path(), "parcels.wasm", &rows)[0]["messages"][0]["values"].to_string();
+    assert!(told.contains("ModuleNotFoundError: No module named '_strptime'") && told.contains("process_row (app.py:"), "{told}");
+}
+
+#[test]
+fn a_processor_in_python_is_tested_without_the_sandbox_as_its_page_says() {
+    let page = fs::read_to_string(root().join("docs/writing-processors-python.md")).unwrap();
+    let directory = python_directory();
+    fs::write(directory.path().join("app.py"), block(&page, "## Build and run one", "python")).unwrap();
+    fs::write(directory.path().join("test_app.py"), block(&page, "## Test", "python")).unwrap();
+    let (status, stderr) = shell(block(&page, "## Test", "sh"), directory.path());
+    assert!(status == 0 && stderr.contains("Ran 2 tests"), "{stderr}");
+}
+
+#[test]
+fn mistakes_in_python_and_javascript_are_told_as_their_pages_say() {
+    let heading = "## Mistakes with their places";
+    let tools = root().join("target/tools");
+    for (page, file, language, helper, build, sentences) in [
+        (
+            "writing-processors-python.md",
+            "app.py",
+            "python",
+            "python/rowmill.py",
+            format!("{}/invoice-totals-python/bin/componentize-py -d $ROWMILL/wit -w batch-processor componentize app -o app.wasm", tools.display()),
+            ["TypeError: Outcome.output should be a str of JSON, as json.dumps makes it, and is dict ", "in process_row (app.py:25)"],
+        ),
+        (
+            "writing-processors-javascript.md",
+            "app.js",
+            "js",
+            "javascript/rowmill.js",
+            format!(
+                "{}/invoice-totals-javascript/node_modules/.bin/componentize-qjs --sync -w $ROWMILL/wit -n batch-processor -j app.js -o app.wasm",
+                tools.display()
+            ),
+            ["what processRow returned.output should be a text of JSON, as JSON.stringify makes it, and is of type object", "processRow (app.js:8)"],
+        ),
+    ] {
+        let text = fs::read_to_string(root().join("docs").join(page)).unwrap();
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join(file), block(&text, heading, language)).unwrap();
+        let helper = root().join("guest-sdk").join(helper);
+        fs::copy(&helper, directory.path().join(helper.file_name().unwrap())).unwrap();
+        let (status, stderr) = shell(&build, directory.path());
+        assert_eq!(status, 0, "{stderr}");
+        let results = run_rows(directory.path(), "app.wasm", "{}\n{\"amount\":5}\n");
+        let message = |row: usize| results[row]["messages"][0].clone();
+        assert_eq!((&message(0)["code"], &message(0)["values"][0]), (&"processing_error".into(), &"there is no amount".into()));
+        let told = message(1)["values"].as_array().unwrap().iter().map(|value| value.as_str().unwrap()).collect::<Vec<_>>().join(", in ");
+        let flat = text.replace('\n', " ");
+        for sentence in sentences {
+            assert!(told.contains(sentence), "{told}");
+            assert!(flat.contains(sentence), "{page}: {sentence}");
+        }
+    }
+}

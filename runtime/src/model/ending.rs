@@ -41,18 +41,24 @@ pub enum Ending {
     OutOfFuel {
         used: u64,
         limit: u64,
+        /// As for a trap. None if the guest returned before it looked at its fuel.
+        frames: Vec<String>,
     },
     Deadline {
         limit: Duration,
+        /// As for a trap. None if the guest waited for what it was granted, such as a database.
+        frames: Vec<String>,
     },
     Memory {
         needed_bytes: u64,
         limit_bytes: u64,
+        /// As for a trap.
+        frames: Vec<String>,
     },
     Trap {
         /// What the guest said last, or else what wasmtime says.
         text: String,
-        /// Names of the functions that were on the stack, innermost first.
+        /// The functions that were on the stack, innermost first, with file and line where they are known: `fees::process (fees/src/lib.rs:12)`.
         frames: Vec<String>,
     },
     /// What it returned breaks the contract or a limit on results.
@@ -105,11 +111,10 @@ impl Ending {
             | Ending::CannotStart { reason }
             | Ending::Rejected { reason } => vec![reason.clone()],
             Ending::Quarantined { crashes } => vec![crashes.to_string()],
-            Ending::OutOfFuel { used, limit } => vec![used.to_string(), limit.to_string()],
-            Ending::Deadline { limit } => vec![limit.as_millis().to_string()],
-            Ending::Memory { needed_bytes, limit_bytes } => vec![needed_bytes.to_string(), limit_bytes.to_string()],
-            Ending::Trap { text, frames } if frames.is_empty() => vec![text.clone()],
-            Ending::Trap { text, frames } => vec![text.clone(), frames.join(" < ")],
+            Ending::OutOfFuel { used, limit, frames } => with_frames(vec![used.to_string(), limit.to_string()], frames),
+            Ending::Deadline { limit, frames } => with_frames(vec![limit.as_millis().to_string()], frames),
+            Ending::Memory { needed_bytes, limit_bytes, frames } => with_frames(vec![needed_bytes.to_string(), limit_bytes.to_string()], frames),
+            Ending::Trap { text, frames } => with_frames(vec![text.clone()], frames),
         };
         Some(Message { id: 0, code: self.code()?.to_owned(), field: None, values })
     }
@@ -123,4 +128,12 @@ impl Ending {
             (_, None) => "failed".to_owned(),
         }
     }
+}
+
+/// Values of a message, and behind them the frames in one text, if there are any.
+fn with_frames(mut values: Vec<String>, frames: &[String]) -> Vec<String> {
+    if !frames.is_empty() {
+        values.push(frames.join(" < "));
+    }
+    values
 }

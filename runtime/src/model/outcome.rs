@@ -29,12 +29,13 @@ impl Message {
     /// The message as a text: a sentence for the runtime's own codes; the code, the field and the values of a processor's.
     pub fn text(&self) -> String {
         let value = |at: usize| self.values.get(at).map_or("?", String::as_str);
+        // The functions that were on the stack, if they are known.
+        let within = |at: usize| self.values.get(at).map(|frames| format!(", in {frames}")).unwrap_or_default();
         match (self.code.as_str(), self.values.len()) {
-            ("out_of_fuel", 2) => format!("ran out of fuel: used {}, the limit is {}", value(0), value(1)),
-            ("deadline", 1) => format!("did not end in time: the limit is {}", shown_millis(value(0))),
-            ("memory", 2) => format!("ran out of memory: needed {} bytes, the limit is {}", value(0), value(1)),
-            ("trap", 1) => format!("was stopped by a trap: {}", value(0)),
-            ("trap", 2) => format!("was stopped by a trap: {} (in {})", value(0), value(1)),
+            ("out_of_fuel", 2 | 3) => format!("ran out of fuel: used {}, the limit is {}{}", value(0), value(1), within(2)),
+            ("deadline", 1 | 2) => format!("did not end in time: the limit is {}{}", shown_millis(value(0)), within(1)),
+            ("memory", 2 | 3) => format!("ran out of memory: needed {} bytes, the limit is {}{}", value(0), value(1), within(2)),
+            ("trap", 1 | 2) => format!("was stopped by a trap: {}{}", value(0), within(1)),
             ("bad_output", 1) => format!("returned what cannot be kept: {}", value(0)),
             ("configerror", 1) => format!("the processor cannot be started: {}", value(0)),
             ("attempts_exhausted", 1) => format!("no attempts are left; the last one: {}", value(0)),

@@ -110,11 +110,11 @@ impl CheckSession {
         let allowance = Allowance::start(&limits);
         let mut store = make_store(&checker.engine, &limits, cancel.clone(), None, &Arc::default(), Turns::default()).map_err(cannot_start)?;
         arm(&mut store, allowance);
-        let deadline = store.data().deadline;
-        let made = guard(checker.pre.instantiate_async(&mut store), deadline, &cancel).await;
+        let bound = store.data().bound();
+        let made = guard(checker.pre.instantiate_async(&mut store), &bound, &cancel).await;
         let guest = started("the instance", made, &store, allowance).map_err(CheckError::Stopped)?;
         let info = types::AppInfo { app: &app, op: &op, version: 0 };
-        let init = guard(guest.rowmill_jobs_lifecycle().call_init(&mut store, info), deadline, &cancel).await;
+        let init = guard(guest.rowmill_jobs_lifecycle().call_init(&mut store, info), &bound, &cancel).await;
         let init = started("init", init, &store, allowance).map_err(CheckError::Stopped)?;
         init.map_err(|reason| CheckError::Stopped(ending_of_init(reason, &Masks::default())))?;
         let columns: Vec<&str> = file.columns.iter().map(String::as_str).collect();
@@ -126,7 +126,7 @@ impl CheckSession {
             columns: &columns,
             context: file.context.as_str(),
         };
-        let begun = guard(guest.rowmill_jobs_file_check().call_begin(&mut store, info), deadline, &cancel).await;
+        let begun = guard(guest.rowmill_jobs_file_check().call_begin(&mut store, info), &bound, &cancel).await;
         returned(begun, &store, allowance)?.map_err(refused)?;
         Ok(CheckSession { store, guest, limits, cancel, context: file.context })
     }
@@ -144,8 +144,8 @@ impl CheckSession {
         let records: Vec<contract::FileRecord<'r>> = records.iter().map(record).collect();
         let allowance = Allowance::row(&self.limits);
         arm(&mut self.store, allowance);
-        let deadline = self.store.data().deadline;
-        let checked = guard(self.guest.rowmill_jobs_file_check().call_check_records(&mut self.store, &records), deadline, &self.cancel).await;
+        let bound = self.store.data().bound();
+        let checked = guard(self.guest.rowmill_jobs_file_check().call_check_records(&mut self.store, &records), &bound, &self.cancel).await;
         let rows = returned(checked, &self.store, allowance)?.map_err(refused)?;
         rows.into_iter().map(row_of).collect::<Result<_, String>>().map_err(bad_output)
     }
@@ -157,10 +157,10 @@ impl CheckSession {
     pub async fn end(mut self) -> Result<JsonText, CheckError> {
         let allowance = Allowance::start(&self.limits);
         arm(&mut self.store, allowance);
-        let deadline = self.store.data().deadline;
-        let ended = guard(self.guest.rowmill_jobs_file_check().call_end(&mut self.store), deadline, &self.cancel).await;
+        let bound = self.store.data().bound();
+        let ended = guard(self.guest.rowmill_jobs_file_check().call_end(&mut self.store), &bound, &self.cancel).await;
         let context = returned(ended, &self.store, allowance)?.map_err(refused)?;
-        let closed = guard(self.guest.rowmill_jobs_lifecycle().call_close(&mut self.store), deadline, &self.cancel).await;
+        let closed = guard(self.guest.rowmill_jobs_lifecycle().call_close(&mut self.store), &bound, &self.cancel).await;
         if let Guarded::Returned(Err(error)) = closed {
             tracing::debug!("close of a checker failed: {error:#}");
         }

@@ -2,31 +2,27 @@
 
 use std::time::Duration;
 
-use wasmtime::{Error, Trap, WasmBacktrace};
+use wasmtime::{Error, Trap};
 use wasmtime_wasi::I32Exit;
 
 use super::bindings::types;
 use super::limiter::{OverMemory, SecondMemory};
 use super::log::RowLog;
 use super::mask::Masks;
+use super::places::{frames_of, short_path};
+use super::scripts::{Uncaught, uncaught};
 use crate::model::{Answer, Ending, JsonText, Limits, Message, Piece};
 
-/// Frames of a trap that are shown.
-const FRAMES_MAX: usize = 8;
-/// A longer name of a function is cut: the guest chose it.
-const FRAME_BYTES_MAX: usize = 300;
 /// A longer reason of a failure is cut, with a mark: it is stored with each row that it ends.
 const REASON_BYTES_MAX: usize = 8 << 10;
 /// The largest id of a message. A language with signed numbers passes -1 as 4294967295.
 const MESSAGE_ID_MAX: u32 = i32::MAX.unsigned_abs();
 /// Bytes of an output that is not JSON which its error shows, at most.
 const BEGIN_BYTES: usize = 80;
+/// Bytes of the guest's last words that explain a trap.
+const LAST_WORDS_SHOWN_BYTES: usize = 1_000;
 /// A file name's length at most, in characters.
 const FILE_NAME_MAX: usize = 128;
-/// Frames that lead from a panic to its trap, and say nothing about the guest.
-const PANIC_FRAMES: [&str; 9] =
-    ["core::panicking", "std::panicking", "std::process::abort", "std::sys::", "std::alloc::", "alloc::raw_vec", "__rust", "__rustc", "rust_panic"];
-
 /// What the host did for the guest came to a panic, which went no further.
 #[derive(Debug, thiserror::Error)]
 #[error("the host failed in what the guest asked for; its log says more")]
@@ -153,44 +149,56 @@ pub(super) fn ending_of_error(error: &Error, log: &RowLog, masks: &Masks, fuel_u
     if error.is::<HostPanic>() {
         return Ending::Trap { text: HostPanic.to_string(), frames: Vec::new() };
     }
+    let frames = || frames_of(error);
     if let Some(over) = error.downcast_ref::<OverMemory>() {
-        return Ending::Memory { needed_bytes: over.needed_bytes, limit_bytes: over.limit_bytes };
+        return Ending::Memory { needed_bytes: over.needed_bytes, limit_bytes: over.limit_bytes, frames: frames() };
     }
     if error.is::<SecondMemory>() {
         return Ending::Trap { text: SecondMemory.to_string(), frames: Vec::new() };
     }
-    let frames = || error.downcast_ref::<WasmBacktrace>().map(frames_of).unwrap_or_default();
     if let Some(exit) = error.downcast_ref::<I32Exit>() {
         return Ending::Trap { text: with_last_words(&format!("the guest ended itself with exit status {}", exit.0), log), frames: frames() };
     }
     match error.downcast_ref::<Trap>() {
-        Some(Trap::OutOfFuel) => Ending::OutOfFuel { used: fuel_used, limit: fuel_limit },
+        Some(Trap::OutOfFuel) => Ending::OutOfFuel { used: fuel_used, limit: fuel_limit, frames: frames() },
         // A panic or an abort: what the guest said tells more than the instruction.
-        Some(Trap::UnreachableCodeReached) => {
-            let text = log.last_words().unwrap_or_else(|| "it stopped itself (unreachable instruction) and said nothing".to_owned());
-            Ending::Trap { text, frames: frames() }
-        }
+        Some(Trap::UnreachableCodeReached) => ending_of_abort(log, frames),
         Some(trap) => Ending::Trap { text: with_last_words(&trap.to_string(), log), frames: frames() },
         // Not the guest's code, but what it handed over: text that is not UTF-8, or lists that grow beyond bounds when they are read.
         None => Ending::BadOutput { reason: masks.hide(format!("what it passed cannot be read: {}", error.root_cause())) },
     }
 }
 
+fn ending_of_abort(log: &RowLog, frames: impl FnOnce() -> Vec<String>) -> Ending {
+    let Some(words) = log.last_words() else {
+        return Ending::Trap { text: "it stopped itself (unreachable instruction) and said nothing".to_owned(), frames: frames() };
+    };
+    match uncaught(&words) {
+        Some(Uncaught { text, frames }) => Ending::Trap { text, frames },
+        None => Ending::Trap { text: cut_words(with_short_path(words)), frames: frames() },
+    }
+}
+
+/// The text of a panic with the place in a dependency as frames show it.
+fn with_short_path(words: String) -> String {
+    let place = words.strip_prefix("panicked at ").and_then(|rest| rest.split_once(":\n"));
+    match place {
+        Some((place, text)) => format!("panicked at {}:\n{text}", short_path(place)),
+        None => words,
+    }
+}
+
 fn with_last_words(text: &str, log: &RowLog) -> String {
     match log.last_words() {
-        Some(words) => format!("{text}; the guest's last words: {words}"),
+        Some(words) => format!("{text}; the guest's last words: {}", cut_words(words)),
         None => text.to_owned(),
     }
 }
 
-fn frames_of(backtrace: &WasmBacktrace) -> Vec<String> {
-    let named = backtrace.frames().iter().filter_map(|frame| frame.func_name()).map(|name| format!("{:#}", rustc_demangle::demangle(name)));
-    let own = |name: &String| !PANIC_FRAMES.iter().any(|prefix| name.trim_start_matches('<').starts_with(prefix));
-    let short = |mut name: String| {
-        name.truncate(name.floor_char_boundary(FRAME_BYTES_MAX));
-        name
-    };
-    named.filter(own).take(FRAMES_MAX).map(short).collect()
+/// The end of a long text.
+fn cut_words(mut words: String) -> String {
+    words.drain(..words.ceil_char_boundary(words.len().saturating_sub(LAST_WORDS_SHOWN_BYTES)));
+    words
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! One engine for the process: how guests are compiled, and what they get to run in.
 
+use std::num::NonZeroUsize;
+
 use wasmtime::{Config, Enabled, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, WasmBacktraceDetails, WasmFeatures};
 
 /// Above this no app's memory limit can go.
@@ -12,6 +14,10 @@ const MEMORIES_PER_COMPONENT: u32 = 4;
 const TABLES_PER_COMPONENT: u32 = 16;
 /// Pages of a dropped instance that stay mapped: without this, dropping one that touched 64 pages takes 142 µs instead of 14.
 const KEEP_RESIDENT_BYTES: usize = 1 << 20;
+
+/// Functions of a guest's stack that are looked up at a stop, innermost first: some lead to the
+/// trap itself, and each costs time with the guest's debug information.
+const STACK_FRAMES_MAX: NonZeroUsize = NonZeroUsize::new(12).unwrap();
 
 /// Makes the engine, for at most `instances` live instances at a time.
 ///
@@ -41,6 +47,7 @@ pub(super) fn base_config() -> Config {
         .max_wasm_stack(512 << 10)
         .async_stack_size(2 << 20)
         .wasm_backtrace_details(WasmBacktraceDetails::Enable)
+        .wasm_backtrace_max_frames(Some(STACK_FRAMES_MAX))
         .wasm_memory64(false)
         // What passes texts between components of a component needs it, also where nothing is ever passed. An instance has one memory nevertheless (`limiter.rs`).
         .wasm_multi_memory(true)

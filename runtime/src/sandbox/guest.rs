@@ -16,6 +16,7 @@ use super::http::GuestHttp;
 use super::limiter::MemoryLimiter;
 use super::log::RowLog;
 use super::output_files::MarkState;
+use super::session::Bound;
 use super::turns::{Turn, TurnHook, Turns};
 use crate::model::Limits;
 
@@ -86,6 +87,11 @@ impl GuestState {
     pub(super) fn rebind(&mut self, cancel: CancellationToken, progress: Option<ProgressSink>) {
         self.cancel = cancel;
         self.progress = progress;
+    }
+
+    /// For the call that it was armed for.
+    pub(super) fn bound(&self) -> Bound {
+        Bound { deadline: self.deadline, stop: self.turn.stop.clone() }
     }
 }
 

@@ -5,19 +5,21 @@ use wasmtime::{Engine, Module};
 use wit_component::ComponentEncoder;
 
 use super::LoadError;
+use super::debug::without_large_debug;
 use super::inspect::{Layer, layer_of};
 
 /// Takes a component as it is, and makes one from a core module that carries its WIT (as those do that wit-bindgen made), with the adapter for WASI
-/// preview 1 when the module imports that.
+/// preview 1 when the module imports that. Without debug information that is too large.
 pub(super) fn to_component(engine: &Engine, wasm: &[u8]) -> Result<Vec<u8>, LoadError> {
-    match layer_of(wasm)? {
-        Layer::Component => Ok(wasm.to_vec()),
+    let component = match layer_of(wasm)? {
+        Layer::Component => wasm.to_vec(),
         Layer::Module => {
             // Before it is lifted: what reads the WIT relies on it, and panics over a file that was cut off.
             Module::validate(engine, wasm).map_err(|error| LoadError::Invalid(format!("{error:#}")))?;
-            lift(wasm)
+            lift(wasm)?
         }
-    }
+    };
+    without_large_debug(component)
 }
 
 fn lift(module: &[u8]) -> Result<Vec<u8>, LoadError> {

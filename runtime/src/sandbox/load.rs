@@ -15,7 +15,7 @@ use super::guest::{GuestState, make_store};
 use super::inspect::inspect;
 use super::limiter::SecondMemory;
 use super::turns::Turns;
-use super::{Inner, LoadError, http};
+use super::{Inner, LoadError, http, poll};
 use crate::model::{Capability, Grants, Limits, ProcessorKind, hex};
 
 const BATCH: &str = "rowmill:jobs/batch@0.1.0";
@@ -112,6 +112,7 @@ pub struct Interface {
 pub(super) fn make_linker(engine: &Engine) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);
     wasmtime_wasi::p2::add_to_linker_async(&mut linker)?;
+    poll::add_to_linker(&mut linker)?;
     // Both worlds import the same interfaces, so one of them links them all.
     batch::BatchProcessor::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;
     mark_done::rowmill::jobs::mark::add_to_linker::<_, HasSelf<_>>(&mut linker, |state| state)?;

@@ -10,8 +10,8 @@ use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamResult};
 
-/// How much of the last error or of stderr is kept to explain a trap.
-const LAST_WORDS_BYTES: usize = 1_000;
+/// How much of the last error or of stderr is kept to explain a trap: room for a traceback.
+const LAST_WORDS_BYTES: usize = 4_000;
 /// What a guest may hand over in one write.
 const WRITE_BYTES_MAX: usize = 64 << 10;
 

@@ -16,7 +16,8 @@ use super::ending::{HostPanic, ending_of_error, ending_of_failure, ending_of_ini
 use super::guest::{GuestState, ProgressSink, make_store};
 use super::load::{Processor, World};
 use super::output_files::{MarkState, Marking};
-use super::turns::Turns;
+use super::places::frames_of;
+use super::turns::{StopSign, Turns};
 use crate::model::{Batch, BatchStatus, Ending, LeasedRow, Limits, ProcessorKind, RowRun};
 
 /// How long a guest may go on after its batch was aborted, when it looks at `cancelled` to leave in good order.
@@ -71,7 +72,8 @@ enum Guest {
 /// How a guarded call ended.
 pub(super) enum Guarded<T> {
     Returned(wasmtime::Result<T>),
-    Deadline,
+    /// With the functions that were on the guest's stack. None if it waited for what it was granted.
+    Deadline(Vec<String>),
     Cancelled,
 }
 
@@ -146,16 +148,16 @@ impl Session {
         let Some(live) = &mut self.live else { unreachable!("it was started above") };
         let allowance = Allowance::input(&self.spec.limits, self.processor.kind(), &row.input);
         arm(&mut live.store, allowance);
-        let deadline = live.store.data().deadline;
+        let bound = live.store.data().bound();
         let returned = match &live.guest {
             Guest::Batch(guest) => {
                 let row = types::Row { line: row.line, input: &row.input, attempt: row.attempt };
-                guard(guest.rowmill_jobs_batch().call_process_row(&mut live.store, row), deadline, &self.spec.cancel).await
+                guard(guest.rowmill_jobs_batch().call_process_row(&mut live.store, row), &bound, &self.spec.cancel).await
             }
             Guest::SlowQuery(guest) => {
                 let query = types::BatchInfo { id: &self.id, context: &self.context };
                 let call = guest.rowmill_jobs_slow_query().call_run(&mut live.store, query, &row.input, row.attempt);
-                guard(call, deadline, &self.spec.cancel).await
+                guard(call, &bound, &self.spec.cancel).await
             }
         };
         let returned = within_fuel(&live.store, returned);
@@ -201,11 +203,11 @@ impl Session {
         };
         let allowance = Allowance::start(&self.spec.limits);
         arm(&mut live.store, allowance);
-        let deadline = live.store.data().deadline;
+        let bound = live.store.data().bound();
         let returned = match &live.guest {
-            Guest::Batch(guest) => guard(guest.rowmill_jobs_batch().call_mark_done(&mut live.store, summary), deadline, &self.spec.cancel).await,
+            Guest::Batch(guest) => guard(guest.rowmill_jobs_batch().call_mark_done(&mut live.store, summary), &bound, &self.spec.cancel).await,
             Guest::SlowQuery(guest) => {
-                guard(guest.rowmill_jobs_slow_query().call_mark_done(&mut live.store, summary), deadline, &self.spec.cancel).await
+                guard(guest.rowmill_jobs_slow_query().call_mark_done(&mut live.store, summary), &bound, &self.spec.cancel).await
             }
         };
         let returned = within_fuel(&live.store, returned);
@@ -232,10 +234,10 @@ impl Session {
     async fn end(&mut self) {
         let Some(mut live) = self.live.take() else { return };
         arm(&mut live.store, Allowance::start(&self.spec.limits));
-        let deadline = live.store.data().deadline;
+        let bound = live.store.data().bound();
         let closed = match &live.guest {
-            Guest::Batch(guest) => guard(guest.rowmill_jobs_lifecycle().call_close(&mut live.store), deadline, &self.spec.cancel).await,
-            Guest::SlowQuery(guest) => guard(guest.rowmill_jobs_lifecycle().call_close(&mut live.store), deadline, &self.spec.cancel).await,
+            Guest::Batch(guest) => guard(guest.rowmill_jobs_lifecycle().call_close(&mut live.store), &bound, &self.spec.cancel).await,
+            Guest::SlowQuery(guest) => guard(guest.rowmill_jobs_lifecycle().call_close(&mut live.store), &bound, &self.spec.cancel).await,
         };
         if let Guarded::Returned(Err(error)) = closed {
             tracing::debug!("close of {}/{} failed: {error:#}", self.spec.batch.app, self.spec.batch.op);
@@ -285,24 +287,24 @@ async fn start_in(
     begin: Option<types::BatchInfo<'_>>,
     allowance: Allowance,
 ) -> Result<Guest, Ending> {
-    let (cancel, deadline) = (&spec.cancel, store.data().deadline);
+    let (cancel, bound) = (&spec.cancel, store.data().bound());
     let app = types::AppInfo { app: &spec.batch.app, op: &spec.batch.op, version: spec.batch.processor_version };
     let (guest, init) = match world {
         World::Batch(pre) => {
-            let guest = started("the instance", guard(pre.instantiate_async(&mut *store), deadline, cancel).await, store, allowance)?;
-            let init = guard(guest.rowmill_jobs_lifecycle().call_init(&mut *store, app), deadline, cancel).await;
+            let guest = started("the instance", guard(pre.instantiate_async(&mut *store), &bound, cancel).await, store, allowance)?;
+            let init = guard(guest.rowmill_jobs_lifecycle().call_init(&mut *store, app), &bound, cancel).await;
             (Guest::Batch(guest), init)
         }
         World::SlowQuery(pre) => {
-            let guest = started("the instance", guard(pre.instantiate_async(&mut *store), deadline, cancel).await, store, allowance)?;
-            let init = guard(guest.rowmill_jobs_lifecycle().call_init(&mut *store, app), deadline, cancel).await;
+            let guest = started("the instance", guard(pre.instantiate_async(&mut *store), &bound, cancel).await, store, allowance)?;
+            let init = guard(guest.rowmill_jobs_lifecycle().call_init(&mut *store, app), &bound, cancel).await;
             (Guest::SlowQuery(guest), init)
         }
     };
     let masks = &spec.capabilities.masks;
     started("init", init, store, allowance)?.map_err(|reason| ending_of_init(reason, masks))?;
     if let (Guest::Batch(guest), Some(info)) = (&guest, begin) {
-        let begun = guard(guest.rowmill_jobs_batch().call_begin(&mut *store, info), deadline, cancel).await;
+        let begun = guard(guest.rowmill_jobs_batch().call_begin(&mut *store, info), &bound, cancel).await;
         started("begin", begun, store, allowance)?.map_err(|failure| ending_of_failure(failure, masks))?;
     }
     Ok(guest)
@@ -354,13 +356,19 @@ pub(super) fn stopped_ending<T>(stopped: Guarded<T>, store: &Store<GuestState>, 
         Guarded::Returned(Err(error)) => {
             ending_of_error(&error, &store.data().log, &store.data().capabilities.masks, used(store, allowance), allowance.fuel)
         }
-        Guarded::Deadline => Ending::Deadline { limit: allowance.timeout },
+        Guarded::Deadline(frames) => Ending::Deadline { limit: allowance.timeout, frames },
         Guarded::Cancelled => Ending::Cancelled,
     }
 }
 
+/// When a call ends at the latest, and how it is told.
+pub(super) struct Bound {
+    pub(super) deadline: Instant,
+    pub(super) stop: StopSign,
+}
+
 /// Polls a call until it returns, its deadline passes or it is cancelled. One that returns without waiting, as most do, needs no timers.
-pub(super) async fn guard<T>(call: impl Future<Output = wasmtime::Result<T>>, deadline: Instant, cancel: &CancellationToken) -> Guarded<T> {
+pub(super) async fn guard<T>(call: impl Future<Output = wasmtime::Result<T>>, bound: &Bound, cancel: &CancellationToken) -> Guarded<T> {
     // In its place: such a future is large, and each that takes it would move it.
     let call = pin!(call);
     let mut call = pin!(caught(call));
@@ -368,8 +376,16 @@ pub(super) async fn guard<T>(call: impl Future<Output = wasmtime::Result<T>>, de
         Poll::Ready(returned) => returned,
         Poll::Pending => tokio::select! {
             biased;
-            returned = call => returned,
-            () = tokio::time::sleep_until(deadline.into()) => return Guarded::Deadline,
+            returned = call.as_mut() => returned,
+            () = tokio::time::sleep_until(bound.deadline.into()) => {
+                bound.stop.raise();
+                // A guest that yielded or waits in `poll.rs` gets its thread once more, and its call ends at once with an error that knows its stack.
+                let frames = match poll!(call.as_mut()) {
+                    Poll::Ready(Ok(Err(error))) => frames_of(&error),
+                    _ => Vec::new(),
+                };
+                return Guarded::Deadline(frames);
+            }
             () = stopped(cancel) => return Guarded::Cancelled,
         },
     };

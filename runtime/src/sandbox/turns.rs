@@ -3,9 +3,12 @@
 use std::future::{self, Future};
 use std::num::{NonZeroU32, NonZeroU64};
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use tokio::sync::Notify;
 use wasmtime::{CallHook, CallHookHandler, StoreContextMut};
 
 use super::guest::GuestState;
@@ -35,16 +38,53 @@ impl Default for Turns {
     }
 }
 
+/// Tells a guest that yielded, sleeps or waits for the network to go no further: when it gets its
+/// thread back, its call ends with [`OutOfTime`], and so with the functions that were on its stack.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StopSign(Arc<Sign>);
+
+#[derive(Debug, Default)]
+struct Sign {
+    is_raised: AtomicBool,
+    raised: Notify,
+}
+
+impl StopSign {
+    pub(super) fn raise(&self) {
+        self.0.is_raised.store(true, Ordering::Release);
+        self.0.raised.notify_waiters();
+    }
+
+    fn is_raised(&self) -> bool {
+        self.0.is_raised.load(Ordering::Acquire)
+    }
+
+    /// Waits for a host function's work, until the sign is raised.
+    pub(super) async fn or<T>(&self, work: impl Future<Output = wasmtime::Result<T>>) -> wasmtime::Result<T> {
+        tokio::select! {
+            biased;
+            done = work => done,
+            () = self.0.raised.notified() => Err(wasmtime::Error::new(OutOfTime)),
+        }
+    }
+}
+
+/// The call's deadline has passed.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the deadline has passed")]
+pub(super) struct OutOfTime;
+
 /// The guest's current turn, as far as its calls of the host tell.
 pub(super) struct Turn {
     turns: Turns,
     since: Instant,
     returns: u32,
+    pub(super) stop: StopSign,
 }
 
 impl Turn {
     pub(super) fn new(turns: Turns) -> Turn {
-        Turn { turns, since: Instant::now(), returns: 0 }
+        Turn { turns, since: Instant::now(), returns: 0, stop: StopSign::default() }
     }
 
     /// Counts a return from the host. Returns true if the turn is over; then the next one begins.
@@ -83,20 +123,24 @@ impl CallHookHandler<GuestState> for TurnHook {
         'store: 'event,
         Self: 'event,
     {
-        if matches!(event, CallHook::ReturningFromHost) && store.data_mut().turn.is_over() {
-            Box::pin(yield_once())
-        } else {
-            Box::pin(future::poll_fn(|_| Poll::Ready(Ok(()))))
+        if !matches!(event, CallHook::ReturningFromHost) {
+            return Box::pin(future::poll_fn(|_| Poll::Ready(Ok(()))));
         }
+        let turn = &mut store.data_mut().turn;
+        // A yield by fuel ends with such a return, too.
+        if turn.stop.is_raised() {
+            return Box::pin(future::poll_fn(|_| Poll::Ready(Err(wasmtime::Error::new(OutOfTime)))));
+        }
+        if turn.is_over() { Box::pin(yield_once(turn.stop.clone())) } else { Box::pin(future::poll_fn(|_| Poll::Ready(Ok(())))) }
     }
 }
 
 /// Pending at the first poll, and awake at once, as wasmtime's own yield by fuel.
-fn yield_once() -> impl Future<Output = wasmtime::Result<()>> + Send {
+fn yield_once(stop: StopSign) -> impl Future<Output = wasmtime::Result<()>> + Send {
     let mut yielded = false;
     future::poll_fn(move |context| {
         if std::mem::replace(&mut yielded, true) {
-            return Poll::Ready(Ok(()));
+            return Poll::Ready(if stop.is_raised() { Err(wasmtime::Error::new(OutOfTime)) } else { Ok(()) });
         }
         context.waker().wake_by_ref();
         Poll::Pending

@@ -209,7 +209,7 @@ mod tests {
     fn what_is_final_is_not_called_again_unless_rows_are_retried_for_its_code() {
         let permanent = || Ending::Permanent { reason: "no".to_owned() };
         let abort = || Ending::AbortBatch { reason: "stop".to_owned() };
-        let late = || Ending::Deadline { limit: Duration::from_secs(50) };
+        let late = || Ending::Deadline { limit: Duration::from_secs(50), frames: Vec::new() };
         for ending in [permanent(), abort(), late()] {
             assert_eq!(ended(1, ending.clone(), &Terms::default()).again_after, None, "{ending:?}");
         }

@@ -45,12 +45,12 @@ async fn cpu_1_a_loop_ends_by_its_fuel_wherever_it_is() {
             }
             _ => {
                 let told = failure(&rows[0]);
-                assert!(told.code == "configerror" && told.values[0].ends_with(OUT_OF_FUEL_AT_START), "{place}: {told:?}");
+                assert!(told.code == "configerror" && told.values[0].contains(OUT_OF_FUEL_AT_START), "{place}: {told:?}");
             }
         }
         if place == "mark-done" {
             let error = batch.mark_error.unwrap();
-            assert!(error.ends_with(OUT_OF_FUEL_AT_START), "{error}");
+            assert!(error.contains(OUT_OF_FUEL_AT_START), "{error}");
         }
     }
     arena.close().await;
@@ -69,7 +69,7 @@ async fn cpu_1_a_loop_with_fuel_to_spare_ends_at_the_deadline() {
             "process-row" | "post-return" => assert_eq!(numbers(&failure(&rows[0])), ("deadline", vec![50]), "{place}"),
             _ => {
                 let told = failure(&rows[0]);
-                assert!(told.values[0].ends_with("did not end in time: the limit is 500ms"), "{place}: {told:?}");
+                assert!(told.values[0].contains("did not end in time: the limit is 500ms"), "{place}: {told:?}");
             }
         }
     }

@@ -100,7 +100,8 @@ async fn a_limit_that_fires_is_in_the_outcome_and_counted(mut site: Site) {
     assert_eq!(site.wait(id).await.counts.failed, 1);
     let rows = site.jobs.batch_rows(id, None, 9).await.unwrap();
     // Half a KiB of input counts as one.
-    assert_eq!(rows[1].messages[0].text(), "ran out of fuel: used 201000, the limit is 201000");
+    let told = rows[1].messages[0].text();
+    assert!(told.starts_with("ran out of fuel: used 201000, the limit is 201000, in ") && told.contains("(misbehaving/src/lib.rs:"), "{told}");
     let records = site.jobs.usage("bank", Some("MISBEHAVE"), Timestamp(0), Timestamp(i64::MAX / 2)).await.unwrap();
     let mut sum = Meter::default();
     records.iter().for_each(|record| sum.add(&record.meter));

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::guests;
-use crate::support::sessions::{limits, sandbox};
+use crate::support::sessions::{bare, limits, sandbox};
 use crate::support::wat::{RETURNED, Wat};
 
 const COLUMNS: [&str; 8] = ["id", "date", "type", "account", "to_account", "amount", "currency", "memo"];
@@ -86,10 +86,10 @@ async fn a_checker_is_bounded_like_any_other_guest() {
     let looping = checker(&Wat::file_check().body("check-records", endless).module());
     let mut session = CheckSession::begin(&looping, spec(little.clone())).await.unwrap();
     let ending = stopped(session.check_records(&[row(1, "", "", "")]).await.unwrap_err());
-    assert_eq!(ending, Ending::OutOfFuel { used: 1_000_000, limit: 1_000_000 });
+    assert_eq!(bare(ending), Ending::OutOfFuel { used: 1_000_000, limit: 1_000_000, frames: vec![] });
     let looping = checker(&Wat::file_check().body("end", endless).module());
     let session = CheckSession::begin(&looping, spec(little.clone())).await.unwrap();
-    assert_eq!(stopped(session.end().await.unwrap_err()), Ending::OutOfFuel { used: 10_000_000, limit: 10_000_000 });
+    assert_eq!(bare(stopped(session.end().await.unwrap_err())), Ending::OutOfFuel { used: 10_000_000, limit: 10_000_000, frames: vec![] });
     let looping = checker(&Wat::file_check().body("begin", endless).module());
     assert!(matches!(stopped(CheckSession::begin(&looping, spec(little)).await.err().unwrap()), Ending::OutOfFuel { .. }));
     let trapping = checker(&Wat::file_check().body("check-records", "(unreachable)").module());

@@ -6,7 +6,7 @@ use rowmill::model::{Answer, Ending, Limits};
 use rowmill::sandbox::Processor;
 
 use crate::support::guests;
-use crate::support::sessions::{bad_output, limits, output, processor, row, run_in, run_one, session, session_with, trap};
+use crate::support::sessions::{bad_output, bare, limits, output, processor, row, run_in, run_one, session, session_with, trap};
 
 const OK: &str = r#"{"do":"ok"}"#;
 
@@ -25,7 +25,7 @@ async fn among_good_rows(limits: Limits, deed: &str) -> rowmill::model::RowRun {
 #[tokio::test]
 async fn an_endless_loop_runs_out_of_fuel_at_the_limit() {
     let run = among_good_rows(Limits { fuel: 100_000_000, ..limits() }, r#"{"do":"loop"}"#).await;
-    assert_eq!(run.ending, Ending::OutOfFuel { used: 100_000_000, limit: 100_000_000 });
+    assert_eq!(bare(run.ending), Ending::OutOfFuel { used: 100_000_000, limit: 100_000_000, frames: vec![] });
     assert_eq!(run.fuel, 100_000_000);
 }
 
@@ -33,7 +33,7 @@ async fn an_endless_loop_runs_out_of_fuel_at_the_limit() {
 async fn an_endless_loop_with_fuel_to_spare_ends_at_the_deadline() {
     let timeout = Duration::from_millis(300);
     let run = among_good_rows(Limits { fuel: u64::MAX / 100, timeout, ..limits() }, r#"{"do":"loop"}"#).await;
-    assert_eq!(run.ending, Ending::Deadline { limit: timeout });
+    assert_eq!(bare(run.ending), Ending::Deadline { limit: timeout, frames: vec![] });
     assert!(run.fuel > 1_000_000, "{}", run.fuel);
 }
 
@@ -43,7 +43,9 @@ async fn a_sleeper_uses_no_fuel_and_ends_at_the_deadline() {
     let timeout = Duration::from_millis(300);
     let runs = run_in(session(&sleeper, Limits { timeout, ..limits() }), &[r#"{"ms":1}"#, "{}", r#"{"ms":1}"#]).await;
     assert_eq!(output(&runs[0]), "{}");
-    assert_eq!(runs[1].ending, Ending::Deadline { limit: timeout });
+    let Ending::Deadline { limit, frames } = &runs[1].ending else { panic!("{:?}", runs[1]) };
+    assert_eq!(*limit, timeout);
+    assert!(frames.iter().any(|frame| frame.contains(" (sleeper/src/lib.rs:")), "{frames:?}");
     assert_eq!(runs[1].log.as_deref(), Some("info: sleeping for 3600000 ms\n"));
     assert!(runs[1].fuel < 1_000_000, "{}", runs[1].fuel);
     assert_eq!(output(&runs[2]), "{}");
@@ -53,9 +55,29 @@ async fn a_sleeper_uses_no_fuel_and_ends_at_the_deadline() {
 async fn a_hog_is_stopped_with_what_it_needed_and_the_limit() {
     let limit_bytes = 20 << 20;
     let run = among_good_rows(Limits { memory_bytes: limit_bytes, ..limits() }, r#"{"do":"hog"}"#).await;
-    let Ending::Memory { needed_bytes, limit_bytes: limit } = run.ending else { panic!("{:?}", run.ending) };
+    let Ending::Memory { needed_bytes, limit_bytes: limit, .. } = run.ending else { panic!("{:?}", run.ending) };
     assert_eq!(limit, limit_bytes);
     assert!((limit_bytes + 1..limit_bytes + (4 << 20)).contains(&needed_bytes), "{needed_bytes}");
+}
+
+#[tokio::test]
+async fn each_limit_that_stops_a_guest_names_functions_files_and_lines() {
+    let loops = r#"{"do":"loop"}"#;
+    for (name, limits, deed) in [
+        ("fuel", Limits { fuel: 10_000_000, ..limits() }, loops),
+        ("deadline", Limits { fuel: u64::MAX / 100, timeout: Duration::from_millis(100), ..limits() }, loops),
+        ("memory", Limits { memory_bytes: 20 << 20, ..limits() }, r#"{"do":"hog"}"#),
+    ] {
+        let run = among_good_rows(limits, deed).await;
+        let (Ending::OutOfFuel { frames, .. } | Ending::Deadline { frames, .. } | Ending::Memory { frames, .. }) = &run.ending else {
+            panic!("{name}: {run:?}")
+        };
+        assert!(frames.len() <= 8 && frames[0].contains("isbehaving"), "{name}: {frames:?}");
+        // The head of a loop may have no line of its own: then its caller has.
+        assert!(frames[0].contains(" (misbehaving/src/lib.rs"), "{name}: {frames:?}");
+        assert!(frames.iter().any(|frame| frame.contains(" (misbehaving/src/lib.rs:")), "{name}: {frames:?}");
+        assert!(run.ending.explain().ends_with(&format!(", in {}", frames.join(" < "))), "{}", run.ending.explain());
+    }
 }
 
 #[tokio::test]
@@ -74,7 +96,9 @@ async fn a_deep_recursion_is_a_trap_and_names_the_function() {
     let (text, frames) = trap(&run);
     assert!(text.contains("call stack exhausted"), "{text}");
     assert_eq!(frames.len(), 8);
-    assert!(frames.iter().all(|frame| frame.ends_with("misbehaving::recurse")), "{frames:?}");
+    // The first was stopped before its first line.
+    assert!(frames[1..].iter().all(|frame| frame.contains(" (misbehaving/src/lib.rs:")), "{frames:?}");
+    assert!(frames.iter().all(|frame| frame.starts_with("misbehaving::recurse")), "{frames:?}");
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use rowmill::model::{Ending, Limits};
 
 use crate::support::guests;
-use crate::support::sessions::{NO_DEADLINE, limits, output, processor, run_in, run_one, sandbox, session};
+use crate::support::sessions::{NO_DEADLINE, bare, limits, output, processor, run_in, run_one, sandbox, session};
 use crate::support::wat::Wat;
 
 const TRANSFER: &str = r#"{"id":"T1","date":"2026-01-31","type":"transfer","account":"DE0123456789","to_account":"FR0123456789","amount":"12.34","currency":"EUR","memo":"rent"}"#;
@@ -50,7 +50,7 @@ async fn cpu_4_a_row_succeeds_with_just_the_fuel_it_needs_and_never_with_less() 
         assert_eq!(run.fuel, needs);
         for limit in (needs - 100..needs).chain([needs / 2, needs / 3]) {
             let run = with(limit).await;
-            assert_eq!(run.ending, Ending::OutOfFuel { used: limit, limit }, "{needs} are needed");
+            assert_eq!(bare(run.ending), Ending::OutOfFuel { used: limit, limit, frames: vec![] }, "{needs} are needed");
             assert_eq!(run.fuel, limit);
         }
     }
@@ -79,7 +79,7 @@ async fn what_a_row_costs_does_not_depend_on_its_limit() {
         let run = cost(limit).await;
         assert_eq!((output(&run), run.fuel), ("{}", needs));
     }
-    assert_eq!(cost(needs - 1).await.ending, Ending::OutOfFuel { used: needs - 1, limit: needs - 1 });
+    assert_eq!(bare(cost(needs - 1).await.ending), Ending::OutOfFuel { used: needs - 1, limit: needs - 1, frames: vec![] });
 }
 
 /// Fills 32 MiB again and again. One such instruction takes some milliseconds, so it must cost by the byte.
@@ -92,10 +92,10 @@ async fn bulk_instructions_cost_by_the_byte() {
     let processor = processor(&filler().module());
     let fuel = 10 * (32 << 20);
     let run = run_one(&processor, Limits { fuel, ..limits() }, "{}").await;
-    assert_eq!(run.ending, Ending::OutOfFuel { used: fuel, limit: fuel });
+    assert_eq!(bare(run.ending), Ending::OutOfFuel { used: fuel, limit: fuel, frames: vec![] });
     let timeout = Duration::from_millis(300);
     let run = run_one(&processor, Limits { fuel: u64::MAX / 100, timeout, ..limits() }, "{}").await;
-    assert_eq!(run.ending, Ending::Deadline { limit: timeout });
+    assert_eq!(bare(run.ending), Ending::Deadline { limit: timeout, frames: vec![] });
     // Three hundred milliseconds fill a few gigabytes: a handful of turns would be free, a thousand would not.
     assert!(run.fuel > 32 << 20, "{}", run.fuel);
 }
@@ -112,5 +112,5 @@ async fn a_limit_of_one_unit_ends_every_row_and_the_start_first() {
     let processor = processor(&guests::read("bank-transactions"));
     let run = run_one(&processor, Limits { fuel: 1, ..limits() }, TRANSFER).await;
     let reason = crate::support::sessions::cannot_start(&run);
-    assert!(reason.ends_with("ran out of fuel: used 10, the limit is 10"), "{reason}");
+    assert!(reason.contains("ran out of fuel: used 10, the limit is 10"), "{reason}");
 }

@@ -160,7 +160,9 @@ async fn the_operation_reaches_the_guest_and_decides_how_its_start_fails() {
     let reason = cannot_start(&runs[0]);
     assert!(reason.starts_with("init: was stopped by a trap: panicked at ") && reason.contains("init panics on purpose"), "{reason}");
     let runs = start("loop", Limits { fuel: 1_000_000, ..limits() }).await;
-    assert_eq!(cannot_start(&runs[0]), "init: ran out of fuel: used 10000000, the limit is 10000000");
+    let reason = cannot_start(&runs[0]);
+    assert!(reason.starts_with("init: ran out of fuel: used 10000000, the limit is 10000000, in "), "{reason}");
+    assert!(reason.contains("(misbehaving-init/src/lib.rs:"), "{reason}");
     // It is not tried again for each row.
     assert_eq!((runs[0].fuel, runs[1].fuel), (10_000_000, 0));
     assert_eq!(runs[1].ending, runs[0].ending);

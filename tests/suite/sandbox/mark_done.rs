@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::guests;
-use crate::support::sessions::{batch, limits, output, processor, row, spec};
+use crate::support::sessions::{bare, batch, limits, output, processor, row, spec};
 
 /// `letters.txt` comes in parts of one to three bytes, some of them empty; `large.bin` in parts of 100,000; `torn.txt` fails behind its first part.
 struct Files;
@@ -120,7 +120,7 @@ async fn a_call_knows_its_number_and_how_it_ends_is_told() {
 async fn a_guest_that_reads_without_end_is_stopped() {
     let read = json!({"do": "read", "name": "large.bin", "max": 1});
     let run = mark_in(Limits { fuel: 1_000_000, ..limits() }, 1, json!(vec![read; 100])).await;
-    assert_eq!(run.ended, Err(Ending::OutOfFuel { used: 10_000_000, limit: 10_000_000 }));
+    assert_eq!(run.ended.map_err(bare), Err(Ending::OutOfFuel { used: 10_000_000, limit: 10_000_000, frames: vec![] }));
 }
 
 /// A file whose bytes never come. Whoever opens it is told to stop.

@@ -82,6 +82,14 @@ pub fn output(run: &RowRun) -> &str {
     }
 }
 
+/// An ending of a limit without its frames: for tests that are about its numbers.
+pub fn bare(mut ending: Ending) -> Ending {
+    if let Ending::OutOfFuel { frames, .. } | Ending::Deadline { frames, .. } | Ending::Memory { frames, .. } = &mut ending {
+        frames.clear();
+    }
+    ending
+}
+
 /// The text of a trap, and its frames.
 #[track_caller]
 pub fn trap(run: &RowRun) -> (&str, &[String]) {
