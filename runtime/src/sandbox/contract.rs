@@ -129,7 +129,8 @@ fn differ(resolve: &Resolve, ours: &Type, found: &Found) -> Result<(), String> {
             let names = cases.iter().map(|case| case.name).collect::<Vec<_>>();
             same_names("case", &ours.cases.iter().map(|case| case.name.as_str()).collect::<Vec<_>>(), &names).map_err(within)?;
             ours.cases.iter().zip(&cases).try_for_each(|(ours, found)| {
-                differ_optional(resolve, ours.ty.as_ref(), found.ty.as_ref()).map_err(|difference| within(format!("case {}: {difference}", ours.name)))
+                differ_optional(resolve, ours.ty.as_ref(), found.ty.as_ref())
+                    .map_err(|difference| within(format!("case {}: {difference}", ours.name)))
             })
         }
         (TypeDefKind::Enum(ours), Found::Enum(found)) => {
@@ -143,7 +144,9 @@ fn differ(resolve: &Resolve, ours: &Type, found: &Found) -> Result<(), String> {
             differ_optional(resolve, ours.err.as_ref(), found.err().as_ref()).map_err(|difference| within(format!("error: {difference}")))
         }
         // Which resource it is, wasmtime compares.
-        (TypeDefKind::Resource | TypeDefKind::Handle(Handle::Own(_)), Found::Own(_)) | (TypeDefKind::Handle(Handle::Borrow(_)), Found::Borrow(_)) => Ok(()),
+        (TypeDefKind::Resource | TypeDefKind::Handle(Handle::Own(_)), Found::Own(_)) | (TypeDefKind::Handle(Handle::Borrow(_)), Found::Borrow(_)) => {
+            Ok(())
+        }
         _ => Err(other(resolve, ours, found)),
     }
 }

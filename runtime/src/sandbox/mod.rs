@@ -148,7 +148,9 @@ pub enum LoadError {
     SecondMemory,
     #[error("this component does not fit the interfaces of rowmill:jobs@0.1.0: {0}; build it with the wit directory of this version")]
     Mismatch(String),
-    #[error("this processor cannot start: {reason} (it was started without grants, and with the context {{}}; to register it as it is: rowmill deploy --force)")]
+    #[error(
+        "this processor cannot start: {reason} (it was started without grants, and with the context {{}}; to register it as it is: rowmill deploy --force)"
+    )]
     CannotStart { reason: String },
     #[error("this file cannot be compiled: the compiler needed more memory than it may have ({} MiB)", limit >> 20)]
     CompilerMemory { limit: u64 },

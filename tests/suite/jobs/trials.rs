@@ -27,7 +27,7 @@ async fn refused(site: &Site, op: &str, wasm: Vec<u8>) -> String {
     reason
 }
 
-async fn a_processor_that_cannot_start_is_not_registered(site: Site) {
+async fn a_processor_that_cannot_start_is_not_registered(mut site: Site) {
     assert_eq!(refused(&site, "error", guests::read("misbehaving-init")).await, "init: the configuration is wrong on purpose");
     assert!(refused(&site, "panic", guests::read("misbehaving-init")).await.contains("init panics on purpose"));
     assert!(refused(&site, "init", Wat::slow_query().body("init", "(unreachable)").module()).await.starts_with("init: was stopped by a trap"));
@@ -38,6 +38,7 @@ async fn a_processor_that_cannot_start_is_not_registered(site: Site) {
     // The same one, since its author says so; its rows tell why they failed.
     let jobs = site.jobs.clone().without_trial_start();
     jobs.register_processor("bank", "error", guests::read("misbehaving-init")).await.unwrap();
+    site.begin_work();
     let id = site.jobs.batch_submit(BatchRequest::new("bank", "error").with_rows(vec![row(1, "{}")])).await.unwrap();
     let batch = site.wait(id).await;
     assert_eq!((batch.status, batch.counts.failed), (BatchStatus::Failed, 1));

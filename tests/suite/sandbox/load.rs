@@ -97,21 +97,42 @@ async fn what_is_for_mark_done_may_be_imported_and_needs_no_grant() {
 #[test]
 fn interfaces_of_another_shape_are_refused() {
     let other_row = Wat::batch().contract(|wit| wit.replace("        attempt: u32,\n", "        tries: u32,\n"));
-    assert_snapshot!(refused(&other_row.module()), @"this component does not fit the interfaces of rowmill:jobs@0.1.0: failed to convert function to given type: type mismatch with parameters: expected record field named attempt, found tries");
+    assert_snapshot!(refused(&other_row.module()), @"this component does not fit the interfaces of rowmill:jobs@0.1.0: rowmill:jobs/batch@0.1.0, function process-row, parameter row: record row: it lacks the field attempt; build it with the wit directory of this version");
     let other_import = Wat::batch().contract(|wit| wit.replace("cancelled: func() -> bool", "cancelled: func() -> u8")).import(
         "rowmill:jobs/host@0.1.0",
         "cancelled",
         "cancelled",
         "(result i32)",
     );
-    assert_snapshot!(refused(&other_import.module()), @"this component does not fit the interfaces of rowmill:jobs@0.1.0: component imports instance `rowmill:jobs/host@0.1.0`, but a matching implementation was not found in the linker: instance export `cancelled` has the wrong type: type mismatch with results: expected `bool` found `u8`");
+    assert_snapshot!(refused(&other_import.module()), @"this component does not fit the interfaces of rowmill:jobs@0.1.0: rowmill:jobs/host@0.1.0, function cancelled, result: it should be bool, and is u8; build it with the wit directory of this version");
     let other_mark = Wat::batch()
         .contract(|wit| wit.replace("attempt: func() -> option<u32>", "attempt: func() -> u32"))
         .world("include rowmill:jobs/mark-done-imports@0.1.0;")
         .import("rowmill:jobs/mark@0.1.0", "attempt", "attempt", "(result i32)");
-    assert_snapshot!(refused(&other_mark.module()), @"this component does not fit the interfaces of rowmill:jobs@0.1.0: component imports instance `rowmill:jobs/mark@0.1.0`, but a matching implementation was not found in the linker: instance export `attempt` has the wrong type: type mismatch with results: expected `option` found `u32`");
+    assert_snapshot!(refused(&other_mark.module()), @"this component does not fit the interfaces of rowmill:jobs@0.1.0: rowmill:jobs/mark@0.1.0, function attempt, result: it should be option, and is u32; build it with the wit directory of this version");
     let batch_only = r#"(component (instance $i) (export "rowmill:jobs/batch@0.1.0" (instance $i)))"#;
-    assert_snapshot!(refused(&wat::parse_str(batch_only).unwrap()), @"this component does not fit the interfaces of rowmill:jobs@0.1.0: no exported instance named `rowmill:jobs/lifecycle@0.1.0`");
+    assert_snapshot!(refused(&wat::parse_str(batch_only).unwrap()), @"this component does not fit the interfaces of rowmill:jobs@0.1.0: it does not export rowmill:jobs/lifecycle@0.1.0; build it with the wit directory of this version");
+}
+
+/// Each is refused though the component needs fuel to start, so that no instance of it can be made when it is loaded.
+#[test]
+fn interfaces_of_another_shape_are_refused_wherever_they_differ() {
+    let refused = |from: &str, to: &str| {
+        let guest = Wat::batch().contract(|wit| {
+            assert!(wit.contains(from), "{from}");
+            wit.replace(from, to)
+        });
+        let text = refused(&guest.fields("(func $start (loop)) (start $start)").module()).to_string();
+        let reason = text.strip_prefix("this component does not fit the interfaces of rowmill:jobs@0.1.0: rowmill:jobs/batch@0.1.0, function ");
+        reason.and_then(|reason| reason.strip_suffix("; build it with the wit directory of this version")).unwrap_or_else(|| panic!("{text}")).to_owned()
+    };
+    assert_snapshot!(refused("        pieces: list<piece>,\n", ""), @"process-row, result: record outcome: it lacks the field pieces");
+    assert_snapshot!(refused("        pieces: list<piece>,\n", "        pieces: list<piece>, more: u8,\n"), @"process-row, result: record outcome: it has a field more, which is not known");
+    assert_snapshot!(refused("        id: u32,\n        /// A short word", "        id: s32,\n        /// A short word"), @"process-row, result: record outcome: field messages: record message: field id: it should be u32, and is s32");
+    assert_snapshot!(refused("field: option<string>", "field: string"), @"process-row, result: record outcome: field messages: record message: field field: it should be option, and is string");
+    assert_snapshot!(refused("        abort-batch(string),\n", ""), @"begin, result: error: variant failure: it lacks the case abort-batch");
+    assert_snapshot!(refused("        permanent(string)", "        permanent"), @"begin, result: error: variant failure: case permanent: string is missing");
+    assert_snapshot!(refused("        success,\n        /// The input was", "        done,\n        /// The input was"), @"process-row, result: record outcome: field status: enum row-status: it lacks the case success");
 }
 
 #[test]
