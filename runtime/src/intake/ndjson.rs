@@ -2,7 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::list::{JSON_LINE, Listed, ListedRow};
+use super::csv::json_string;
+use super::list::{JSON_LINE, Listed, ListedValue};
 use super::records::RECORD_BYTES_MAX;
 use super::source::explain;
 use super::window::Window;
@@ -44,16 +45,19 @@ impl NdjsonRows {
         let Some((line, text)) = rows.next_line()? else {
             return Err(if rows.file_line == 0 { IntakeError::Empty } else { IntakeError::NoValue });
         };
-        let first = (line, text.to_owned());
-        rows.kind = match ListedRow::of(&first.1) {
-            Some((listed, _)) if listed.line(first.0)?.is_some() => Kind::ListWithLines,
-            Some(_) => Kind::List,
-            None => Kind::Ordinary,
+        let (kind, goes_on) = match Listed::of(text) {
+            Listed::Row(listed) if listed.line(line)?.is_some() => (Kind::ListWithLines, false),
+            Listed::Row(_) => (Kind::List, false),
+            Listed::Wrong { problem, .. } => return Err(IntakeError::ListShape { line, problem }),
+            Listed::No => (Kind::Ordinary, goes_on(text)),
         };
-        let goes_on = goes_on(&first.1);
-        rows.ahead.push_back(first);
-        if goes_on {
+        let first = goes_on.then(|| (line, text.to_owned()));
+        rows.kind = kind;
+        if let Some(first) = first {
+            rows.ahead.push_back(first);
             rows.refuse_json_over_lines()?;
+        } else {
+            rows.unread_line();
         }
         Ok(rows)
     }
@@ -91,10 +95,16 @@ impl NdjsonRows {
         }
         let text = std::str::from_utf8(bytes).map_err(|_| IntakeError::NotUtf8 { line })?;
         // A line of a list is known by its shape, in whatever order its keys stand.
-        if length > RECORD_BYTES_MAX && ListedRow::of(text.trim_matches(SPACE)).is_none() {
+        if length > RECORD_BYTES_MAX && matches!(Listed::of(text.trim_matches(SPACE)), Listed::No) {
             return Err(too_large_line(line, RECORD_BYTES_MAX));
         }
         Ok(Some((line, text.trim_matches(SPACE))))
+    }
+
+    /// Lets the line that was read be the next one again: a large one is not copied.
+    fn unread_line(&mut self) {
+        self.last_line = 0;
+        self.file_line -= 1;
     }
 
     /// The length of the next line, without and with its line break; none at the end of the file.
@@ -141,37 +151,41 @@ impl NdjsonRows {
 /// The row of a value, which has this number in the file and stands in this line.
 fn row(count: u64, file_line: u64, text: &str, kind: Kind) -> Result<NewRow, IntakeError> {
     let line = u32::try_from(count).map_err(|_| IntakeError::TooMany)?;
-    let listed = ListedRow::of(text);
-    let own_line = listed.as_ref().map(|(listed, _)| listed.line(file_line)).transpose()?.flatten();
-    let (line, listed) = match (kind, own_line) {
-        (Kind::ListWithLines, Some(own)) => (own, listed),
-        (Kind::ListWithLines, None) => return Err(missing_line(file_line)),
-        (_, Some(_)) => return Err(IntakeError::MixedList { line: file_line }),
-        (Kind::List, None) => (line, listed),
-        (Kind::Ordinary, None) => (line, None),
-    };
     // A text that is no row is kept as a string, so that nothing is lost.
-    let reject = |text: &str, reason: &str| {
-        let input = JsonText::trusted(serde_json::to_string(text).expect("a string is always JSON"));
-        NewRow { line: line.into(), input, rejected: Some(format!("value {count} (line {file_line} of the file) {reason}")) }
+    let reject = |line: u32, text: &str, reason: &str| {
+        let reason = format!("value {count} (line {file_line} of the file) {reason}");
+        NewRow { line: line.into(), input: JsonText::trusted(json_string(text)), rejected: Some(reason) }
     };
-    let text = match listed {
-        Some((_, Listed::Text(text))) => {
-            return Ok(reject(&text, "was rejected before: correct it, and put \"input\" with the row in the place of \"text\""));
+    let mut line = line;
+    let mut text = text;
+    match (kind, Listed::of(text)) {
+        (Kind::Ordinary, Listed::Row(listed)) if listed.line(file_line)?.is_none() => {}
+        (Kind::Ordinary, Listed::Row(_) | Listed::Wrong { has_line: true, .. }) => return Err(IntakeError::MixedList { line: file_line }),
+        (Kind::List | Kind::ListWithLines, Listed::Wrong { problem, .. }) => return Err(IntakeError::ListShape { line: file_line, problem }),
+        (Kind::List | Kind::ListWithLines, Listed::Row(listed)) => {
+            match (kind, listed.line(file_line)?) {
+                (Kind::List, Some(_)) => return Err(IntakeError::MixedList { line: file_line }),
+                (Kind::ListWithLines, None) => return Err(missing_line(file_line)),
+                (_, own) => line = own.unwrap_or(line),
+            }
+            match listed.value(file_line)? {
+                ListedValue::Text { text, reason } => return Ok(reject(line, &text, &reason)),
+                ListedValue::Input(input) => text = input,
+            }
         }
-        Some((_, Listed::Input(input))) => input,
-        None => text,
-    };
+        (Kind::ListWithLines, Listed::No) => return Err(not_listed(text, file_line)),
+        (Kind::Ordinary, Listed::Wrong { .. }) | (Kind::Ordinary | Kind::List, Listed::No) => {}
+    }
     if text.len() > INPUT_BYTES_MAX {
-        return Ok(reject(text, &too_large(text.len())));
+        return Ok(reject(line, text, &too_large(text.len())));
     }
     if text.starts_with(BYTE_ORDER_MARK) {
         let reason = "begins with a byte order mark, which stands only at the beginning of a file: were two files put together?";
-        return Ok(reject(text, reason));
+        return Ok(reject(line, text, reason));
     }
     Ok(match JsonText::check(text) {
         Ok(input) => NewRow::new(line, input),
-        Err(error) => reject(text, &format!("is {}", error.in_one_line())),
+        Err(error) => reject(line, text, &format!("is {}", error.in_one_line())),
     })
 }
 
@@ -181,6 +195,14 @@ fn too_large_line(line: u64, limit: usize) -> IntakeError {
 
 fn missing_line(file_line: u64) -> IntakeError {
     IntakeError::ListLine { line: file_line, name: JSON_LINE, found: "missing".to_owned() }
+}
+
+/// Why a value in a list whose rows have lines is none of its rows.
+fn not_listed(text: &str, file_line: u64) -> IntakeError {
+    match JsonText::check(text) {
+        Ok(_) => missing_line(file_line),
+        Err(error) => IntakeError::ListShape { line: file_line, problem: format!("it is {}", error.in_one_line()) },
+    }
 }
 
 fn is_json(text: &str) -> bool {
