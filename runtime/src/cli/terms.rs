@@ -10,6 +10,7 @@ use clap::builder::RangedU64ValueParser;
 
 use super::EXIT_SUCCESS;
 use super::config::ConfigArgs;
+use super::moment::parse_point;
 use super::wiring::{Parts, block_on};
 use crate::model::{BatchId, FailureLimit, PartialTerms, Timestamp, canonical_name, parse_time};
 
@@ -69,8 +70,8 @@ pub enum Moment {
 }
 
 pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
-    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
-        return Ok(Moment::At(Timestamp(moment.as_millisecond())));
+    if let Some(point) = parse_point(text) {
+        return point.map(Moment::At);
     }
     parse_time(text).map(Moment::In).map_err(|_| "a moment looks like 2026-12-01T06:00:00Z, or 10m for so long from now".to_owned())
 }
