@@ -102,7 +102,11 @@ pub(super) fn timestamps<const N: usize>(moments: [Option<Moment>; N]) -> anyhow
         Moment::At(at) => at,
         Moment::In(span) => Timestamp(0).after(now.saturating_add(span)),
     };
-    Ok(moments.map(|moment| moment.map(timestamp)))
+    let found = moments.map(|moment| moment.map(timestamp));
+    if found.iter().flatten().any(|at| jiff::Timestamp::from_millisecond(at.0).is_err()) {
+        bail!("a moment so far from now is out of range: moments end at {}", jiff::Timestamp::MAX);
+    }
+    Ok(found)
 }
 
 /// Change the priority of a batch or a slow query whose rows have not all ended.
@@ -139,6 +143,9 @@ mod tests {
         assert_eq!(parse_moment("1970-01-01T00:00:01Z"), Ok(Moment::At(Timestamp(1_000))));
         assert_eq!(parse_moment("1970-01-01T01:00:01.5+01:00"), Ok(Moment::At(Timestamp(1_500))));
         assert_eq!(parse_moment("10m"), Ok(Moment::In(Duration::from_secs(600))));
+        assert!(parse_moment("2026-02-30T00:00:00Z").unwrap_err().starts_with("its day is 30"));
+        let far = timestamps([Some(parse_moment("9999999d").unwrap())]).unwrap_err().to_string();
+        assert!(far.starts_with("a moment so far from now is out of range"), "{far}");
         for wrong in ["", "tomorrow", "2026-12-01", "2026-12-01T06:00:00", "-5m"] {
             assert!(parse_moment(wrong).is_err(), "{wrong}");
         }

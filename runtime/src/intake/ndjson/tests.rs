@@ -27,6 +27,14 @@ fn the_place_of_a_fault_is_one_line_and_its_column() {
     let reason = |text: &str| read(text).unwrap().pop().unwrap().rejected.unwrap();
     assert_eq!(reason("1\n\n{nope\n"), "value 2 (line 3 of the file) is not valid JSON: key must be a string at column 2");
     assert_eq!(reason("1\n{\"a\":\n"), "value 2 (line 2 of the file) is not valid JSON: EOF while parsing a value at column 5");
+    // The column is that of the line, in characters.
+    assert_eq!(reason(" \t{nope\n"), "value 1 (line 1 of the file) is not valid JSON: key must be a string at column 4");
+    assert_eq!(reason("{\"ä€\":nope}\n"), "value 1 (line 1 of the file) is not valid JSON: expected ident at column 8");
+    assert_eq!(reason("{\"a\":é}\n"), "value 1 (line 1 of the file) is not valid JSON: expected value at column 6");
+    assert_eq!(
+        reason("1\r2\r"),
+        "value 1 (line 1 of the file) is not valid JSON: trailing characters at column 3; a carriage return without a line feed ends no line"
+    );
 }
 
 /// JSON allows four characters as space.
@@ -167,7 +175,7 @@ fn json_over_several_lines_is_named() {
         assert_eq!(read(file).unwrap_err().to_string(), object(line), "{file}");
     }
     // A value on one line is a row, and a line that was cut a rejected one.
-    for (file, rejected) in [("[1,\n[2]\n", true), ("{\"a\":1,\n{\"a\":2}\n", true), ("[{\"a\":1}]\n[2]\n", false), ("{\"a\":", true)] {
+    for (file, rejected) in [("[1,\n[2]\n", true), ("{\"a\":1,\n{\"a\":2}\n", true), ("[{\"a\":1}]\n[2]\n", false), ("{\"a\":", true), ("{", true)] {
         assert_eq!(read(file).unwrap()[0].rejected.is_some(), rejected, "{file}");
     }
 }
