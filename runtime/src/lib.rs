@@ -6,6 +6,7 @@ pub mod blobs;
 pub mod cli;
 pub mod config;
 pub mod export;
+mod files;
 pub mod grants;
 pub mod intake;
 pub mod jobs;

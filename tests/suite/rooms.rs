@@ -46,11 +46,12 @@ const RULES: &[Rule] = &[
     CrateOnlyIn("figment", "config"),
     CrateOnlyIn("croner", "schedule"),
     KnowsOnly("model", &[]),
+    KnowsOnly("files", &[]),
     KnowsOnly("config", &["model"]),
-    KnowsOnly("sandbox", &["model"]),
+    KnowsOnly("sandbox", &["files", "model"]),
     // What guests may reach is made here, to the sandbox's measure.
     KnowsOnly("grants", &["blobs", "model", "sandbox"]),
-    KnowsOnly("store", &["model"]),
+    KnowsOnly("store", &["files", "model"]),
     KnowsOnly("blobs", &["model"]),
     KnowsOnly("intake", &["model"]),
     KnowsOnly("status", &["model"]),
@@ -60,10 +61,10 @@ const RULES: &[Rule] = &[
     KnowsOnly("schedule", &["model", "store"]),
     // Who prunes only removes.
     KnowsOnly("prune", &["blobs", "model", "status", "store"]),
-    KnowsOnly("export", &["blobs", "intake", "model", "store"]),
+    KnowsOnly("export", &["blobs", "files", "intake", "model", "store"]),
     KnowsOnly("jobs", &["blobs", "export", "model", "prune", "registry", "sandbox", "schedule", "status", "store", "worker"]),
     NeverKnows("jobs", "worker::claim"),
-    KnowsOnly("watch", &["intake", "jobs", "model", "sandbox", "store"]),
+    KnowsOnly("watch", &["files", "intake", "jobs", "model", "sandbox", "store"]),
     // and who asks reads through the store, never through the worker. (The command line starts one.)
     // Nobody reads the configuration but the command line: the others are given what they need.
     NeverKnows("api", "config"),

@@ -1,7 +1,9 @@
 //! `rowmill run` as a process.
 
+mod large_records;
 mod outputs;
 mod resumes;
+mod special_files;
 
 use std::fs;
 use std::path::Path;
@@ -166,7 +168,7 @@ fn run_list_again(name: &str, list: &str) -> (Vec<Value>, String) {
     (results(directory.path()), fs::read_to_string(directory.path().join("out").join(name)).unwrap())
 }
 
-/// Over generations the line stays that of the first file, and the reason is the last one alone.
+/// Over generations the line stays that of the first file, and the first reason stays, once.
 #[test]
 fn rejected_rows_stay_rejected_in_their_list_until_they_are_corrected() {
     let file = "do,note\nok,\"x\"\nok\nok,5\" disk\n\nok,\"say \"hi\" there\"\nok,1,2\n";
@@ -175,6 +177,7 @@ fn rejected_rows_stay_rejected_in_their_list_until_they_are_corrected() {
     let mut list = fs::read_to_string(directory.path().join("out/failed.csv")).unwrap();
     let lines: Vec<u64> = results(directory.path()).iter().filter(|row| row["status"] == "failed").map(|row| row["line"].as_u64().unwrap()).collect();
     assert_eq!(lines, [2, 3, 4, 5, 6]);
+    let first: Vec<String> = results(directory.path()).iter().filter_map(|row| Some(row["messages"][0]["values"][0].as_str()?.to_owned())).collect();
     let mut before = String::new();
     for generation in 2..4 {
         let (rows, again) = run_list_again("failed.csv", &list);
@@ -182,7 +185,8 @@ fn rejected_rows_stay_rejected_in_their_list_until_they_are_corrected() {
         for (at, (line, (code, values))) in said.iter().enumerate() {
             let place = format!("record {} (line {} of the file)", at + 1, at + 2);
             assert_eq!((*line, *code), (lines[at], "bad_row"), "{generation}");
-            assert_eq!(values, &[format!("{place} was rejected before: correct it, and empty its rowmill_codes")]);
+            let again = format!("{place} was rejected before: correct it, and empty its rowmill_codes; the first reason: {}", first[at]);
+            assert_eq!(values, &[again]);
         }
         if generation > 2 {
             assert_eq!(again, before);

@@ -22,6 +22,7 @@ pub mod grants;
 pub mod groups;
 pub mod logs;
 pub mod migrate;
+mod moment;
 pub mod policies;
 pub mod processors;
 mod progress;

@@ -12,8 +12,8 @@ use serde_json::value::RawValue;
 use super::config::ConfigArgs;
 use super::wiring::{block_on, open_blobs, open_store};
 use super::{EXIT_SUCCESS, print_data};
-use crate::export::{OutputDirectory, ResultKind, ResultOptions, RowSource, Summary, export_batch, write_past_outcome, write_result};
-use crate::model::{BatchId, Message, RecordedOutcome, RowStatus, printable};
+use crate::export::{OutputDirectory, ResultKind, ResultOptions, RowSource, Summary, export_batch, rejected_text, write_past_outcome, write_result};
+use crate::model::{BatchId, Ending, Message, RecordedOutcome, RowStatus, printable};
 use crate::store::{ResultCursor, Store};
 
 /// Rows that are read at once.
@@ -21,7 +21,7 @@ const PAGE_ROWS: u32 = 2_000;
 
 /// Print the rows of a batch with what is known of them now, one line of JSON each, in the order of their lines.
 ///
-/// A row that has no outcome yet has the status null.
+/// A row that has no outcome yet has the status null. One that was rejected has its text in the place of an input, and the message that it will fail with.
 #[derive(Debug, Args)]
 pub struct RowsCommand {
     #[command(flatten)]
@@ -71,7 +71,17 @@ pub struct ResultsCommand {
 struct RowLine<'a> {
     line: u32,
     status: Option<RowStatus>,
-    input: &'a RawValue,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input: Option<&'a RawValue>,
+    /// The text of a row that was rejected, and why it will fail.
+    #[serde(flatten)]
+    rejected: Option<Rejected<'a>>,
+}
+
+#[derive(Serialize)]
+struct Rejected<'a> {
+    text: &'a str,
+    messages: [Message; 1],
 }
 
 /// Prints rows.
@@ -140,7 +150,14 @@ fn wanted(row: &RecordedOutcome, args: &RowsCommand) -> bool {
         RowStatusArg::Failed => RowStatus::Failed,
         RowStatusArg::Aborted => RowStatus::Aborted,
     });
-    (status.is_none() || row.status == status) && has_code(&row.messages, &args.code)
+    let has_code = has_code(&row.messages, &args.code) || message_of_rejected(row).is_some_and(|message| args.code.contains(&message.code));
+    (status.is_none() || row.status == status) && has_code
+}
+
+/// The message that a row which was rejected, and has not come to its turn, will fail with.
+fn message_of_rejected(row: &RecordedOutcome) -> Option<Message> {
+    let reason = row.rejected.as_ref().filter(|_| row.status.is_none())?;
+    Ending::Rejected { reason: reason.clone() }.message()
 }
 
 fn write_row(out: &mut Vec<u8>, row: &RecordedOutcome) -> anyhow::Result<()> {
@@ -148,7 +165,10 @@ fn write_row(out: &mut Vec<u8>, row: &RecordedOutcome) -> anyhow::Result<()> {
         return Ok(write_result(out, row)?);
     }
     let input = crate::export::on_one_line(&row.input);
-    let line = RowLine { line: row.line, status: None, input: serde_json::from_str(&input)? };
+    let text = rejected_text(row);
+    let rejected = text.as_deref().zip(message_of_rejected(row)).map(|(text, message)| Rejected { text, messages: [message] });
+    let input = if rejected.is_none() { Some(serde_json::from_str(&input)?) } else { None };
+    let line = RowLine { line: row.line, status: None, input, rejected };
     serde_json::to_writer(&mut *out, &line)?;
     out.push(b'\n');
     Ok(())

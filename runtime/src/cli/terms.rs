@@ -10,6 +10,7 @@ use clap::builder::RangedU64ValueParser;
 
 use super::EXIT_SUCCESS;
 use super::config::ConfigArgs;
+use super::moment::parse_point;
 use super::wiring::{Parts, block_on};
 use crate::model::{BatchId, FailureLimit, PartialTerms, Timestamp, canonical_name, parse_time};
 
@@ -69,8 +70,8 @@ pub enum Moment {
 }
 
 pub(super) fn parse_moment(text: &str) -> Result<Moment, String> {
-    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
-        return Ok(Moment::At(Timestamp(moment.as_millisecond())));
+    if let Some(point) = parse_point(text) {
+        return point.map(Moment::At);
     }
     parse_time(text).map(Moment::In).map_err(|_| "a moment looks like 2026-12-01T06:00:00Z, or 10m for so long from now".to_owned())
 }
@@ -101,7 +102,11 @@ pub(super) fn timestamps<const N: usize>(moments: [Option<Moment>; N]) -> anyhow
         Moment::At(at) => at,
         Moment::In(span) => Timestamp(0).after(now.saturating_add(span)),
     };
-    Ok(moments.map(|moment| moment.map(timestamp)))
+    let found = moments.map(|moment| moment.map(timestamp));
+    if found.iter().flatten().any(|at| jiff::Timestamp::from_millisecond(at.0).is_err()) {
+        bail!("a moment so far from now is out of range: moments end at {}", jiff::Timestamp::MAX);
+    }
+    Ok(found)
 }
 
 /// Change the priority of a batch or a slow query whose rows have not all ended.
@@ -138,6 +143,9 @@ mod tests {
         assert_eq!(parse_moment("1970-01-01T00:00:01Z"), Ok(Moment::At(Timestamp(1_000))));
         assert_eq!(parse_moment("1970-01-01T01:00:01.5+01:00"), Ok(Moment::At(Timestamp(1_500))));
         assert_eq!(parse_moment("10m"), Ok(Moment::In(Duration::from_secs(600))));
+        assert!(parse_moment("2026-02-30T00:00:00Z").unwrap_err().starts_with("its day is 30"));
+        let far = timestamps([Some(parse_moment("9999999d").unwrap())]).unwrap_err().to_string();
+        assert!(far.starts_with("a moment so far from now is out of range"), "{far}");
         for wrong in ["", "tomorrow", "2026-12-01", "2026-12-01T06:00:00", "-5m"] {
             assert!(parse_moment(wrong).is_err(), "{wrong}");
         }

@@ -8,6 +8,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::config::ConfigArgs;
+use super::moment::parse_point;
 use super::table::Table;
 use super::terms::parse_name;
 use super::wiring::{Parts, block_on};
@@ -57,8 +58,8 @@ pub enum By {
 }
 
 pub(super) fn parse_past(text: &str) -> Result<Past, String> {
-    if let Ok(at) = text.parse::<jiff::Timestamp>() {
-        return Ok(Past::At(Timestamp(at.as_millisecond())));
+    if let Some(point) = parse_point(text) {
+        return point.map(Past::At);
     }
     parse_time(text).map(Past::Ago).map_err(|_| "a moment looks like 2026-11-01T00:00:00Z, or like 36h for so long ago".to_owned())
 }

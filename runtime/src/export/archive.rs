@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::directory::read_output;
-use super::failed::write_failed_line;
+use super::failed::{rejected_text, write_failed_line};
 use super::manifest::{ExportedFile, Manifest, ResultKind};
 use super::objects;
 use super::place::{Archive, ArchiveFile, Place};
@@ -48,6 +48,9 @@ struct WholeRow<'a> {
     status: RowStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<&'a RawValue>,
+    /// In the place of the input, of a row that was rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
     output: Option<&'a RawValue>,
     messages: &'a [Message],
     attempts: u32,
@@ -212,8 +215,10 @@ async fn write_rows(store: &dyn Store, batch: &Batch, archive: &mut Archive<'_>)
 fn write_row(lines: &mut Vec<u8>, row: &RecordedOutcome) -> anyhow::Result<()> {
     let (input, output) = (on_one_line(&row.input), row.output.as_deref().map(on_one_line));
     // One that was pruned is empty.
-    let input = if input.is_empty() { None } else { Some(serde_json::from_str(&input)?) };
+    let text = rejected_text(row);
+    let input = if input.is_empty() || text.is_some() { None } else { Some(serde_json::from_str(&input)?) };
     let line = WholeRow {
+        text: text.as_deref(),
         round: None,
         row: row.row_no,
         line: row.line,
@@ -251,6 +256,7 @@ async fn write_history(store: &dyn Store, batch: &Batch, archive: &mut Archive<'
 fn write_past(lines: &mut Vec<u8>, past: &PastOutcome) -> anyhow::Result<()> {
     let output = past.output.as_deref().map(on_one_line);
     let line = WholeRow {
+        text: None,
         round: Some(past.round),
         row: past.row_no,
         line: past.line,

@@ -12,7 +12,12 @@ use sha2::{Digest, Sha256};
 use super::SUMMARY;
 use super::directory::WORK;
 use super::manifest::{ExportedFile, MANIFEST, Manifest};
+use crate::files;
 use crate::model::hex;
+
+/// The largest manifest or other JSON of our own that is read: a manifest has some hundred bytes
+/// for each file of a result.
+pub(super) const JSON_BYTES_MAX: u64 = 64 << 20;
 
 /// A file as compared with its manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,15 +30,20 @@ pub(super) enum FileState {
 
 /// The manifest in a directory, if there is one.
 pub(super) fn read_manifest(path: &Path, out: &Dir) -> anyhow::Result<Option<Manifest>> {
-    read_json(out, MANIFEST).with_context(|| {
+    let read = || -> anyhow::Result<Option<Manifest>> {
+        let manifest: Option<Manifest> = read_json(out, MANIFEST)?;
+        manifest.iter().try_for_each(Manifest::check)?;
+        Ok(manifest)
+    };
+    read().with_context(|| {
         let manifest = path.join(MANIFEST);
-        format!("{} is there and is not the manifest of a result", manifest.display())
+        format!("{} is there and is not the manifest of a result: move it away, or choose another directory", manifest.display())
     })
 }
 
-/// A small file of JSON, if it is there.
+/// A small file of JSON of our own, if it is there.
 pub(super) fn read_json<T: DeserializeOwned>(directory: &Dir, name: &str) -> anyhow::Result<Option<T>> {
-    match directory.read(name) {
+    match files::open(directory, name).and_then(|file| files::read(file, JSON_BYTES_MAX)) {
         Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error.into()),
@@ -103,7 +113,7 @@ pub(super) fn list_files(root: &Dir) -> anyhow::Result<Vec<ExportedFile>> {
 }
 
 fn sum_of(root: &Dir, path: &str) -> io::Result<ExportedFile> {
-    let mut file = root.open(path)?;
+    let mut file = files::open(root, path)?;
     let mut digest = Sha256::new();
     let mut size_bytes = 0;
     let mut buffer = vec![0; 256 << 10];

@@ -13,10 +13,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use cap_std::ambient_authority;
 use cap_std::fs::Dir;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::contents::{self, FileState};
 use super::manifest::{MANIFEST, Manifest, ResultKind};
+use crate::files;
 use crate::model::BatchId;
 
 /// The working area: the lock, files that are not complete, and the state of a run.
@@ -70,6 +72,39 @@ pub fn read_output(directory: &Path) -> anyhow::Result<Option<Manifest>> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| format!("cannot open {}", directory.display())),
     }
+}
+
+/// Checks that all files of a result are there as they were written.
+///
+/// # Errors
+/// The file that is missing or was changed; a file cannot be read.
+pub fn check_whole(directory: &Path, manifest: &Manifest) -> anyhow::Result<()> {
+    let out = Dir::open_ambient_dir(directory, ambient_authority()).with_context(|| format!("cannot open {}", directory.display()))?;
+    let shown = directory.display();
+    for file in &manifest.files {
+        match contents::state_of(&out, file)? {
+            FileState::AsWritten => {}
+            FileState::Missing => {
+                bail!("{} is missing in {shown}, whose run is finished: put it back, or run anew with --overwrite and without --resume", file.path)
+            }
+            FileState::Changed => bail!(
+                "{} in {shown} was changed since the run, which is finished: put it back as it was, or move it away and run anew with --overwrite \
+                 and without --resume",
+                file.path
+            ),
+        }
+    }
+    Ok(())
+}
+
+/// A small file of JSON of our own, by its path.
+///
+/// # Errors
+/// It cannot be read, is not a regular file, or is not what this version writes.
+pub fn read_own_json<T: DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let reading = || format!("cannot read {}", path.display());
+    let text = files::open_at(path).and_then(|file| files::read(file, contents::JSON_BYTES_MAX)).with_context(reading)?;
+    serde_json::from_slice(&text).with_context(|| format!("{} is not one that this version wrote", path.display()))
 }
 
 /// The result that a new one may replace; none in an empty directory.
@@ -221,7 +256,7 @@ impl OutputDirectory {
     /// Closes a directory into which no result was written. A replacement that was begun is left to
     /// the next process, which completes it.
     pub fn abandon(self) {
-        if self.work.exists(JOURNAL) {
+        if self.has_journal() {
             return;
         }
         if let Err(error) = self.close() {
@@ -246,21 +281,29 @@ impl OutputDirectory {
 
     /// Completes a replacement that was begun, or removes staged files that no journal names.
     fn recover(&self) -> anyhow::Result<()> {
-        if !self.work.exists(JOURNAL) {
+        if !self.has_journal() {
             return self.remove_staged();
         }
         self.replace()?;
         self.clear()
     }
 
+    /// Returns true if there is a journal, or something in its place.
+    fn has_journal(&self) -> bool {
+        self.work.symlink_metadata(JOURNAL).is_ok()
+    }
+
     /// Replaces the earlier result by the staged one, from whatever point on. Everything is checked
     /// before anything is changed.
     fn replace(&self) -> anyhow::Result<()> {
-        let Journal { replaces } = contents::read_json(&self.work, JOURNAL).with_context(|| self.writing())?.context("the journal is missing")?;
+        let Some(Journal { replaces }) =
+            self.read_work(&self.work, JOURNAL, |journal: &Journal| journal.replaces.iter().try_for_each(Manifest::check))?
+        else {
+            bail!("{} is missing", self.path.join(WORK).join(JOURNAL).display());
+        };
         let Some(staged) = self.open_staged()? else { return Ok(()) };
-        let new: Option<Manifest> = contents::read_json(&staged, MANIFEST).with_context(|| self.writing())?;
         // The manifest is moved last: without it all is done.
-        let Some(new) = new else { return Ok(()) };
+        let Some(new) = self.read_work(&staged, MANIFEST, Manifest::check)? else { return Ok(()) };
         let old = replaces.map(|replaces| replaces.files).unwrap_or_default();
         let (old_paths, new_paths) = (contents::paths(&old), contents::paths(&new.files));
         let is_moved = |path: &str| new_paths.contains(path) && !staged.exists(path);
@@ -300,6 +343,23 @@ impl OutputDirectory {
         Ok(())
     }
 
+    /// A file of a replacement that was begun, if it is there.
+    fn read_work<T: DeserializeOwned>(&self, directory: &Dir, name: &str, check: impl Fn(&T) -> anyhow::Result<()>) -> anyhow::Result<Option<T>> {
+        let read = || -> anyhow::Result<Option<T>> {
+            let value: Option<T> = contents::read_json(directory, name)?;
+            value.iter().try_for_each(check)?;
+            Ok(value)
+        };
+        read().with_context(|| {
+            format!(
+                "a replacement of the result in {out} was begun and cannot be completed, since {name} in {work} is not one that rowmill wrote: see \
+                 whether the files in {out} are those that you need, and remove {work}",
+                out = self.path.display(),
+                work = self.path.join(WORK).display()
+            )
+        })
+    }
+
     fn open_staged(&self) -> anyhow::Result<Option<Dir>> {
         match self.work.open_dir(STAGED) {
             Ok(staged) => Ok(Some(staged)),
@@ -325,7 +385,7 @@ impl OutputDirectory {
 fn lock(path: &Path, work: &Dir) -> anyhow::Result<File> {
     let taken = || format!("cannot use {}: another process works on it", path.display());
     let locking = || format!("cannot lock {}", path.display());
-    let file = work.create(LOCK).with_context(locking)?.into_std();
+    let file = files::open_lock(work, LOCK).with_context(locking)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => bail!(taken()),
@@ -343,7 +403,7 @@ fn lock(path: &Path, work: &Dir) -> anyhow::Result<File> {
 /// Writes a small file that appears whole or not at all.
 fn write_whole(directory: &Dir, name: &str, value: &impl Serialize) -> anyhow::Result<()> {
     let part = format!("{name}.part");
-    let mut file = directory.create(&part)?;
+    let mut file = files::create(directory, &part)?;
     let mut text = serde_json::to_vec_pretty(value)?;
     text.push(b'\n');
     file.write_all(&text)?;

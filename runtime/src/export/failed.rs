@@ -113,8 +113,8 @@ pub(super) fn why(row: &RecordedOutcome) -> (Vec<&str>, String) {
 
 /// The text of a rejected row: a record or value that could not be read is kept as a string, and
 /// the row of a checker as it made it.
-fn rejected_text(row: &RecordedOutcome) -> Option<String> {
-    row.rejected.as_ref()?;
+pub fn rejected_text(row: &RecordedOutcome) -> Option<String> {
+    row.rejected.as_ref().filter(|_| !row.input.is_empty())?;
     Some(serde_json::from_str(&row.input).unwrap_or_else(|_| row.input.clone()))
 }
 

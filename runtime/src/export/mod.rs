@@ -19,16 +19,19 @@ use cap_std::fs::Dir;
 use futures_util::TryStreamExt;
 
 pub use archive::{HISTORY, ROUNDS, ROWS, archive_batch, read_manifest};
-pub use directory::{OutputDirectory, WORK, check_output, read_output};
+pub use directory::{OutputDirectory, WORK, check_output, check_whole, read_output, read_own_json};
 pub use manifest::{ExportedFile, MANIFEST, Manifest, ResultKind};
 pub use place::Place;
 pub use results::{on_one_line, write_failed as write_failed_row, write_past as write_past_outcome, write_row as write_result};
 pub use summary::Summary;
 pub use view::{BatchView, MarkCallView, read_input_files, read_past_rounds};
 
+pub use self::failed::rejected_text;
+
 use self::failed::FailedRows;
 pub use self::failures::{FailureCount, FailureCounts};
 use crate::blobs::Blobs;
+use crate::files;
 use crate::intake::Format;
 use crate::model::{Batch, MarkCall, Part, RowStatus};
 use crate::store::{ResultCursor, Store, StoreError};
@@ -178,7 +181,7 @@ struct Whole {
 
 impl Whole {
     fn begin(directory: &Dir, name: &str) -> anyhow::Result<Whole> {
-        let file = directory.create(part(name)).with_context(|| format!("cannot make {name}"))?;
+        let file = files::create(directory, &part(name)).with_context(|| format!("cannot make {name}"))?;
         let directory = directory.try_clone().with_context(|| format!("cannot make {name}"))?;
         Ok(Whole { directory, name: name.to_owned(), writer: std::io::BufWriter::with_capacity(256 << 10, file) })
     }

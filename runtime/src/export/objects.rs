@@ -38,7 +38,10 @@ struct Note {
 /// The manifest of an export that is whole.
 pub(super) async fn read_manifest(blobs: &Blobs, prefix: &str) -> anyhow::Result<Option<Manifest>> {
     check_prefix(prefix)?;
-    read_json(blobs, prefix, MANIFEST).await
+    let manifest: Option<Manifest> = read_json(blobs, prefix, MANIFEST).await?;
+    let checked = manifest.iter().try_for_each(Manifest::check);
+    checked.with_context(|| format!("the object {prefix}/{MANIFEST} is there and is not the manifest of an export"))?;
+    Ok(manifest)
 }
 
 async fn read_json<T: DeserializeOwned>(blobs: &Blobs, prefix: &str, name: &str) -> anyhow::Result<Option<T>> {

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::failed::rejected_text;
 use crate::model::{BatchId, FailedPosition, FailedRow, Message, PastOutcome, RecordedOutcome, RowStatus};
 
 #[derive(Serialize)]
@@ -43,6 +44,9 @@ struct FailedLine<'a> {
     line: u32,
     #[serde(skip_serializing_if = "Option::is_none")]
     input: Option<&'a RawValue>,
+    /// In the place of the input, of a row that was rejected.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a str>,
     output: Option<&'a RawValue>,
     messages: &'a [Message],
     attempts: u32,
@@ -59,6 +63,7 @@ pub fn write_failed(writer: &mut impl Write, failed: &FailedRow) -> io::Result<(
     let FailedRow { position, batch, ref op, round, ref row } = *failed;
     let (input, output) = (on_one_line(&row.input), row.output.as_deref().map(on_one_line));
     let json = |text| serde_json::from_str::<&RawValue>(text).map_err(io::Error::other);
+    let text = rejected_text(row);
     let line = FailedLine {
         position,
         batch,
@@ -66,7 +71,8 @@ pub fn write_failed(writer: &mut impl Write, failed: &FailedRow) -> io::Result<(
         round,
         line: row.line,
         // One that was pruned is empty.
-        input: if input.is_empty() { None } else { Some(json(&input)?) },
+        input: if input.is_empty() || text.is_some() { None } else { Some(json(&input)?) },
+        text: text.as_deref(),
         output: output.as_deref().map(json).transpose()?,
         messages: &row.messages,
         attempts: row.attempts,

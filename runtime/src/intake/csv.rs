@@ -1,11 +1,12 @@
 //! CSV with a header: rows of its records.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::ops::Range;
 
 use super::IntakeError;
 use super::error::FaultText;
-use super::list::{ListColumns, unquoted};
+use super::list::{ListColumns, record_text, unquoted};
 use super::nature::{Delimiter, SPLIT_BYTES};
 use super::records::Records;
 use super::window::Window;
@@ -17,6 +18,8 @@ const SHOWN_CHARACTERS: usize = 200;
 /// The bytes of a column's key and empty value in JSON, without the name, and of the comma behind
 /// it.
 const COLUMN_BYTES: usize = 6;
+/// The JSON of a larger record is measured before it is made: it may be six times as large.
+const MEASURED_BYTES: usize = 128 << 10;
 
 pub(super) struct CsvRows {
     records: Records,
@@ -39,7 +42,7 @@ impl CsvRows {
         let other_delimiter = find_other_delimiter(&mut records)?;
         loop {
             if !records.advance()? {
-                return Err(IntakeError::Empty);
+                return Err(if records.has_passed() { IntakeError::OnlyEmptyLines } else { IntakeError::Empty });
             }
             // Before the header nothing says what an empty line could be.
             if !records.is_blank() {
@@ -51,7 +54,7 @@ impl CsvRows {
             return Err(IntakeError::OtherDelimiter { delimiter, columns });
         }
         check_names(&columns)?;
-        let list = ListColumns::of(&columns);
+        let list = ListColumns::of(&columns)?;
         if list.is_some() {
             records.allow_list();
         }
@@ -111,23 +114,23 @@ impl CsvRows {
         if let Some(list) = &self.list {
             return self.listed_row(list, line, text);
         }
-        let input = self.as_object(text);
-        if input.len() > INPUT_BYTES_MAX {
-            return self.rejected(line, file_line, &too_large(input.len()), text);
+        match self.as_object(text) {
+            Ok(input) => Ok(NewRow::new(line, input)),
+            Err(bytes) => self.rejected(line, file_line, &too_large(bytes), text),
         }
-        Ok(NewRow::new(line, JsonText::trusted(input)))
     }
 
     /// Why the record is no row.
     fn fault(&self, text: &str) -> Option<String> {
         let (fields, columns) = (self.records.field_count(), self.keys.len());
-        if let Some((fault, line)) = self.records.fault() {
+        if text.starts_with(BYTE_ORDER_MARK) {
+            // Before all else: a quote behind it begins no field.
+            Some("begins with a byte order mark, which stands only at the beginning of a file: were two files put together?".to_owned())
+        } else if let Some((fault, line)) = self.records.fault() {
             let place = if line == self.records.line() { String::new() } else { format!(", in line {line}") };
             Some(format!("{fault}{place}"))
         } else if fields != columns {
             Some(format!("has {fields} fields, but the header has {columns}"))
-        } else if text.starts_with(BYTE_ORDER_MARK) {
-            Some("begins with a byte order mark, which stands only at the beginning of a file: were two files put together?".to_owned())
         } else {
             None
         }
@@ -136,23 +139,18 @@ impl CsvRows {
     /// A row of a list of failed rows.
     fn listed_row(&self, list: &ListColumns, line: u32, text: &str) -> Result<NewRow, IntakeError> {
         let file_line = self.records.line();
-        let fields: Vec<String> = self.records.fields(text).map(|(field, has_quotes)| unquoted(field, has_quotes)).collect();
+        let fields: Vec<Cow<'_, str>> = self.records.fields(text).map(|(field, has_quotes)| unquoted(field, has_quotes)).collect();
         let line = list.line_of(&fields, file_line)?.unwrap_or(line);
-        let own = || -> Vec<String> {
-            let own = self.keys.iter().zip(&fields).filter(|(key, _)| key.is_some());
-            own.map(|(_, field)| field.clone()).collect()
-        };
-        let reason = if list.is_rejected(&fields, &own()) {
-            "was rejected before: correct it, and empty its rowmill_codes".to_owned()
-        } else {
-            let input = self.as_object(text);
-            if input.len() <= INPUT_BYTES_MAX {
-                return Ok(NewRow::new(line, JsonText::trusted(input)));
-            }
-            too_large(input.len())
-        };
+        let own: Vec<&str> = self.keys.iter().zip(&fields).filter(|(key, _)| key.is_some()).map(|(_, field)| &**field).collect();
+        list.check_sizes(&fields, &own, file_line)?;
         let place = format!("record {} (line {file_line} of the file)", self.count);
-        Ok(reject(line, format!("{place} {reason}"), &list.text_of(&fields, &own())))
+        if let Some((reason, text)) = list.rejection(&fields, &own) {
+            return Ok(reject(line, format!("{place} {reason}"), text));
+        }
+        Ok(match self.as_object(text) {
+            Ok(input) => NewRow::new(line, input),
+            Err(bytes) => reject(line, format!("{place} {}", too_large(bytes)), &record_text(&own)),
+        })
     }
 
     /// A record with a fault as a row that is not run. Its text is kept, so that nothing is lost.
@@ -164,7 +162,20 @@ impl CsvRows {
         Ok(reject(line, format!("record {} (line {file_line} of the file) {reason}", self.count), text))
     }
 
-    fn as_object(&self, text: &str) -> String {
+    /// The record as an object.
+    ///
+    /// # Errors
+    /// Its bytes, if it is larger than an input can be.
+    fn as_object(&self, text: &str) -> Result<JsonText, usize> {
+        if text.len() > MEASURED_BYTES {
+            let fields = self.keys.iter().zip(self.records.fields(text)).filter_map(|(key, field)| Some((key.as_ref()?, field)));
+            // Of two quotes in a value one is written; a comma stands between fields.
+            let parts = fields.map(|(key, (field, has_quotes))| key.len() + json_bytes(field) - if has_quotes { count(b'"', field) } else { 0 } + 3);
+            let bytes = parts.sum::<usize>() + 1;
+            if bytes > INPUT_BYTES_MAX {
+                return Err(bytes);
+            }
+        }
         let mut object = String::with_capacity(text.len() + self.keys.iter().flatten().map(|key| key.len() + 4).sum::<usize>());
         object.push('{');
         for (key, (field, has_quotes)) in self.keys.iter().zip(self.records.fields(text)) {
@@ -186,7 +197,7 @@ impl CsvRows {
             object.push('"');
         }
         object.push('}');
-        object
+        if object.len() > INPUT_BYTES_MAX { Err(object.len()) } else { Ok(JsonText::trusted(object)) }
     }
 }
 
@@ -201,21 +212,25 @@ fn find_other_delimiter(records: &mut Records) -> Result<Option<(Delimiter, usiz
 }
 
 fn read_header(records: &Records) -> Result<Vec<String>, IntakeError> {
+    let text = records.text()?;
+    let line = records.line();
+    if text.starts_with(BYTE_ORDER_MARK) {
+        return Err(IntakeError::HeaderMark { line, in_quotes: false });
+    }
     if let Some((fault, line)) = records.fault() {
         return Err(IntakeError::HeaderFault { fault: FaultText(fault), line });
     }
-    let text = records.text()?;
     if text.len() <= "sep=,".len() && text.starts_with("sep=") {
-        return Err(IntakeError::SepLine);
+        return Err(IntakeError::SepLine { line });
     }
     let columns = records.field_count();
     let names = || records.fields(text).map(|(name, has_quotes)| unquoted(name, has_quotes));
     if names().map(|name| name.len() + COLUMN_BYTES).sum::<usize>() > INPUT_BYTES_MAX {
         return Err(IntakeError::TooManyColumns { columns });
     }
-    let names: Vec<String> = names().collect();
+    let names: Vec<String> = names().map(Cow::into_owned).collect();
     if names[0].starts_with(BYTE_ORDER_MARK) {
-        return Err(IntakeError::TwoByteOrderMarks);
+        return Err(IntakeError::HeaderMark { line, in_quotes: true });
     }
     Ok(names)
 }
@@ -232,8 +247,25 @@ fn check_names(columns: &[String]) -> Result<(), IntakeError> {
     Ok(())
 }
 
-fn json_string(text: &str) -> String {
-    serde_json::to_string(text).expect("a string is always JSON")
+/// A text as a string of JSON. Memory is taken once: the text may be large.
+pub(super) fn json_string(text: &str) -> String {
+    let mut json = Vec::with_capacity(json_bytes(text) + 2);
+    serde_json::to_writer(&mut json, text).expect("memory can be written");
+    String::from_utf8(json).expect("JSON is text")
+}
+
+/// The bytes of a text in a string of JSON.
+fn json_bytes(text: &str) -> usize {
+    let bytes = |byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    text.bytes().map(bytes).sum()
+}
+
+fn count(byte: u8, text: &str) -> usize {
+    memchr::memchr_iter(byte, text.as_bytes()).count()
 }
 
 /// Adds a text to a string of JSON that is open.

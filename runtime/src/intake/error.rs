@@ -6,6 +6,8 @@ use super::records::Fault;
 pub enum IntakeError {
     #[error("it is empty")]
     Empty,
+    #[error("it has only empty lines")]
+    OnlyEmptyLines,
     #[error("it has a header and no record")]
     HeaderOnly,
     #[error("it has no line with a value")]
@@ -16,8 +18,8 @@ pub enum IntakeError {
     HeaderFault { fault: FaultText, line: u64 },
     #[error("its header has {columns} columns, and a row with all their names would be larger than 1 MiB")]
     TooManyColumns { columns: usize },
-    #[error("its first line is sep=…, which only some spreadsheets understand: remove that line, and separate the columns by commas")]
-    SepLine,
+    #[error("line {line} is sep=…, which only some spreadsheets understand: remove that line, and separate the columns by commas")]
+    SepLine { line: u64 },
     #[error(
         "its columns are separated by {} and not by commas: its header is 1 column with commas and {columns} with {}; save it with commas, or convert it: mlr \
          --icsv --ifs {} --ocsv cat FILE",
@@ -55,10 +57,32 @@ pub enum IntakeError {
     ListLine { line: u64, name: &'static str, found: String },
     #[error("it is {}", .nature.and_how_to_convert())]
     OtherNature { nature: Nature },
+    #[error(
+        "its header has the column {found:?}, which is nearly {meant}: name it {meant} if the file is a list of failed rows, else give it a name that is \
+         not like it"
+    )]
+    ListColumnName { found: String, meant: &'static str },
+    #[error(
+        "its header has {found} of a list of failed rows, but not {missing}: put the columns of the list back, or, if the file is no such list, give its own \
+         columns other names"
+    )]
+    PartOfList { found: String, missing: String },
+    #[error(
+        "it is a list of failed rows, and in the row in line {line} {name} is larger than {limit_mib} MiB, which rowmill never writes: take the row from the list as \
+         it was written, or remove it"
+    )]
+    ListPart { line: u64, name: &'static str, limit_mib: usize },
+    #[error("line {line} is not as the rows of a list of failed rows are: {problem}")]
+    ListShape { line: u64, problem: String },
     #[error("it is not text: byte {at}, in line {line}, is NUL; if it is UTF-16, save it as UTF-8")]
     Nul { at: u64, line: u64 },
     #[error("it begins with two byte order marks: remove one")]
     TwoByteOrderMarks,
+    #[error(
+        "its header, in line {line}, begins with a byte order mark, which stands only at the beginning of a file: remove it{}",
+        if *.in_quotes { " from the name of the first column" } else { "" }
+    )]
+    HeaderMark { line: u64, in_quotes: bool },
     #[error("it is one JSON array, and NDJSON has one value per line: jq -c '.[]' FILE makes NDJSON of it")]
     JsonArray,
     #[error("the JSON value that line {line} begins goes on in the next line, and NDJSON has one value per line: jq -c . FILE makes NDJSON of it")]

@@ -1,10 +1,14 @@
 //! Lists of failed rows, which are corrected and read again. A row that was rejected is rejected
 //! again until it is corrected.
 
+mod columns;
+mod line;
+
+use std::borrow::Cow;
 use std::io::{self, Write};
 
-use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
+pub(super) use self::columns::ListColumns;
+pub(super) use self::line::{JSON_LINE, Listed, ListedValue};
 
 use super::records::Records;
 use super::window::Window;
@@ -23,51 +27,25 @@ pub const FAILED_COLUMNS: [&str; 4] = [LINE, CODES, TEXT, REASON];
 /// The code of a row that was rejected, in a list of failed rows.
 pub const REJECTED_CODE: &str = "bad_row";
 
-/// The name of the line in a list that is JSON.
-pub(super) const JSON_LINE: &str = "rowmill.line";
+/// Begins the reason of a row that is rejected again.
+const BEFORE: &str = "was rejected before";
+/// Stands between the reason of a row that is rejected again and the first one.
+const FIRST: &str = "; the first reason: ";
+/// The bytes of a first reason that are kept, and the mark behind one that was cut.
+const FIRST_BYTES_MAX: usize = 4 << 10;
+const CUT: &str = " … (cut)";
 
-/// Where the columns of a list of failed rows are.
-pub(super) struct ListColumns {
-    line: Option<usize>,
-    codes: Option<usize>,
-    text: Option<usize>,
-}
-
-impl ListColumns {
-    /// None if no column is one of a list of failed rows.
-    pub(super) fn of(columns: &[String]) -> Option<ListColumns> {
-        let at = |name: &str| columns.iter().position(|column| column == name);
-        let found = ListColumns { line: at(LINE), codes: at(CODES), text: at(TEXT) };
-        (found.line.is_some() || found.codes.is_some() || found.text.is_some() || at(REASON).is_some()).then_some(found)
-    }
-
-    /// Returns true if rows have lines of their own.
-    pub(super) fn has_lines(&self) -> bool {
-        self.line.is_some()
-    }
-
-    /// The row's own line; none if rows have none.
-    pub(super) fn line_of(&self, fields: &[String], file_line: u64) -> Result<Option<u32>, IntakeError> {
-        self.line.map(|column| line_number(&fields[column], LINE, file_line)).transpose()
-    }
-
-    /// Returns true if the codes still say that the record, which has these fields of its own, was rejected. A processor may have a
-    /// code of the same name: a rejected record is kept as text too, or is empty.
-    pub(super) fn is_rejected(&self, fields: &[String], own: &[String]) -> bool {
-        let is_kept = |column: usize| !fields[column].is_empty() || own.iter().all(String::is_empty);
-        self.codes.is_some_and(|column| fields[column].split(';').any(|code| code.trim() == REJECTED_CODE)) && self.text.is_none_or(is_kept)
-    }
-
-    /// The text of a rejected record: as it was kept, or, if its fields were changed meanwhile, as
-    /// they are now.
-    pub(super) fn text_of(&self, fields: &[String], own: &[String]) -> String {
-        let kept = self.text.map(|column| fields[column].as_str());
-        match kept {
-            // Without fields there is nothing else to keep: it may be the text that was corrected.
-            Some(kept) if own.iter().all(String::is_empty) || fields_of_rejected(kept, own.len()) == own => kept.to_owned(),
-            _ => record_text(own),
-        }
-    }
+/// The reason of a row that is rejected again, beside the one that its list has. Over any number
+/// of lists the first reason stays, once.
+fn again(why: &str, reason: &str) -> String {
+    let first = match reason.split_once(FIRST) {
+        Some((before, first)) if before.contains(BEFORE) => first,
+        None if reason.contains(BEFORE) => "",
+        _ => reason,
+    };
+    let kept = &first[..first.floor_char_boundary(FIRST_BYTES_MAX)];
+    let (first_mark, cut_mark) = (if first.is_empty() { "" } else { FIRST }, if kept.len() < first.len() { CUT } else { "" });
+    format!("{BEFORE}{why}{first_mark}{kept}{cut_mark}")
 }
 
 fn line_number(text: &str, name: &'static str, file_line: u64) -> Result<u32, IntakeError> {
@@ -77,6 +55,18 @@ fn line_number(text: &str, name: &'static str, file_line: u64) -> Result<u32, In
     };
     let number = text.trim().parse().ok().filter(|number| *number > 0);
     number.ok_or_else(|| IntakeError::ListLine { line: file_line, name, found: found() })
+}
+
+/// Returns true if two names differ in one letter at most, or in the order of two.
+fn is_near(one: &str, other: &str) -> bool {
+    let (one, other) = (one.as_bytes(), other.as_bytes());
+    let same = one.iter().zip(other).take_while(|(one, other)| one == other).count();
+    let (one, other) = (&one[same..], &other[same..]);
+    let same = one.iter().rev().zip(other.iter().rev()).take_while(|(one, other)| one == other).count();
+    match (&one[..one.len() - same], &other[..other.len() - same]) {
+        ([first, second], [third, fourth]) => first == fourth && second == third,
+        (one, other) => one.len() <= 1 && other.len() <= 1,
+    }
 }
 
 /// The fields of a record that was rejected, for so many columns: without those that it has too
@@ -93,13 +83,13 @@ fn split(text: &str) -> Option<Vec<String>> {
     if !records.advance().ok()? || records.fault().is_some() || !records.is_last() {
         return None;
     }
-    let fields = records.fields(records.text().ok()?).map(|(field, has_quotes)| unquoted(field, has_quotes)).collect();
+    let fields = records.fields(records.text().ok()?).map(|(field, has_quotes)| unquoted(field, has_quotes).into_owned()).collect();
     Some(fields)
 }
 
 /// A field as a value.
-pub(super) fn unquoted(field: &str, has_quotes: bool) -> String {
-    if has_quotes { field.replace("\"\"", "\"") } else { field.to_owned() }
+pub(super) fn unquoted(field: &str, has_quotes: bool) -> Cow<'_, str> {
+    if has_quotes { field.replace("\"\"", "\"").into() } else { field.into() }
 }
 
 /// Writes a record of CSV.
@@ -115,65 +105,13 @@ pub fn write_record<T: AsRef<[u8]>>(writer: &mut impl Write, fields: &[T]) -> io
     writer.flush()
 }
 
-fn record_text(fields: &[String]) -> String {
+/// Fields as a record of CSV, without a line break.
+pub(super) fn record_text(fields: &[&str]) -> String {
     let mut record = Vec::new();
     write_record(&mut record, fields).expect("memory can be written");
     // The line break behind it.
     record.pop();
     String::from_utf8(record).expect("it was made of strings")
-}
-
-/// A line of a list of failed rows: a row as it was, or a text that was no row, beside the reason.
-/// The order of the keys is of no importance.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct ListedRow<'a> {
-    #[serde(borrow)]
-    rowmill: Why<'a>,
-    #[serde(borrow, default, deserialize_with = "present")]
-    input: Option<&'a RawValue>,
-    #[serde(default, deserialize_with = "present")]
-    text: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Why<'a> {
-    #[serde(borrow)]
-    line: Option<&'a RawValue>,
-}
-
-/// Null is a value, too.
-fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
-}
-
-/// The row in a line of a list.
-pub(super) enum Listed<'a> {
-    Input(&'a str),
-    /// It was rejected, and is not corrected.
-    Text(String),
-}
-
-impl<'a> ListedRow<'a> {
-    /// None for a value that is a row itself.
-    pub(super) fn of(json: &'a str) -> Option<(ListedRow<'a>, Listed<'a>)> {
-        // Nearly no row begins like this.
-        let first_key = json.strip_prefix('{')?.trim_start();
-        if !["\"rowmill\"", "\"input\"", "\"text\""].iter().any(|key| first_key.starts_with(key)) {
-            return None;
-        }
-        let mut row: ListedRow<'a> = serde_json::from_str(json).ok()?;
-        match (row.input.take(), row.text.take()) {
-            (Some(input), None) => Some((row, Listed::Input(input.get()))),
-            (None, Some(text)) => Some((row, Listed::Text(text))),
-            _ => None,
-        }
-    }
-
-    /// The row's own line; none if the list has none for it.
-    pub(super) fn line(&self, file_line: u64) -> Result<Option<u32>, IntakeError> {
-        self.rowmill.line.map(|line| line_number(line.get(), JSON_LINE, file_line)).transpose()
-    }
 }
 
 #[cfg(test)]
@@ -191,25 +129,27 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_a_list_is_known_by_its_shape() {
-        let input = |json| match ListedRow::of(json) {
-            Some((_, Listed::Input(input))) => Some(input.to_owned()),
-            _ => None,
-        };
-        assert_eq!(input(r#"{"rowmill":{"line":3},"input":{"a":1}}"#).as_deref(), Some(r#"{"a":1}"#));
-        assert_eq!(input("{ \"input\" : null,\t\"rowmill\":{\"line\": 3} }").as_deref(), Some("null"));
-        for row in [
-            r#"{"rowmill":1,"input":2}"#,
-            r#"{"rowmill":{},"input":2,"c":3}"#,
-            r#"{"rowmill":{},"input":2,"text":"x"}"#,
-            r#"{"rowmill":{}}"#,
-            r#"{"input":2}"#,
-            r#"["rowmill"]"#,
-            r#"{"rowmill":{},"text":null}"#,
-        ] {
-            assert!(ListedRow::of(row).is_none(), "{row}");
+    fn the_first_reason_stays_once_over_any_number_of_lists() {
+        let second = again(": correct it", "has 1 fields");
+        assert_eq!(second, "was rejected before: correct it; the first reason: has 1 fields");
+        assert_eq!(again(": correct it", &format!("record 1 {second}")), second);
+        assert_eq!(again(": correct it", ""), "was rejected before: correct it");
+        assert_eq!(again(": correct it", "record 1 was rejected before: correct it"), "was rejected before: correct it");
+        let long = "ä".repeat(FIRST_BYTES_MAX);
+        let cut = again("", &long);
+        assert_eq!(cut, format!("was rejected before; the first reason: {}{CUT}", "ä".repeat(FIRST_BYTES_MAX / 2)));
+        assert_eq!(again("", &cut), cut);
+        let longest = "x".repeat(FIRST_BYTES_MAX);
+        assert!(again("", &longest).ends_with(&longest));
+    }
+
+    #[test]
+    fn names_that_differ_in_one_letter_are_near() {
+        for near in ["code", "codes", "codess", "cods", "cdoes", "xcodes", "cores"] {
+            assert!(is_near(near, "codes"), "{near}");
         }
-        assert!(matches!(ListedRow::of(r#"{"text":"{nope","rowmill":{}}"#), Some((_, Listed::Text(text))) if text == "{nope"));
-        assert!(ListedRow::of(r#"{"rowmill":{"line":0},"input":1}"#).unwrap().0.line(7).is_err());
+        for far in ["", "cod", "lines", "coeds2", "sedoc"] {
+            assert!(!is_near(far, "codes"), "{far}");
+        }
     }
 }

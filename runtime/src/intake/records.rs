@@ -363,6 +363,11 @@ impl Records {
         self.field_count
     }
 
+    /// Returns true if there was something in the file before the record.
+    pub(super) fn has_passed(&self) -> bool {
+        self.line > 1
+    }
+
     /// Returns true if the record is an empty line.
     pub(super) fn is_blank(&self) -> bool {
         self.length == 0

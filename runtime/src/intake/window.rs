@@ -4,6 +4,8 @@ use std::io::{self, ErrorKind, Read};
 
 /// Bytes that are asked for at once, at least.
 const READ_BYTES: usize = 64 << 10;
+/// A larger buffer is not kept behind the record that needed it.
+const KEPT_BYTES: usize = 4 << 20;
 
 /// A record of a file as far as it was read, and the bytes that were read behind it.
 pub(super) struct Window {
@@ -49,7 +51,7 @@ impl Window {
         }
         if self.buffer.len() < self.end + READ_BYTES {
             // A long record is not copied again and again.
-            self.buffer.resize((self.end * 2).max(READ_BYTES * 2), 0);
+            self.buffer.resize((self.end + self.end / 2).max(READ_BYTES * 2), 0);
         }
         let read = loop {
             match self.source.read(&mut self.buffer[self.end..]) {
@@ -83,5 +85,9 @@ impl Window {
     pub(super) fn pass(&mut self, length: usize) {
         self.begin += length;
         self.passed += length as u64;
+        if self.buffer.len() > KEPT_BYTES && self.end - self.begin < KEPT_BYTES / 4 {
+            self.buffer = self.bytes().to_vec();
+            (self.begin, self.end) = (0, self.buffer.len());
+        }
     }
 }

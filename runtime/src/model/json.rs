@@ -12,12 +12,16 @@ pub struct JsonText(String);
 pub struct NotJson(serde_json::Error);
 
 impl NotJson {
-    /// The same for a text of one line: with the column alone, since the text may stand in any line of a file.
-    pub fn in_one_line(&self) -> String {
+    /// The same for a text of one line: with the column alone, in characters, since the text may stand in any line of a file. `indent` characters stand before
+    /// the text in that line.
+    pub fn in_one_line(&self, text: &str, indent: usize) -> String {
         let (line, column) = (self.0.line(), self.0.column());
         let whole = self.to_string();
         match whole.strip_suffix(&format!(" at line {line} column {column}")) {
-            Some(text) if line == 1 => format!("{text} at column {column}"),
+            Some(said) if line == 1 => {
+                let column = indent + text[..text.ceil_char_boundary(column)].chars().count();
+                format!("{said} at column {column}")
+            }
             _ => whole,
         }
     }

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::fs;
 use std::hash::{Hash, Hasher};
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use wasmtime::component::Component;
 
 use super::evict::{PART, evict, mark_used};
 use super::key::{CodeKey, MAC_BYTES};
+use crate::files;
 use crate::model::hex;
 
 /// The file of a key that was made here.
@@ -120,7 +121,8 @@ impl CompiledCache {
 
     /// The file of an upload, unless it is not what this installation wrote.
     pub(super) fn read_sealed(&self, digest: &str) -> Option<Sealed> {
-        let file = fs::read(self.path(digest)?).ok()?;
+        let mut file = Vec::new();
+        files::open_at(&self.path(digest)?).ok()?.read_to_end(&mut file).ok()?;
         self.code_in(digest, &file).is_some().then_some(file)
     }
 
@@ -187,7 +189,7 @@ impl CompiledCache {
         let Some(path) = self.path(digest).map(|path| path.with_extension("lock")) else { return CompileLock(None, PathBuf::new()) };
         let locked = || -> std::io::Result<fs::File> {
             loop {
-                let file = fs::OpenOptions::new().write(true).create(true).truncate(false).open(&path)?;
+                let file = files::open_lock_at(&path)?;
                 file.lock()?;
                 // The one that held it removed it, and another may have made it anew.
                 match fs::metadata(&path) {
@@ -213,7 +215,7 @@ fn map(file: &fs::File) -> std::io::Result<Mmap> {
 }
 
 fn open(path: &Path) -> Option<fs::File> {
-    match fs::File::open(path) {
+    match files::open_at(path) {
         Ok(file) => Some(file),
         Err(error) if error.kind() == ErrorKind::NotFound => None,
         Err(error) => again(path, &error),

@@ -9,6 +9,8 @@ use std::path::Path;
 use blake3::{Hash, Hasher};
 use uuid::Uuid;
 
+use crate::files;
+
 /// Bytes of a key that is made here.
 const KEY_BYTES: usize = 32;
 pub(super) const MAC_BYTES: usize = 32;
@@ -51,7 +53,7 @@ impl CodeKey {
     }
 
     fn read(path: &Path) -> std::io::Result<CodeKey> {
-        let mut file = fs::File::open(path)?;
+        let mut file = files::open_at(path)?;
         let metadata = file.metadata()?;
         let own = fs::metadata("/proc/self").map_or(true, |me| me.uid() == metadata.uid());
         let wrong = |problem: &str| Error::new(ErrorKind::PermissionDenied, format!("{} {problem}: remove it, and another is made", path.display()));

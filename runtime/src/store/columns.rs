@@ -7,10 +7,11 @@ use crate::model::{
     canonical_op,
 };
 use crate::store::StoreError;
+use crate::store::told::Told;
 
 /// Puts an error of the database under what the store was doing.
 pub(super) fn failed<E: std::error::Error + Send + Sync + 'static>(doing: &'static str) -> impl Fn(E) -> StoreError + Copy {
-    move |source| StoreError::Failed { doing, source: Box::new(source) }
+    move |source| StoreError::Failed { doing, source: Box::new(Told(Box::new(source))) }
 }
 
 /// A count from the database, where CHECK constraints keep it from being negative.

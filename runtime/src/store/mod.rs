@@ -19,6 +19,7 @@ mod rules;
 mod scheduled;
 mod sizing;
 mod sqlite;
+mod told;
 mod usage;
 mod versions;
 

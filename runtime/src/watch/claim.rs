@@ -7,14 +7,16 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{File, TryLockError};
 use std::io::{self, ErrorKind};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 
-use cap_std::fs::{Dir, MetadataExt, OpenOptions};
+use cap_std::fs::{Dir, MetadataExt};
 use rustix::fs::{Mode, OFlags, fsync, openat};
 use uuid::Uuid;
 
 use super::look::Ripe;
 use super::places::{NAME_BYTES_MAX, Places, settle, unique_name};
 use super::reasons::Reasons;
+use crate::files;
 use crate::model::BatchId;
 
 /// Names beside the file. Files whose names begin with a dot are not taken, so that none has these.
@@ -87,12 +89,11 @@ impl Claim {
             Ok(dir) => dir,
             Err(error) => return gone(error),
         };
-        let lock = match dir.open_with(LOCK, OpenOptions::new().create(true).write(true).truncate(false)) {
+        let lock = match files::open_lock(&dir, LOCK) {
             Ok(lock) => lock,
             Err(error) => return gone(error),
         };
-        let inode = lock.metadata()?.ino();
-        let lock = lock.into_std();
+        let inode = std::os::unix::fs::MetadataExt::ino(&lock.metadata()?);
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Ok(None),
@@ -117,8 +118,8 @@ impl Claim {
 
     /// The batch that was begun with the file, if one was.
     pub(super) fn batch(&self) -> io::Result<Option<BatchId>> {
-        match self.dir.read_to_string(BATCH) {
-            Ok(text) => Ok(text.trim().parse().ok()),
+        match read(&self.dir, BATCH) {
+            Ok(text) => Ok(std::str::from_utf8(&text).ok().and_then(|text| text.trim().parse().ok())),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -130,7 +131,7 @@ impl Claim {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        let mut part = self.dir.create(PART)?;
+        let mut part = files::create(&self.dir, PART)?;
         io::Write::write_all(&mut part, bytes)?;
         self.dir.rename(PART, &self.dir, name)
     }
@@ -177,9 +178,9 @@ impl Claim {
     /// The name of a file that was moved on. Claims of an older version say it in the reasons
     /// alone.
     fn name_of_refused(&self) -> io::Result<OsString> {
-        match self.dir.read(NAME) {
+        match read(&self.dir, NAME) {
             Ok(name) => Ok(OsString::from_vec(name)),
-            Err(error) if error.kind() == ErrorKind::NotFound => Ok(serde_json::from_slice::<Reasons>(&self.dir.read(REASONS)?)?.file.into()),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(serde_json::from_slice::<Reasons>(&read(&self.dir, REASONS)?)?.file.into()),
             Err(error) => Err(error),
         }
     }
@@ -198,6 +199,11 @@ impl Claim {
             removed => removed,
         }
     }
+}
+
+/// A file of a claim.
+fn read(dir: &Dir, name: impl AsRef<Path>) -> io::Result<Vec<u8>> {
+    files::read(files::open(dir, name)?, REASONS_BYTES_MAX)
 }
 
 /// Where the reasons of a refused file stand: beside it, under its whole name. A name that is too
@@ -230,7 +236,7 @@ fn is_free(failed: &Dir, place: &OsStr, claim: &Dir) -> io::Result<bool> {
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(true),
         Err(error) => Err(error),
         Ok(there) if !there.is_file() || there.len() > REASONS_BYTES_MAX => Ok(false),
-        Ok(_) => Ok(file_of(failed.read(place)).is_some_and(|file| Some(file) == file_of(claim.read(REASONS)))),
+        Ok(_) => Ok(file_of(read(failed, place)).is_some_and(|file| Some(file) == file_of(read(claim, REASONS)))),
     }
 }
 

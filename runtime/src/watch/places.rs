@@ -7,8 +7,8 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::PathBuf;
 
 use cap_std::ambient_authority;
-use cap_std::fs::{Dir, File, MetadataExt};
-use rustix::fs::{Mode, OFlags, RenameFlags, openat, renameat_with};
+use cap_std::fs::{Dir, MetadataExt};
+use rustix::fs::{RenameFlags, renameat_with};
 use rustix::io::Errno;
 use uuid::Uuid;
 
@@ -60,23 +60,6 @@ impl Places {
         let metadata = self.incoming.dir_metadata()?;
         Ok((metadata.dev(), metadata.ino()))
     }
-}
-
-/// Opens a regular file for reading: no link is followed, and nothing that waits for another is waited for.
-///
-/// # Errors
-/// `InvalidInput` when it is something else.
-pub(super) fn open_regular(dir: &Dir, name: &OsStr) -> io::Result<File> {
-    let opened = openat(dir.as_fd(), name, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC, Mode::empty());
-    let file = File::from_std(std::fs::File::from(opened.map_err(|errno| match errno {
-        Errno::LOOP | Errno::NXIO => not_regular(),
-        errno => errno.into(),
-    })?));
-    if file.metadata()?.is_file() { Ok(file) } else { Err(not_regular()) }
-}
-
-fn not_regular() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")
 }
 
 /// Moves a file out of a claim: under its name, or, where another has that, under one that only this claim gives. Nothing is ever replaced.
@@ -135,19 +118,5 @@ mod tests {
         let second = settle(&two, name, &done, Uuid::nil()).unwrap();
         assert_eq!(second, unique_name(name, Uuid::nil()));
         assert_eq!((done.read("a.csv").unwrap(), done.read(second).unwrap()), (b"1".to_vec(), b"2".to_vec()));
-    }
-
-    #[test]
-    fn only_regular_files_are_opened() {
-        let directory = tempfile::tempdir().unwrap();
-        let dir = Dir::open_ambient_dir(directory.path(), ambient_authority()).unwrap();
-        dir.write("file", "1").unwrap();
-        dir.create_dir("directory").unwrap();
-        std::os::unix::fs::symlink("file", directory.path().join("link")).unwrap();
-        rustix::fs::mknodat(&dir, "fifo", rustix::fs::FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-        assert!(open_regular(&dir, OsStr::new("file")).is_ok());
-        for name in ["directory", "link", "fifo"] {
-            assert_eq!(open_regular(&dir, OsStr::new(name)).unwrap_err().kind(), io::ErrorKind::InvalidInput, "{name}");
-        }
     }
 }

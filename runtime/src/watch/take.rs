@@ -9,7 +9,6 @@ use super::FileType;
 use super::claim::Claim;
 use super::error::TakeError;
 use super::look::Mark;
-use super::places::open_regular;
 use super::reasons::Reasons;
 use super::report::{FileReport, Outcome};
 use super::rows::{Check, RowFile, append, append_checked};
@@ -229,7 +228,7 @@ enum Begun {
 
 /// The claimed file.
 fn open(claim: &Claim) -> Result<cap_std::fs::File, TakeError> {
-    open_regular(claim.dir(), claim.name()).map_err(|error| match error.kind() {
+    crate::files::open(claim.dir(), claim.name()).map_err(|error| match error.kind() {
         ErrorKind::InvalidInput => TakeError::refused("bad_file", "it is no regular file"),
         ErrorKind::PermissionDenied => TakeError::refused("bad_file", "it cannot be read: permission denied"),
         _ => TakeError::Read(error),

@@ -60,6 +60,36 @@ fn a_finished_run_is_told_only_to_those_who_have_its_input_and_settings() {
 }
 
 #[test]
+fn a_finished_run_is_not_told_when_its_results_are_not_as_they_were() {
+    let directory = directory_with("rows.ndjson", b"{\"do\":\"ok\"}\n{\"do\":\"panic\"}\n");
+    let directory = directory.path();
+    let input = ["--input", "rows.ndjson"];
+    assert_eq!(ended(rowmill(directory, "misbehaving").args(input)).0, 1);
+    assert_eq!(resumed(directory, &input).0, 1);
+    for name in ["results.ndjson", "failed.ndjson", "summary.json"] {
+        let path = directory.join("out").join(name);
+        let text = fs::read(&path).unwrap();
+        let other: Vec<u8> = text.iter().map(|byte| byte ^ 1).collect();
+        for changed in [&text[1..], &other] {
+            fs::write(&path, changed).unwrap();
+            refused(
+                directory,
+                &input,
+                &format!("{name} in out was changed since the run, which is finished: put it back as it was, or move it away"),
+            );
+        }
+        fs::remove_file(&path).unwrap();
+        refused(directory, &input, &format!("{name} is missing in out, whose run is finished: put it back, or run anew with --overwrite"));
+        fs::write(&path, text).unwrap();
+    }
+    assert_eq!(resumed(directory, &input).0, 1);
+    // The way that the sentence names is open.
+    fs::remove_file(directory.join("out/failed.ndjson")).unwrap();
+    assert_eq!(ended(rowmill(directory, "misbehaving").args(input).arg("--overwrite")).0, 1);
+    assert_eq!(resumed(directory, &input).0, 1);
+}
+
+#[test]
 fn a_run_that_was_stopped_does_not_go_on_with_another_input() {
     let directory = TempDir::new().unwrap();
     let directory = directory.path();

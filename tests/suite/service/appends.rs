@@ -35,3 +35,18 @@ fn files_that_are_appended_at_the_same_moment_all_come_in() {
     let firsts = "SELECT string_agg(first_row::text, ' ' ORDER BY first_row) FROM rowmill.batch_files";
     assert_eq!(site.database.as_ref().unwrap().sql(firsts).unwrap().trim(), "1 301 601 901");
 }
+
+#[test]
+fn a_rejected_row_that_has_not_come_to_its_turn_shows_its_text_and_code() {
+    let site = Installation::database_and_directory();
+    site.deploy("sleep", "sleeper");
+    let batch = site.said(&["submit", "bank", "sleep", "--hold"]);
+    let file = site.file("a.csv", "ms,note\n1,x\n1,5\" disk\n");
+    site.said(&["append", &batch, &file]);
+    let rows = site.lines(&["rows", &batch]);
+    assert_eq!(rows[0], serde_json::json!({"line": 1, "status": null, "input": {"ms": "1", "note": "x"}}));
+    let reason = "record 2 (line 3 of the file) has a quote inside a field that does not begin with one: put the field in quotes, and write each quote in it twice";
+    let message = serde_json::json!({"id": 0, "code": "bad_row", "values": [reason]});
+    assert_eq!(rows[1], serde_json::json!({"line": 2, "status": null, "text": "1,5\" disk", "messages": [message]}));
+    assert_eq!(site.lines(&["rows", &batch, "--code", "bad_row"]), rows[1..]);
+}

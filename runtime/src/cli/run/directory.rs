@@ -1,20 +1,25 @@
 //! The directory of a run: results in sight, and beside them, until the run is finished, its state.
 
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, OnceLock};
 
 use anyhow::{Context, bail};
+use cap_std::ambient_authority;
+use cap_std::fs::Dir;
 use serde::{Deserialize, Serialize};
 
 use super::SystemClock;
 use super::begun::{Begun, RunSettings};
-use crate::export::{Manifest, OutputDirectory, ResultKind, SUMMARY, Summary, WORK, check_output, read_output};
+use crate::export::{Manifest, OutputDirectory, ResultKind, SUMMARY, Summary, WORK, check_output, check_whole, read_output, read_own_json};
+use crate::files;
 use crate::intake::Format;
 use crate::model::BatchId;
 use crate::store::SqliteStore;
 
 const RECORD: &str = "run.json";
+const PART: &str = "run.part";
 const STORE: &str = "store.sqlite";
 const OBJECTS: &str = "objects";
 
@@ -96,18 +101,19 @@ impl RunDirectory {
             }
         }
         let finished = read_output(&self.out)?.filter(|there| there.kind == ResultKind::Run);
-        let Some(Manifest { run: Some(begun), .. }) = finished else {
+        let Some((manifest, begun)) = finished.and_then(|mut manifest: Manifest| manifest.run.take().map(|begun| (manifest, begun))) else {
             bail!("there is no run in {out} to go on with: leave --resume out to begin one");
         };
         let begun: Begun = serde_json::from_value(begun).with_context(|| format!("the manifest in {out} is not one that this version wrote"))?;
         begun.check_settings(settings, &out)?;
-        let summary = Box::new(read_json(&self.out.join(SUMMARY))?);
+        check_whole(&self.out, &manifest)?;
+        let summary = Box::new(read_own_json(&self.out.join(SUMMARY))?);
         Ok(Opened::Finished { begun: Box::new(begun), summary })
     }
 
     fn read_record(&self) -> anyhow::Result<Option<RunRecord>> {
         let path = self.out.join(WORK).join(RECORD);
-        if path.exists() { read_json(&path).map(Some) } else { Ok(None) }
+        if path.symlink_metadata().is_ok() { read_own_json(&path).map(Some) } else { Ok(None) }
     }
 
     /// Makes the state of a new run, in place of one that is overwritten.
@@ -135,11 +141,14 @@ impl RunDirectory {
     }
 
     pub(super) fn write_record(&self, record: &RunRecord) -> anyhow::Result<()> {
-        let path = self.out.join(WORK).join(RECORD);
-        let part = path.with_extension("part");
-        fs::write(&part, serde_json::to_vec_pretty(record)?)
-            .and_then(|()| fs::rename(&part, &path))
-            .with_context(|| format!("cannot write {}", path.display()))
+        let work = self.out.join(WORK);
+        let text = serde_json::to_vec_pretty(record)?;
+        let write = || -> std::io::Result<()> {
+            let work = Dir::open_ambient_dir(&work, ambient_authority())?;
+            files::create(&work, PART)?.write_all(&text)?;
+            work.rename(PART, &work, RECORD)
+        };
+        write().with_context(|| format!("cannot write {}", work.join(RECORD).display()))
     }
 
     pub(super) fn overwrite(&self) -> bool {
@@ -161,9 +170,4 @@ impl RunDirectory {
 
 fn begun_with(begun: &Begun) -> String {
     format!(" (of {})", begun.input_in_words())
-}
-
-fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> anyhow::Result<T> {
-    let text = fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
-    serde_json::from_slice(&text).with_context(|| format!("{} is not one that this version wrote", path.display()))
 }

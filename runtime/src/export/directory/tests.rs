@@ -224,3 +224,42 @@ fn one_that_was_killed_before_it_replaced_anything_leaves_the_earlier_result() {
     refused(write(&path, batch, FIRST, true), "holds a run that is not finished");
     assert!(path.join(WORK).join("run.json").exists());
 }
+
+#[test]
+fn a_journal_that_names_other_files_is_refused_and_removes_nothing() {
+    let place = TempDir::new().unwrap();
+    let path = place.path().join("out");
+    let batch = BatchId::generate();
+    let sum = |name: &str, text: &str| {
+        fs::create_dir_all(path.join(WORK).join(STAGED)).unwrap();
+        fs::write(path.join(name), text).unwrap();
+        let out = Dir::open_ambient_dir(&path, ambient_authority()).unwrap();
+        contents::list_files(&out).unwrap().into_iter().find(|file| file.path == name).unwrap()
+    };
+    let mine = sum("notes.txt", "mine");
+    let planted = |files| Manifest::new(batch, ResultKind::Results, files);
+    let work = Dir::open_ambient_dir(path.join(WORK), ambient_authority()).unwrap();
+    let staged = work.open_dir(STAGED).unwrap();
+    write_whole(&staged, MANIFEST, &planted(Vec::new())).unwrap();
+    for name in ["notes.txt", "../out/notes.txt", "files/../notes.txt", "/etc/passwd"] {
+        let file = super::super::ExportedFile { path: name.to_owned(), ..mine.clone() };
+        write_whole(&work, JOURNAL, &Journal { replaces: Some(planted(vec![file.clone()])) }).unwrap();
+        refused(OutputDirectory::open(&path).map(drop), "which is no file of a result");
+        write_whole(&work, JOURNAL, &Journal { replaces: None }).unwrap();
+        write_whole(&staged, MANIFEST, &planted(vec![file])).unwrap();
+        refused(OutputDirectory::open(&path).map(drop), "since manifest.json in");
+        write_whole(&staged, MANIFEST, &planted(Vec::new())).unwrap();
+    }
+    for text in ["", "{", "[]", "{\"replaces\":{\"batch\":1}}"] {
+        fs::write(path.join(WORK).join(JOURNAL), text).unwrap();
+        let sentence = "journal.json in";
+        refused(OutputDirectory::open(&path).map(drop), sentence);
+        refused(OutputDirectory::open(&path).map(drop), "and remove ");
+    }
+    // A manifest that names it is refused, too, also when the result is to be replaced.
+    fs::remove_dir_all(path.join(WORK)).unwrap();
+    let out = Dir::open_ambient_dir(&path, ambient_authority()).unwrap();
+    write_whole(&out, MANIFEST, &planted(vec![mine])).unwrap();
+    refused(check_output(&path, None, true), "it names \"notes.txt\", which is no file of a result");
+    assert_eq!(fs::read_to_string(path.join("notes.txt")).unwrap(), "mine");
+}

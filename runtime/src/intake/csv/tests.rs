@@ -135,7 +135,7 @@ fn the_size_of_a_row_is_that_of_its_input() {
 
 #[test]
 fn columns_of_a_list_of_failed_rows_are_left_out() {
-    assert_eq!(inputs("a,rowmill_line,rowmill_codes,rowmill_reason\n1,7,x,because\n"), [r#"{"a":"1"}"#]);
+    assert_eq!(inputs("a,rowmill_codes,rowmill_text,rowmill_reason\n1,x,,because\n"), [r#"{"a":"1"}"#]);
     let rows = read("a,rowmill_line,rowmill_codes,rowmill_text,rowmill_reason\n1,7,x,,because\n2,3,,old,so\n").unwrap();
     assert_eq!(rows.iter().map(|row| (line_of(row), row.rejected.is_none())).collect::<Vec<_>>(), [(7, true), (3, true)]);
 }
@@ -145,11 +145,14 @@ fn a_row_that_was_rejected_is_rejected_until_its_codes_are_emptied() {
     let header = "a,b,rowmill_line,rowmill_codes,rowmill_text,rowmill_reason";
     let read_one = |record: &str| read(format!("{header}\n{record}\n")).unwrap().remove(0);
     let row = read_one("1,,7,bad_row,1,\"record 9 (line 3 of the file) has 1 fields, but the header has 2\"");
-    let again = "record 1 (line 2 of the file) was rejected before: correct it, and empty its rowmill_codes";
+    let again = "record 1 (line 2 of the file) was rejected before: correct it, and empty its rowmill_codes; the first reason: record 9 (line 3 of the \
+                 file) has 1 fields, but the header has 2";
     assert_eq!((line_of(&row), row.input.as_str(), row.rejected.as_deref()), (7, "\"1\"", Some(again)));
-    // Fields that were corrected are not lost where the codes were forgotten.
+    // The text stays where fields were changed and the codes were forgotten.
     let row = read_one("1,\"2,5\",7,aborted;bad_row,1,so");
-    assert_eq!((row.input.as_str(), row.rejected.as_deref()), (r#""1,\"2,5\"""#, Some(again)));
+    let changed = "record 1 (line 2 of the file) was rejected before, and its fields were changed since: if it is corrected, empty its rowmill_codes; the \
+                   first reason: so";
+    assert_eq!((row.input.as_str(), row.rejected.as_deref()), ("\"1\"", Some(changed)));
     let row = read_one(",,7,bad_row,\"1,a\"\"b\",so");
     assert_eq!((row.input.as_str(), row.rejected.is_some()), (r#""1,a\"b""#, true));
     // A processor may have a code of this name: its rows are not kept as text. An empty line is, as an empty one.
@@ -159,6 +162,12 @@ fn a_row_that_was_rejected_is_rejected_until_its_codes_are_emptied() {
     // The text was corrected, and the codes were forgotten: it is not lost.
     let row = read_one(",,7,bad_row,\"1,\"\"5\"\"\"\" disk\"\"\",so");
     assert_eq!(row.input.as_str(), r#""1,\"5\"\" disk\"""#);
+    // Codes that were emptied correct nothing.
+    let row = read_one(",,7,,\"1,a\"\"b\",so");
+    let empty = "record 1 (line 2 of the file) was rejected before, and its fields are empty, but its rowmill_text is not: fill in its fields, or empty its \
+                 rowmill_text if they are to be empty; the first reason: so";
+    assert_eq!((row.input.as_str(), row.rejected.as_deref()), (r#""1,a\"b""#, Some(empty)));
+    assert_eq!(read_one(",,7,,,so").rejected, None);
     let row = read_one("1,2,7,,1,so");
     assert_eq!((line_of(&row), row.input.as_str(), row.rejected), (7, r#"{"a":"1","b":"2"}"#, None));
 }
@@ -173,23 +182,23 @@ fn a_value_that_begins_with_a_byte_order_mark_comes_back_from_a_list() {
 
 #[test]
 fn a_list_whose_lines_cannot_be_read_is_refused() {
-    let header = "a,rowmill_line,rowmill_codes,rowmill_reason";
+    let header = "a,rowmill_line,rowmill_codes,rowmill_text,rowmill_reason";
     let error = |record: &str| refusal(format!("{header}\n{record}\n"));
     let number = "it must be a whole number from 1 to 4294967295; to number the rows anew, remove it from all of them";
     let list = "it is a list of failed rows, and";
-    assert_eq!(error("1,,x,y"), format!("{list} in line 2 the number of the row (rowmill_line) is empty: {number}"));
+    assert_eq!(error("1,,x,,y"), format!("{list} in line 2 the number of the row (rowmill_line) is empty: {number}"));
     for found in ["0", "1.0", "4294967296", "-1"] {
-        assert_eq!(error(&format!("1,{found},x,y")), format!("{list} in line 2 the number of the row (rowmill_line) is {found:?}: {number}"));
+        assert_eq!(error(&format!("1,{found},x,,y")), format!("{list} in line 2 the number of the row (rowmill_line) is {found:?}: {number}"));
     }
-    let short = format!("{list} the record in line 2 has 3 fields, but the header has 4: there each record has all columns of the header");
-    assert_eq!(error("1,2,x"), short);
-    assert!(error("1,2,x,a\"b").contains("the record in line 2 has a quote inside a field"));
+    let short = format!("{list} the record in line 2 has 4 fields, but the header has 5: there each record has all columns of the header");
+    assert_eq!(error("1,2,x,"), short);
+    assert!(error("1,2,x,,a\"b").contains("the record in line 2 has a quote inside a field"));
 }
 
 #[test]
 fn a_file_that_cannot_be_taken_says_what_and_where() {
     assert_eq!(refusal(""), "it is empty");
-    assert_eq!(refusal("\n\n"), "it is empty");
+    assert_eq!(refusal("\n\n"), "it has only empty lines");
     assert_eq!(refusal("a,b\n"), "it has a header and no record");
     assert_eq!(refusal("a,b\n\n"), "it has a header and no record");
     assert_eq!(refusal("a,b,a\n1,2,3\n"), "columns 1 and 3 of its header are both named \"a\": give them different names");
@@ -199,9 +208,8 @@ fn a_file_that_cannot_be_taken_says_what_and_where() {
     assert_eq!(refusal("a\n1\n\"2\n3\n"), "it has a quote that is never closed: line 3 opens it");
     assert_eq!(refusal("a,b\n\"x\ny\",\"2\n3\n"), "it has a quote that is never closed: line 3 opens it");
     assert!(refusal("a\"b,c\n1,2\n").starts_with("its header, in line 1, has a quote inside a field"));
-    assert!(refusal("sep=,\na,b\n1,2\n").starts_with("its first line is sep=…"));
-    assert!(refusal("sep=;\na;b\n1;2\n").starts_with("its first line is sep=…"));
-    assert_eq!(refusal("\"\u{feff}a\",b\n1,2\n"), "it begins with two byte order marks: remove one");
+    assert!(refusal("\nsep=,\na,b\n1,2\n").starts_with("line 2 is sep=…"));
+    assert!(refusal("sep=;\na;b\n1;2\n").starts_with("line 1 is sep=…"));
     assert_eq!(
         refusal("a;b;c\n1;2;3\n"),
         "its columns are separated by semicolons and not by commas: its header is 1 column with commas and 3 with semicolons; save it with commas, or convert it: \
@@ -217,6 +225,70 @@ fn a_file_that_cannot_be_taken_says_what_and_where() {
 fn a_second_byte_order_mark_is_named() {
     let mark = "begins with a byte order mark, which stands only at the beginning of a file: were two files put together?";
     assert_eq!(faults("a,b\n1,2\n\u{feff}a,b\n3,4\n"), ["", mark, ""]);
+    // A quote behind it begins no field, which is not the fault.
+    assert_eq!(faults("a,b\n\u{feff}\"1\",2\n\u{feff}\n3,4\n"), [mark, mark, ""]);
+    let header = |line| format!("its header, in line {line}, begins with a byte order mark, which stands only at the beginning of a file: remove it");
+    for file in ["\n\u{feff}a,b\n1,2\n", "\r\n\u{feff}\"a\",b\r\n1,2\r\n", "\r\u{feff}a\r1\r", "\n\u{feff}\n1\n"] {
+        assert_eq!(refusal(file), header(2), "{file:?}");
+    }
+    for (file, line) in [("\"\u{feff}a\",b\n1,2\n", 1), ("\n\n\"\u{feff}a\"\n1\n", 3)] {
+        assert_eq!(refusal(file), format!("{} from the name of the first column", header(line)), "{file:?}");
+    }
+}
+
+#[test]
+fn a_header_has_all_columns_of_a_list_or_none() {
+    let refused = |columns: &str| refusal(format!("a,{columns}\n1{}\n", ",1".repeat(columns.split(',').count())));
+    let part = |found: &str, missing: &str| {
+        format!(
+            "its header has {found} of a list of failed rows, but not {missing}: put the columns of the list back, or, if the file is no such list, give its own \
+             columns other names"
+        )
+    };
+    assert_eq!(refused("rowmill_line"), part("rowmill_line", "rowmill_codes and rowmill_text and rowmill_reason"));
+    assert_eq!(refused("rowmill_text"), part("rowmill_text", "rowmill_codes and rowmill_reason"));
+    assert_eq!(refused("rowmill_reason,b"), part("rowmill_reason", "rowmill_codes and rowmill_text"));
+    assert_eq!(refused("rowmill_reason,rowmill_line,rowmill_codes"), part("rowmill_line and rowmill_codes and rowmill_reason", "rowmill_text"));
+    let near = |found: &str, meant: &str| {
+        format!(
+            "its header has the column {found:?}, which is nearly {meant}: name it {meant} if the file is a list of failed rows, else give it a name that is not \
+             like it"
+        )
+    };
+    assert_eq!(refused("Rowmill_Text"), near("Rowmill_Text", "rowmill_text"));
+    assert_eq!(refused("rowmill_line,rowmill_code,rowmill_text,rowmill_reason"), near("rowmill_code", "rowmill_codes"));
+    // The order is of no importance, and the lines may be missing.
+    let rows = read("rowmill_reason,rowmill_text,a,rowmill_codes\nso,,1,x\nso,x\"y,,bad_row\n".replace("x\"y", "\"x\"\"y\"")).unwrap();
+    assert_eq!((rows[0].input.as_str(), rows[1].input.as_str(), rows[1].rejected.is_some()), (r#"{"a":"1"}"#, r#""x\"y""#, true));
+}
+
+/// No part of a record of a list is larger than those that are written; each limit is reached.
+#[test]
+fn the_parts_of_a_record_of_a_list_have_limits() {
+    const MIB: usize = 1 << 20;
+    let record = |own: usize, codes: usize, text: usize, reason: usize| {
+        let quotes = |count: usize| "\"\"".repeat(count);
+        let [own, codes, text] = [own, codes, text].map(quotes);
+        let reason = "r".repeat(reason);
+        format!("a,rowmill_line,rowmill_codes,rowmill_text,rowmill_reason\n\"{own}\",3,\"bad_row;{codes}\",\"{text}\",\"{reason}\"\n")
+    };
+    let codes_max = 4 * MIB - "bad_row;".len();
+    let rows = read(record(16 * MIB, codes_max, 16 * MIB, 4 * MIB)).unwrap();
+    assert_eq!((line_of(&rows[0]), rows[0].input.as_str().len()), (3, 32 * MIB + 2));
+    assert!(rows[0].rejected.as_ref().unwrap().len() < 5_000);
+    for (own, codes, text, reason, said) in [
+        (16 * MIB + 1, 0, 1, 0, "in the row in line 2 all of its own columns is larger than 16 MiB"),
+        (1, 0, 16 * MIB + 1, 0, "in the row in line 2 rowmill_text is larger than 16 MiB"),
+        (1, codes_max + 1, 1, 0, "in the row in line 2 rowmill_codes is larger than 4 MiB"),
+        (1, 0, 1, 4 * MIB + 1, "in the row in line 2 rowmill_reason is larger than 4 MiB"),
+    ] {
+        let error = refusal(record(own, codes, text, reason));
+        assert!(error.contains(said), "{error}");
+    }
+    // A row that is too large is measured without being made.
+    let rows = read(format!("a\n\"{}\u{1}\u{7f}\\é\n\"\n", "\"\"".repeat(MIB))).unwrap();
+    let bytes = r#"{"a":""}"#.len() + 2 * MIB + 6 + 1 + 2 + 2 + 2;
+    assert!(rows[0].rejected.as_ref().unwrap().ends_with(&format!("it has {bytes} bytes as JSON")), "{:?}", rows[0].rejected);
 }
 
 #[test]

@@ -27,6 +27,14 @@ fn the_place_of_a_fault_is_one_line_and_its_column() {
     let reason = |text: &str| read(text).unwrap().pop().unwrap().rejected.unwrap();
     assert_eq!(reason("1\n\n{nope\n"), "value 2 (line 3 of the file) is not valid JSON: key must be a string at column 2");
     assert_eq!(reason("1\n{\"a\":\n"), "value 2 (line 2 of the file) is not valid JSON: EOF while parsing a value at column 5");
+    // The column is that of the line, in characters.
+    assert_eq!(reason(" \t{nope\n"), "value 1 (line 1 of the file) is not valid JSON: key must be a string at column 4");
+    assert_eq!(reason("{\"ä€\":nope}\n"), "value 1 (line 1 of the file) is not valid JSON: expected ident at column 8");
+    assert_eq!(reason("{\"a\":é}\n"), "value 1 (line 1 of the file) is not valid JSON: expected value at column 6");
+    assert_eq!(
+        reason("1\r2\r"),
+        "value 1 (line 1 of the file) is not valid JSON: trailing characters at column 3; a carriage return without a line feed ends no line"
+    );
 }
 
 /// JSON allows four characters as space.
@@ -67,6 +75,29 @@ fn a_list_in_which_a_row_has_no_line_is_refused() {
     assert_eq!(error("{\"a\":1}"), sentence("missing"));
     assert_eq!(error("{\"rowmill\":{},\"input\":1}"), sentence("missing"));
     assert_eq!(error("{\"rowmill\":{\"line\":0},\"input\":1}"), sentence("\"0\""));
+    let shape = "line 2 is not as the rows of a list of failed rows are:";
+    assert_eq!(error("{nope"), format!("{shape} it is not valid JSON: key must be a string at column 2"));
+}
+
+/// A line that is nearly one of a list is not run as it is, and the sentence says the difference.
+#[test]
+fn a_line_that_is_nearly_one_of_a_list_is_refused() {
+    let shape = |line: u64| format!("line {line} is not as the rows of a list of failed rows are:");
+    let both = r#"{"rowmill":{"line":3},"input":1,"text":"x"}"#;
+    let extra = r#"{"extra":1,"rowmill":{"line":3},"input":1}"#;
+    for wrong in [both, extra, r#"{"rowmill":{"line":3,"codes":["trap"],"reason":"so"}}"#] {
+        for (first, line) in [("", 1), ("{\"rowmill\":{\"line\":2},\"input\":1}\n", 2), ("{\"rowmill\":{},\"input\":1}\n", 2)] {
+            let error = read(format!("{first}{wrong}\n")).unwrap_err().to_string();
+            assert!(error.starts_with(&shape(line)), "{error}");
+        }
+        let error = read(format!("1\n{wrong}\n")).unwrap_err().to_string();
+        assert!(error.starts_with("line 2 is a row of a list of failed rows with its line, but the first row of the file is not"), "{error}");
+    }
+    // Without a line it may be a row of people, where the first one is.
+    let own = r#"{"rowmill":{},"input":1,"text":"x"}"#;
+    assert_eq!(read(format!("1\n{own}\n")).unwrap()[1].input.as_str(), own);
+    let error = read(format!("{}\n", r#"{"rowmill":{"line":1},"text":"\ud800"}"#)).unwrap_err().to_string();
+    assert_eq!(error, format!("{} its \"text\" is no text", shape(1)));
 }
 
 /// The limit is that of the row, whatever stands around it in a list.
@@ -111,6 +142,12 @@ fn a_line_of_a_list_may_be_as_long_as_the_text_in_it_needs() {
     for list in lists {
         assert_eq!(read(list).unwrap()[0].input.as_str(), json);
     }
+    for (name, json) in
+        [("text", format!("\"{}\"", "x".repeat(RECORD_BYTES_MAX + 1))), ("input", format!("\"{}\"", "x".repeat(RECORD_BYTES_MAX - 1)))]
+    {
+        let error = read(format!("{{\"rowmill\":{{\"line\":2}},\"{name}\":{json}}}\n")).unwrap_err().to_string();
+        assert!(error.starts_with(&format!("it is a list of failed rows, and in the row in line 1 {name} is larger than 16 MiB")), "{error}");
+    }
     let error = read(format!("1\n{{\"other\":{json}}}\n")).unwrap_err().to_string();
     assert_eq!(error, "the record that begins in line 2 is larger than 16 MiB");
     let error = read(format!("1\n[{json}]\n")).unwrap_err().to_string();
@@ -138,7 +175,7 @@ fn json_over_several_lines_is_named() {
         assert_eq!(read(file).unwrap_err().to_string(), object(line), "{file}");
     }
     // A value on one line is a row, and a line that was cut a rejected one.
-    for (file, rejected) in [("[1,\n[2]\n", true), ("{\"a\":1,\n{\"a\":2}\n", true), ("[{\"a\":1}]\n[2]\n", false), ("{\"a\":", true)] {
+    for (file, rejected) in [("[1,\n[2]\n", true), ("{\"a\":1,\n{\"a\":2}\n", true), ("[{\"a\":1}]\n[2]\n", false), ("{\"a\":", true), ("{", true)] {
         assert_eq!(read(file).unwrap()[0].rejected.is_some(), rejected, "{file}");
     }
 }
@@ -159,7 +196,7 @@ fn a_value_is_taken_to_the_letter() {
     let values = [r#"{"a":1,"a":2}"#, "1e400", "-0", "1.10", "123456789012345678901234567890", r#""\ud800 \u0000 \/""#, "{ }", &deep];
     for value in values {
         let rows = read(format!("{value}\n")).unwrap();
-        let listed = read(format!("{{\"input\":{value},\"rowmill\":{{\"line\":1,\"line_of\":{{}}}}}}\n")).unwrap();
+        let listed = read(format!("{{\"input\":{value},\"rowmill\":{{\"line\":1,\"codes\":[{{}}]}}}}\n")).unwrap();
         assert_eq!((rows[0].input.as_str(), &rows[0].rejected), (value, &None));
         assert_eq!(rows, listed);
     }

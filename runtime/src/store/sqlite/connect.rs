@@ -1,6 +1,7 @@
 //! The file, and connections to it.
 
 use std::fs::File;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use std::time::Duration;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Sqlite, SqlitePool, Transaction};
 
+use crate::files;
 use crate::model::{AppBounds, Clock, Timestamp};
 use crate::store::StoreError;
 use crate::store::columns::failed;
@@ -40,6 +42,7 @@ impl SqliteStore {
     /// `InUse` when another process has it open; `Failed` when the file cannot be used.
     pub async fn open(file: &Path, clock: Arc<dyn Clock>) -> Result<SqliteStore, StoreError> {
         let lock = lock_beside(file)?;
+        check_regular(file)?;
         let options = SqliteConnectOptions::new()
             .filename(file)
             .create_if_missing(true)
@@ -91,10 +94,45 @@ impl SqliteStore {
 fn lock_beside(file: &Path) -> Result<File, StoreError> {
     let mut name = file.as_os_str().to_owned();
     name.push(".lock");
-    let lock = File::create(&name).map_err(failed("make its lock file"))?;
+    let lock = files::open_lock_at(Path::new(&name)).map_err(failed("make its lock file"))?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(std::fs::TryLockError::WouldBlock) => Err(StoreError::InUse { place: file.display().to_string() }),
         Err(std::fs::TryLockError::Error(error)) => Err(failed("lock its file")(error)),
+    }
+}
+
+/// Checks that the files of the database are regular ones where they are there: SQLite would wait
+/// for a FIFO.
+fn check_regular(file: &Path) -> Result<(), StoreError> {
+    for end in ["", "-wal", "-shm", "-journal"] {
+        let mut name = file.as_os_str().to_owned();
+        name.push(end);
+        if std::fs::metadata(&name).is_ok_and(|there| !there.is_file()) {
+            let problem = format!("{} is not a regular file: move it away", Path::new(&name).display());
+            return Err(failed("open its database")(std::io::Error::new(ErrorKind::InvalidInput, problem)));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+    use crate::model::SystemClock;
+
+    #[tokio::test]
+    async fn a_fifo_in_the_place_of_a_file_of_the_store_is_not_waited_for() {
+        for end in ["", "-wal", "-shm", "-journal", ".lock"] {
+            let directory = tempfile::tempdir().unwrap();
+            let file = directory.path().join("store.sqlite");
+            let place = directory.path().join(format!("store.sqlite{end}"));
+            mknodat(CWD, &place, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+            let Err(error) = SqliteStore::open(&file, Arc::new(SystemClock)).await else { panic!("{end} was taken") };
+            let text = format!("{:#}", anyhow::Error::new(error));
+            assert!(text.contains("is not a regular file"), "{end}: {text}");
+        }
     }
 }
