@@ -9,8 +9,9 @@ use clap::ValueEnum;
 
 use super::progress::ReadProgress;
 use super::signals::Stop;
-use crate::intake::{ChunkSize, Chunks, FileForm, FileSum, Fingerprint, Format, InflateLimits, Place, RowReader};
-use crate::model::{BatchFile, BatchId};
+use crate::intake::{ChunkSize, Chunks, FileForm, FileLines, FileSum, Fingerprint, Format, InflateLimits, Place, RowReader};
+use crate::jobs::{FileAppend, RENEW_APPEND_EVERY};
+use crate::model::{AppendState, BatchFile, BatchId};
 use crate::store::Store;
 
 /// [`FileForm`] on the command line.
@@ -123,6 +124,47 @@ pub(super) struct Appended {
     pub rows: u64,
     /// The place of its first row in the batch; none without a row.
     pub first_row: Option<u32>,
+}
+
+/// Appends the rows of a file to a held batch: all of them with the last part, or none. None when the program was asked to stop. Reads on a thread of its own while the store
+/// writes.
+pub(super) async fn append_whole(
+    reader: RowReader,
+    mut append: FileAppend,
+    lines: FileLines,
+    file: impl FnOnce() -> BatchFile,
+    stop: &Stop,
+) -> anyhow::Result<Option<AppendState>> {
+    let mut chunks = Chunks::of(reader, Place { lines, skipped: 0 }, ChunkSize::APPEND);
+    let progress = ReadProgress::begin();
+    let mut rows = 0;
+    loop {
+        let step = async {
+            let chunk = tokio::select! {
+                chunk = chunks.next() => chunk,
+                () = tokio::time::sleep(RENEW_APPEND_EVERY) => return append.renew().await.map(|()| true),
+            };
+            let Some(chunk) = chunk else { return Ok(false) };
+            rows += chunk.len() as u64;
+            append.push(chunk).await?;
+            progress.set(rows);
+            Ok(true)
+        };
+        tokio::select! {
+            more = step => if !more? { break },
+            () = stop.asked() => break,
+        }
+    }
+    progress.end();
+    if stop.is_asked() {
+        append.undo().await?;
+        return Ok(None);
+    }
+    if let Err(error) = chunks.end().await {
+        append.undo().await?;
+        return Err(error.into());
+    }
+    Ok(Some(append.end(Some(file())).await?))
 }
 
 /// Appends the rows of a file to a held batch, and counts them in `appended`, also where it fails. Reads on a thread of its own while the store writes. Each chunk is a transaction:

@@ -11,6 +11,8 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Stop {
     asked: CancellationToken,
     signal: Arc<AtomicU8>,
+    /// What a second signal leaves behind.
+    at_once: &'static str,
 }
 
 const SIGINT: u8 = 2;
@@ -19,7 +21,12 @@ const SIGTERM: u8 = 15;
 impl Stop {
     /// Listens from now on.
     pub(super) fn listen() -> std::io::Result<Stop> {
-        let stop = Stop::default();
+        Stop::listen_and_leave("rows that were running will be run again")
+    }
+
+    /// Listens from now on. `at_once` is told after a second signal: the state that it leaves behind.
+    pub(super) fn listen_and_leave(at_once: &'static str) -> std::io::Result<Stop> {
+        let stop = Stop { at_once, ..Stop::default() };
         let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         tokio::spawn(stop.clone().follow(interrupt, terminate));
         Ok(stop)
@@ -32,7 +39,7 @@ impl Stop {
                 _ = terminate.recv() => SIGTERM,
             };
             if self.asked.is_cancelled() {
-                say!("rowmill: stopped at once; rows that were running will be run again");
+                say!("rowmill: stopped at once; {}", self.at_once);
                 std::process::exit(i32::from(128 + number));
             }
             self.signal.store(number, Ordering::Release);

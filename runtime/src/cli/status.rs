@@ -13,7 +13,8 @@ use super::{EXIT_SOME_FAILED, EXIT_SUCCESS, print_data, progress};
 use crate::export::{BatchView, read_input_files, read_past_rounds};
 use crate::jobs::JobError;
 use crate::model::{
-    After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, JsonText, Part, PastRound, Timestamp, mark_failure, without_controls,
+    After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, JsonText, OpenAppend, Part, PastRound, Timestamp, mark_failure,
+    without_controls,
 };
 use crate::status::Snapshot;
 use crate::store::Store;
@@ -232,6 +233,10 @@ async fn text_of(store: &dyn Store, batch: &Batch) -> anyhow::Result<String> {
         if let Some(object) = object {
             text.push_str(&format!(", kept as {object}"));
         }
+    }
+    if let Some(OpenAppend { rows, expires_at }) = batch.open_append {
+        let until = moment(expires_at);
+        text.push_str(&format!("\na file is being appended: {rows} of its rows are stored, and count once the file is whole; without progress they are removed after {until}"));
     }
     for file in &batch.files {
         text.push_str(&format!("\nfile {}: {} bytes, {}", file.name, file.size_bytes, file.object));

@@ -8,7 +8,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::config::ConfigArgs;
-use super::feed::{Appended, FormatArg, InputFile, append_all, batch_file, open_file, open_rows, sum_of, until_stop};
+use super::feed::{Appended, FormatArg, InputFile, append_all, append_whole, batch_file, open_file, open_rows, sum_of, until_stop};
 use super::signals::Stop;
 use super::source::Source;
 use super::status::{Shown, wait_and_show};
@@ -17,7 +17,7 @@ use super::wiring::{Parts, block_on, inflate_limits};
 use super::{EXIT_SUCCESS, print_data};
 use crate::intake::{FileForm, FileLines, InflateLimits, IntakeError, Place};
 use crate::jobs::{BatchRequest, JobManager};
-use crate::model::{After, AfterCondition, BatchId, BatchStatus, JsonText};
+use crate::model::{After, AfterCondition, AppendKey, AppendState, BatchId, BatchStatus, JsonText};
 use crate::store::StoreError;
 
 /// Submit a file as a batch. Prints its id.
@@ -92,8 +92,8 @@ impl From<WhenArg> for AfterCondition {
 
 /// Append a file to a batch that is held. Prints how many rows it has now.
 ///
-/// The lines go on from the highest that it has. Several may append at the same moment: the rows of each file keep their order, and those of a file of at most 10,000 rows and 4 MiB
-/// also stay together. When it stops halfway the rows up to there are appended.
+/// The lines go on from the highest that it has. The file comes in whole or not at all: until its last row is there its rows do not count, and the batch cannot be released.
+/// Several may append at the same moment: the rows of each file stay together. A file of more than 10,000 rows or 4 MiB lets others wait until it is in.
 #[derive(Debug, Args)]
 pub struct AppendCommand {
     #[command(flatten)]
@@ -105,6 +105,9 @@ pub struct AppendCommand {
     /// How the file holds its rows; by its name when this is not given.
     #[arg(long)]
     pub format: Option<FormatArg>,
+    /// A name for this append: when it is made again, after a lost answer or a crash, the rows are there once. With another file the key is refused.
+    #[arg(long, value_name = "KEY", value_parser = parse_name)]
+    pub key: Option<String>,
     /// Release the batch afterwards.
     #[arg(long)]
     pub release: bool,
@@ -144,11 +147,12 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
         _ => None,
     };
     block_on(async {
-        let stop = Stop::listen()?;
+        let stop = Stop::listen_and_leave("rowmill status and rowmill batches show what is there of the batch")?;
         let parts = Parts::open(&config).await?;
         let (file, rows_digest) = match source {
             Some(source) => {
-                let rows_digest = if args.key.is_some() { digest_rows(args, &parts.jobs, source, &stop).await? } else { None };
+                let rows_digest =
+                    if args.key.is_some() { digest_rows(args.format, &format!("{} ", args.hold), &parts.jobs, source, &stop).await? } else { None };
                 if stop.is_asked() {
                     say!("stopped while the file was read; nothing was submitted");
                     return Ok(ExitCode::from(stop.exit_status()));
@@ -179,10 +183,14 @@ pub fn submit(args: &SubmitCommand) -> anyhow::Result<ExitCode> {
         let is_held = known.status == BatchStatus::Wait && args.after.is_none();
         if let Some(file) = file.filter(|_| is_held) {
             let place = Place { lines: FileLines::Record, skipped: known.counts.rows };
-            let mut appended = Appended::default();
-            let taken = take(&parts.jobs, id, file, limits, place, &stop, &mut appended).await;
-            if taken.is_err() || !appended.whole {
-                return not_taken(&parts.jobs, id, args.key.is_some(), taken, &stop).await;
+            let taken = if args.key.is_some() {
+                go_on(&parts.jobs, id, file, limits, place, &stop).await
+            } else {
+                let taken = take(&parts.jobs, id, None, file, limits, FileLines::Record, &stop).await;
+                taken.map(|taken| taken.is_some())
+            };
+            if !matches!(taken, Ok(true)) {
+                return not_taken(&parts.jobs, id, args.key.is_some(), taken.map(|_| ()), &stop).await;
             }
         }
         let rows = if !is_held {
@@ -228,31 +236,35 @@ pub fn append(args: &AppendCommand) -> anyhow::Result<ExitCode> {
         Source::Object(_) => None,
     };
     block_on(async {
-        let stop = Stop::listen()?;
+        let stop = Stop::listen_and_leave("a file that was not appended to its end is taken back")?;
         let parts = Parts::open(&config).await?;
+        let key = match &args.key {
+            None => None,
+            Some(name) => {
+                let Some(digest) = digest_rows(args.format, "", &parts.jobs, source, &stop).await? else {
+                    say!("stopped while the file was read; nothing of it was appended");
+                    return Ok(ExitCode::from(stop.exit_status()));
+                };
+                Some(AppendKey { name: name.clone(), digest })
+            }
+        };
         let file = match local {
             Some(file) => file,
             None => source.open(&parts.jobs, args.format).await?,
         };
-        let place = Place { lines: FileLines::Next, skipped: 0 };
-        let mut appended = Appended::default();
-        let taken = take(&parts.jobs, args.batch, file, limits, place, &stop, &mut appended).await;
-        if appended.rows > 0 {
-            taken.with_context(|| {
-                format!("{} rows of the file were appended, and to append it again would add them twice; the rest was not appended", appended.rows)
-            })?;
-        } else {
-            taken?;
-        }
-        if !appended.whole {
-            say!("stopped: {} rows of the file were appended; the batch is still held", appended.rows);
+        let Some(appended) = take(&parts.jobs, args.batch, key, file, limits, FileLines::Next, &stop).await? else {
+            say!("stopped: nothing of the file was appended; the batch is still held");
             return Ok(ExitCode::from(stop.exit_status()));
+        };
+        if appended.was_there {
+            say!("this file was appended with its key before; nothing was added");
         }
-        let batch = parts.jobs.store().read_batch(args.batch).await?;
-        if args.release {
+        // A repeat may come after the batch was released and run.
+        let is_held = parts.jobs.store().read_batch(args.batch).await?.status == BatchStatus::Wait;
+        if args.release && (is_held || !appended.was_there) {
             parts.jobs.release(args.batch).await?;
         }
-        print_rows(args.batch, batch.counts.rows, args.json)?;
+        print_rows(args.batch, appended.rows, args.json)?;
         parts.close().await;
         Ok(ExitCode::from(EXIT_SUCCESS))
     })
@@ -273,40 +285,50 @@ pub fn release(args: &ReleaseCommand) -> anyhow::Result<ExitCode> {
     })
 }
 
-/// Appends a file to a held batch, and records it there if it was taken whole.
+/// Appends a file to a held batch, whole or not at all, and records it there. None when the program was asked to stop.
 async fn take(
     jobs: &JobManager,
     id: BatchId,
+    key: Option<AppendKey>,
     file: InputFile,
     limits: InflateLimits,
-    place: Place,
+    lines: FileLines,
     stop: &Stop,
-    appended: &mut Appended,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Option<AppendState>> {
+    let InputFile { name, form, reader, fingerprint, object } = file;
+    let Some(reader) = open_rows(form, limits, reader, &name, stop).await? else { return Ok(None) };
+    let append = jobs.append_file(id, key).await?;
+    let record = || batch_file(&name, form, fingerprint.sum(), 1, object);
+    append_whole(reader, append, lines, record, stop).await.with_context(|| format!("cannot take {name}"))
+}
+
+/// Appends what is missing of a file to the batch of its key, and records it there. False when the program was asked to stop.
+async fn go_on(jobs: &JobManager, id: BatchId, file: InputFile, limits: InflateLimits, place: Place, stop: &Stop) -> anyhow::Result<bool> {
     let InputFile { name, form, reader, fingerprint, object } = file;
     let taking = || format!("cannot take {name}");
-    let Some(reader) = open_rows(form, limits, reader, &name, stop).await? else { return Ok(()) };
-    append_all(reader, &**jobs.store(), id, place, stop, appended).await.with_context(taking)?;
+    let Some(reader) = open_rows(form, limits, reader, &name, stop).await? else { return Ok(false) };
+    let mut appended = Appended::default();
+    append_all(reader, &**jobs.store(), id, place, stop, &mut appended).await.with_context(taking)?;
     if appended.whole {
-        // The first rows may have come in before, with the key of the submission: then the file begins with the batch.
+        // The first rows may have come in before: the file begins with the batch.
         let first_row = if place.skipped > 0 { 1 } else { appended.first_row.unwrap_or(1) };
         let file = batch_file(&name, form, fingerprint.sum(), first_row, object);
         jobs.record_batch_file(id, &file, None).await.with_context(taking)?;
     }
-    Ok(())
+    Ok(appended.whole)
 }
 
-/// What stands for the file's rows where a submission is compared with that of its key.
+/// What stands for the file's rows where a submission or an append is compared with that of its key.
 ///
 /// None when the program was asked to stop.
-async fn digest_rows(args: &SubmitCommand, jobs: &JobManager, source: Source<'_>, stop: &Stop) -> anyhow::Result<Option<String>> {
+async fn digest_rows(format: Option<FormatArg>, options: &str, jobs: &JobManager, source: Source<'_>, stop: &Stop) -> anyhow::Result<Option<String>> {
     if matches!(source, Source::Local(path) if path.as_os_str() == "-") {
-        bail!("a submission with --key reads its file twice, which stdin cannot be: give it a file");
+        bail!("with --key the file is read twice, which stdin cannot be: give it a file");
     }
-    let file = source.open(jobs, args.format).await?;
+    let file = source.open(jobs, format).await?;
     let FileForm { format, gzip } = file.form;
     let Some(sum) = until_stop(stop, move || sum_of(file)).await?.transpose()? else { return Ok(None) };
-    Ok(Some(format!("{format:?} {gzip} {} {}", args.hold, sum.sha256)))
+    Ok(Some(format!("{format:?} {gzip} {options}{}", sum.sha256)))
 }
 
 /// A file that was not taken whole leaves nothing; but with a key, what is there is gone on with when it is submitted again, unless the file is at fault.

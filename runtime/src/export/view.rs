@@ -4,8 +4,8 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::model::{
-    After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, MarkCall, OutputFile, PastRound, ProcessorKind, PrunedParts,
-    RetryRule, Timestamp,
+    After, Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, MarkCall, OpenAppend, OutputFile, PastRound, ProcessorKind,
+    PrunedParts, RetryRule, Timestamp,
 };
 use crate::store::{Store, StoreError};
 
@@ -49,6 +49,9 @@ pub struct BatchView<'a, F> {
     submitted_at: Timestamp,
     started_at: Option<Timestamp>,
     finished_at: Option<Timestamp>,
+    /// A file whose rows are not all there, and are not counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_append: Option<OpenAppend>,
     /// When parts of it were pruned.
     #[serde(skip_serializing_if = "PrunedParts::is_whole")]
     pruned: PrunedParts,
@@ -113,6 +116,7 @@ impl<'a, F> BatchView<'a, F> {
             submitted_at: batch.submitted_at,
             started_at: batch.started_at,
             finished_at: batch.finished_at,
+            open_append: batch.open_append,
             pruned: batch.pruned,
             files: files(batch.round, &batch.files),
             input_files,

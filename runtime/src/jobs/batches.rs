@@ -3,6 +3,7 @@
 use futures_util::TryStreamExt;
 use futures_util::stream::{self, BoxStream, StreamExt};
 
+use super::append::in_turn;
 use super::key::{self, Named, digest_of_batch};
 use super::{BatchRequest, JobError, JobManager};
 use crate::model::{
@@ -102,7 +103,7 @@ impl JobManager {
     }
 
     /// Appends rows to a held batch, and releases it where that is wanted. Returns how many rows it has now. The rows of one call
-    /// are contiguous and keep their order. Those without a line ([`NewRow::next`]) get the next lines of the batch.
+    /// are contiguous and keep their order. Waits, for some minutes at most, while a file is appended in parts. Those without a line ([`NewRow::next`]) get the next lines of the batch.
     ///
     /// ```no_run
     /// # async fn example(jobs: rowmill::jobs::JobManager, more: Vec<rowmill::model::NewRow>) -> anyhow::Result<()> {
@@ -124,7 +125,7 @@ impl JobManager {
     pub async fn batch_append(&self, id: BatchId, rows: Vec<NewRow>, release: bool) -> Result<u64, JobError> {
         check_inputs(&rows)?;
         self.check_batch(id).await?;
-        let total = self.shared.store.append_rows(id, rows).await?;
+        let total = in_turn(async || self.shared.store.append_rows(id, rows.clone()).await).await?;
         if release { self.release(id).await } else { Ok(total) }
     }
 

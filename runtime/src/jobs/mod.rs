@@ -39,6 +39,7 @@
 //! # }
 //! ```
 
+mod append;
 mod apps;
 mod batches;
 mod error;
@@ -67,6 +68,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_util::sync::CancellationToken;
 
+pub use self::append::{FileAppend, RENEW_APPEND_EVERY};
 pub use self::error::JobError;
 pub use self::events::EventsFrom;
 pub use self::export::{ExportOptions, Exported};

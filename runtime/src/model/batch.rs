@@ -4,7 +4,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{After, JsonText, OpStamp, PrunedParts, Terms, Timestamp, canonical_op};
+use super::{After, JsonText, OpStamp, OpenAppend, PrunedParts, Terms, Timestamp, canonical_op};
 
 /// A batch's name outside the store: a UUIDv7, so that names sort by time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -186,6 +186,7 @@ impl NewBatch {
             finished_at: None,
             files: Vec::new(),
             pruned: PrunedParts::default(),
+            open_append: None,
         }
     }
 }
@@ -287,6 +288,8 @@ pub struct Batch {
     pub files: Vec<OutputFile>,
     /// What is no longer there, and since when.
     pub pruned: PrunedParts,
+    /// A file that is being appended while the batch is held, or whose append was cut off. Its rows are not counted.
+    pub open_append: Option<OpenAppend>,
 }
 
 /// An output file of a finished batch.

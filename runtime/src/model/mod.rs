@@ -2,6 +2,7 @@
 
 mod abort;
 mod app;
+mod append;
 mod batch;
 mod batch_list;
 mod chain;
@@ -35,6 +36,7 @@ mod worker;
 
 pub use abort::AbortReason;
 pub use app::App;
+pub use append::{AppendKey, AppendPart, AppendState, AppendToken, OpenAppend};
 pub use batch::{Batch, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, INPUT_BYTES_MAX, Line, NewBatch, NewRow, OutputFile, ProcessorKind};
 pub use batch_list::{BatchFilter, BatchPage, BatchPosition, ListedBatch, ParseBatchPositionError};
 pub use chain::{After, AfterCondition};

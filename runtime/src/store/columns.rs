@@ -2,9 +2,9 @@
 
 use crate::model::{
     AbortReason, After, AfterCondition, App, AppQuota, BatchCounts, BatchFile, BatchId, BatchStatus, BatchStep, FailureLimit, FoundOp, Grants, Group,
-    GroupCounts, Isolation, MarkCall, Message, OpStamp, OutputFile, PartialKeep, PartialTerms, PastOutcome, PastRound, Policy, ProcessorKind,
-    ProcessorVersion, PrunedParts, Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo, WorkerRecord,
-    canonical_op,
+    GroupCounts, Isolation, MarkCall, Message, OpStamp, OpenAppend, OutputFile, PartialKeep, PartialTerms, PastOutcome, PastRound, Policy,
+    ProcessorKind, ProcessorVersion, PrunedParts, Rate, RecordedOutcome, RetryRule, RowStatus, RunningLeases, Terms, Timestamp, WorkerInfo,
+    WorkerRecord, canonical_op,
 };
 use crate::store::StoreError;
 use crate::store::told::Told;
@@ -433,4 +433,9 @@ pub(super) fn workers_of(workers: Vec<WorkerRow>, held: Vec<HeldRow>) -> Vec<Wor
         }
     }
     records
+}
+
+/// A file that is being appended: how many of its rows are stored, and until when it lives.
+pub(super) fn open_append_of(rows: Option<i64>, until: Option<i64>) -> Option<OpenAppend> {
+    Some(OpenAppend { rows: count(rows?), expires_at: Timestamp(until?) })
 }

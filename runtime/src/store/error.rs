@@ -19,6 +19,16 @@ pub enum StoreError {
         /// What the operation needs, as a half sentence.
         wanted: &'static str,
     },
+    /// The rows of the other file are taken back if it does not end.
+    #[error("a file is being appended to batch {0}: wait until that append ends (rowmill status {0}), or abort the batch")]
+    AppendUnderWay(BatchId),
+    /// Nothing of the file is in the batch.
+    #[error(
+        "the append to batch {0} was lost: it expired, was begun again with its key, or the batch is not held any longer; nothing of the file was appended"
+    )]
+    AppendLost(BatchId),
+    #[error("the key {key:?} was used for another file that was appended to batch {id}: use a key of its own for each file")]
+    AppendKeyReused { id: BatchId, key: String },
     /// The lease ended, was taken over, or its batch was aborted. Nothing was changed.
     #[error("the lease was lost: it ended, was taken over, or its batch was aborted; nothing was recorded")]
     LeaseLost,

@@ -29,11 +29,11 @@ use async_trait::async_trait;
 use tokio::sync::broadcast;
 
 use crate::model::{
-    App, Batch, BatchFile, BatchFilter, BatchId, BatchPage, BatchPosition, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts, EventPage,
-    EventPosition, EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey,
-    LeasedRow, MarkCall, MarkEnd, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy,
-    ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction,
-    TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
+    App, AppendPart, AppendState, AppendToken, Batch, BatchFile, BatchFilter, BatchId, BatchPage, BatchPosition, ClaimRequest, ClaimedWork,
+    ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile,
+    Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, MarkCall, MarkEnd, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PastCursor,
+    PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult,
+    Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
 };
 
 pub use changes::{Aborted, ChainEnd, ChainStep, Overdue, PruneStep, Recorded};
@@ -81,13 +81,24 @@ pub trait Store: Send + Sync + 'static {
     /// this call are the last of those.
     ///
     /// # Errors
-    /// `NotFound`; `WrongStatus` unless it is in `wait`; `Invalid` for a line that is 0, or that the batch has already; `OverQuota`.
+    /// `NotFound`; `WrongStatus` unless it is in `wait`; `AppendUnderWay`; `Invalid` for a line that is 0, or that the batch has already; `OverQuota`.
     async fn append_rows(&self, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError>;
+
+    /// Appends a part of a file to a held batch. The rows of all parts become rows of the batch with the last part, and with it the file and the key are recorded. One file at a
+    /// time is appended to a batch in several parts. An unfinished append that has expired, or has the same key, is taken back by the first part of another one.
+    ///
+    /// # Errors
+    /// As [`Store::append_rows`]; `AppendUnderWay` for a first part; `AppendLost` for a further one, whose append is not there; `AppendKeyReused`. An error of a further part
+    /// leaves the append as it is: see [`Store::undo_append`].
+    async fn append_part(&self, id: BatchId, part: AppendPart) -> Result<AppendState, StoreError>;
+
+    /// Takes back the rows of an unfinished append. Returns false if there is none with this token.
+    async fn undo_append(&self, id: BatchId, token: AppendToken) -> Result<bool, StoreError>;
 
     /// Releases a held batch. Returns how many rows it has. A batch that is queued already is left as it is.
     ///
     /// # Errors
-    /// `NotFound`; `WrongStatus` when it is past `queued`; `Invalid` when it has no rows.
+    /// `NotFound`; `WrongStatus` when it is past `queued`; `AppendUnderWay`; `Invalid` when it has no rows.
     async fn release_batch(&self, id: BatchId) -> Result<u64, StoreError>;
 
     /// Aborts a batch: rows without an outcome are aborted from this moment on, and nothing more is recorded for them. A batch that has all its outcomes is

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use crate::model::{
-    self, AbortReason, App, AppBounds, BatchFile, BatchId, BatchStatus, FailedPosition, Grants, NewBatch, NewRow, PastCursor, Piece, Policy,
-    ProcessorKind, Rate, RetryRows, RowResult, RowStatus, Verdict, canonical_op,
+    self, AbortReason, App, AppBounds, AppendKey, BatchFile, BatchId, BatchStatus, FailedPosition, Grants, NewBatch, NewRow, PastCursor, Piece,
+    Policy, ProcessorKind, Rate, RetryRows, RowResult, RowStatus, Verdict, canonical_op,
 };
+use crate::store::columns::count;
 use crate::store::lines::{LinedRow, check_lines};
 use crate::store::{StoreError, StoreEvent};
 
@@ -114,6 +115,14 @@ pub(super) fn count_rows(old_count: i64, old_last: i64, rows: &[LinedRow], rows_
     let lines = std::iter::once(old_last).chain(rows.iter().map(|row| i64::from(row.line)));
     let ascend = lines.clone().zip(lines.clone().skip(1)).all(|(before, after)| before < after);
     Ok((total, lines.last().unwrap_or(old_last), ascend))
+}
+
+/// What an append needs.
+pub(super) const APPENDED_WHILE_HELD: &str = "rows can be appended only while it is held";
+
+/// The result of a completed append with this key: how many rows the batch had then.
+pub(super) fn key_of_append(id: BatchId, key: &AppendKey, digest: &str, rows: i64) -> Result<u64, StoreError> {
+    if key.digest == digest { Ok(count(rows)) } else { Err(StoreError::AppendKeyReused { id, key: key.name.clone() }) }
 }
 
 pub(super) fn check_batch_file(file: &BatchFile) -> Result<(), StoreError> {

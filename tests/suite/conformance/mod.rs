@@ -9,6 +9,7 @@ mod random;
 mod stages;
 
 mod abort;
+mod appends;
 mod apps;
 mod at_once;
 mod batch_files;
@@ -124,6 +125,14 @@ macro_rules! conformance {
                 a_discarded_batch_is_gone_with_its_rows
                 a_row_without_a_line_gets_one_more_than_the_highest
                 of_appends_at_the_same_moment_each_comes_in_whole_with_lines_of_its_own
+            }
+            appends {
+                the_rows_of_a_file_count_with_its_last_part
+                others_are_refused_while_a_file_is_appended
+                a_file_that_is_taken_back_leaves_the_batch_as_it_was
+                a_file_that_was_cut_off_is_taken_back_by_whatever_comes_next
+                an_append_with_a_key_comes_in_once
+                of_rows_that_are_appended_beside_a_file_none_is_lost
             }
             batch_files {
                 the_files_of_a_batch_are_listed_by_their_first_rows

@@ -124,7 +124,10 @@ fn interfaces_of_another_shape_are_refused_wherever_they_differ() {
         });
         let text = refused(&guest.fields("(func $start (loop)) (start $start)").module()).to_string();
         let reason = text.strip_prefix("this component does not fit the interfaces of rowmill:jobs@0.1.0: rowmill:jobs/batch@0.1.0, function ");
-        reason.and_then(|reason| reason.strip_suffix("; build it with the wit directory of this version")).unwrap_or_else(|| panic!("{text}")).to_owned()
+        reason
+            .and_then(|reason| reason.strip_suffix("; build it with the wit directory of this version"))
+            .unwrap_or_else(|| panic!("{text}"))
+            .to_owned()
     };
     assert_snapshot!(refused("        pieces: list<piece>,\n", ""), @"process-row, result: record outcome: it lacks the field pieces");
     assert_snapshot!(refused("        pieces: list<piece>,\n", "        pieces: list<piece>, more: u8,\n"), @"process-row, result: record outcome: it has a field more, which is not known");

@@ -1,5 +1,6 @@
 //! The files that rows of batches came from.
 
+use super::PgConnection;
 use super::connect::{PgStore, refuse};
 use super::held::lock_place;
 use super::text::{decode, encode};
@@ -15,26 +16,7 @@ pub(super) async fn record_batch_file(store: &PgStore, id: BatchId, file: &Batch
     if status != BatchStatus::Wait {
         return refuse(db, StoreError::WrongStatus { id, status, wanted: "a file can be recorded only while it is held" }).await;
     }
-    sqlx::query(
-        "INSERT INTO rowmill.batch_files
-            (batch_key, app, first_row, name, form, size_bytes, sha256, object, source_object)
-         VALUES ($1, (SELECT app FROM rowmill.batches WHERE batch_key = $1), $2, $3, $4, $5, $6, $7, $8)
-         ON CONFLICT (batch_key, first_row) DO UPDATE
-         SET name = excluded.name, form = excluded.form, size_bytes = excluded.size_bytes,
-            sha256 = excluded.sha256, object = excluded.object, source_object = excluded.source_object",
-    )
-    .persistent(store.named())
-    .bind(place.key)
-    .bind(i64::from(file.first_row))
-    .bind(encode(&file.name))
-    .bind(encode(&file.form))
-    .bind(signed(file.size_bytes))
-    .bind(encode(&file.sha256))
-    .bind(file.object.as_deref().map(encode))
-    .bind(file.source_object.as_deref().map(encode))
-    .execute(&mut *db)
-    .await
-    .map_err(failed("record a file"))?;
+    insert_batch_file(&mut db, store.named(), place.key, file).await?;
     if let Some(context) = context {
         sqlx::query("UPDATE rowmill.batches SET context = $2 WHERE batch_key = $1")
             .persistent(store.named())
@@ -45,6 +27,31 @@ pub(super) async fn record_batch_file(store: &PgStore, id: BatchId, file: &Batch
             .map_err(failed("record the context of a file"))?;
     }
     db.commit().await.map_err(failed("commit a file"))
+}
+
+/// Records a file in the transaction of the caller.
+pub(super) async fn insert_batch_file(db: &mut PgConnection, named: bool, key: i64, file: &BatchFile) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO rowmill.batch_files
+            (batch_key, app, first_row, name, form, size_bytes, sha256, object, source_object)
+         VALUES ($1, (SELECT app FROM rowmill.batches WHERE batch_key = $1), $2, $3, $4, $5, $6, $7, $8)
+         ON CONFLICT (batch_key, first_row) DO UPDATE
+         SET name = excluded.name, form = excluded.form, size_bytes = excluded.size_bytes,
+            sha256 = excluded.sha256, object = excluded.object, source_object = excluded.source_object",
+    )
+    .persistent(named)
+    .bind(key)
+    .bind(i64::from(file.first_row))
+    .bind(encode(&file.name))
+    .bind(encode(&file.form))
+    .bind(signed(file.size_bytes))
+    .bind(encode(&file.sha256))
+    .bind(file.object.as_deref().map(encode))
+    .bind(file.source_object.as_deref().map(encode))
+    .execute(db)
+    .await
+    .map_err(failed("record a file"))?;
+    Ok(())
 }
 
 pub(super) async fn list_batch_files(store: &PgStore, id: BatchId, after_row: u32, limit: u32) -> Result<Vec<BatchFile>, StoreError> {

@@ -2,6 +2,7 @@
 
 use sqlx::PgConnection;
 
+use super::appends::ensure_no_append;
 use super::connect::{PgStore, refuse};
 use super::quota::{not_admitted, quota_columns};
 use super::rows::{check_inputs, input_bytes_max, insert_all, sort_lines};
@@ -11,17 +12,20 @@ use crate::store::StoreError;
 use crate::store::columns::{count, failed, signed, status_of};
 use crate::store::lines::{check_lines, number_lines};
 use crate::store::quota::longest_input;
-use crate::store::rules::{CHAINED, NO_ROWS_WAIT, count_rows};
+use crate::store::rules::{APPENDED_WHILE_HELD, CHAINED, NO_ROWS_WAIT, count_rows};
 
 pub(super) async fn append_rows(store: &PgStore, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
     check_lines(ProcessorKind::Batch, &rows)?;
     let mut db = store.begin().await?;
     let (place, status) = lock_place(&mut db, store.named(), id).await?;
     if status != BatchStatus::Wait {
-        return refuse(db, StoreError::WrongStatus { id, status, wanted: "rows can be appended only while it is held" }).await;
+        return refuse(db, StoreError::WrongStatus { id, status, wanted: APPENDED_WHILE_HELD }).await;
     }
     if place.chained {
         return refuse(db, StoreError::WrongStatus { id, status, wanted: CHAINED }).await;
+    }
+    if let Err(error) = ensure_no_append(&mut db, store, id, place.key).await {
+        return refuse(db, error).await;
     }
     let total = match place.append(&mut db, store.named(), &store.bounds, rows).await {
         Ok(total) => total,
@@ -32,14 +36,20 @@ pub(super) async fn append_rows(store: &PgStore, id: BatchId, rows: Vec<NewRow>)
 }
 
 pub(super) async fn release_batch(store: &PgStore, id: BatchId) -> Result<u64, StoreError> {
-    let mut db = store.unit().await?;
+    let mut db = store.begin().await?;
+    let (place, status) = lock_place(&mut db, store.named(), id).await?;
+    if status == BatchStatus::Wait
+        && let Err(error) = ensure_no_append(&mut db, store, id, place.key).await
+    {
+        return refuse(db, error).await;
+    }
     let found: Vec<(String, i32)> = sqlx::query_as("SELECT status, row_count FROM rowmill.release_batch($1)")
         .persistent(store.named())
         .bind(id.uuid())
         .fetch_all(&mut *db)
         .await
         .map_err(failed("release a batch"))?;
-    db.done().await?;
+    db.commit().await.map_err(failed("commit a release"))?;
     let (status, row_count) = found.into_iter().next().ok_or(StoreError::NotFound(id))?;
     match status_of(&status) {
         BatchStatus::Queued => Ok(count(row_count.into())),
@@ -107,10 +117,18 @@ pub(super) async fn discard_batch(store: &PgStore, id: BatchId) -> Result<(), St
 pub(super) struct Place {
     pub(super) key: i64,
     app: String,
-    row_count: i64,
-    line_last: i64,
-    lines_ascend: bool,
-    chained: bool,
+    pub(super) row_count: i64,
+    pub(super) line_last: i64,
+    pub(super) lines_ascend: bool,
+    pub(super) chained: bool,
+}
+
+/// The state of a batch, or of a file that is appended to it, after rows were written.
+pub(super) struct Added {
+    pub(super) row_count: i64,
+    pub(super) line_last: i64,
+    pub(super) lines_ascend: bool,
+    pub(super) input_bytes_max: i32,
 }
 
 /// Locks a batch, so that others who change it wait.
@@ -143,6 +161,13 @@ impl Place {
 
     /// Appends rows behind those that the batch has, and returns how many it has now.
     async fn append(&self, db: &mut PgConnection, named: bool, bounds: &AppBounds, rows: Vec<NewRow>) -> Result<u64, StoreError> {
+        let added = self.write(db, named, bounds, rows).await?;
+        self.count(db, named, &added).await?;
+        Ok(count(added.row_count))
+    }
+
+    /// Writes rows behind those that are there. They do not count as the batch's.
+    pub(super) async fn write(&self, db: &mut PgConnection, named: bool, bounds: &AppBounds, rows: Vec<NewRow>) -> Result<Added, StoreError> {
         let rows = &number_lines(rows, self.highest_line(db, named).await?)?;
         check_inputs(rows)?;
         let (total, last, in_order) = count_rows(self.row_count, self.line_last, rows, i64::from(i32::MAX))?;
@@ -164,16 +189,21 @@ impl Place {
             // All rows when these are the first that are out of order, else the new ones.
             sort_lines(db, named, self.key, if self.lines_ascend { 0 } else { self.row_count }, total).await?;
         }
+        Ok(Added { row_count: total, line_last: last, lines_ascend: ascend, input_bytes_max: input_bytes_max(rows) })
+    }
+
+    /// Counts rows as the batch's.
+    pub(super) async fn count(&self, db: &mut PgConnection, named: bool, added: &Added) -> Result<(), StoreError> {
         sqlx::query("UPDATE rowmill.batches SET row_count = $1, line_last = $2, lines_ascend = $3, input_bytes_max = greatest(input_bytes_max, $5) WHERE batch_key = $4")
             .persistent(named)
-            .bind(i32::try_from(total).unwrap_or(i32::MAX))
-            .bind(last)
-            .bind(ascend)
+            .bind(i32::try_from(added.row_count).unwrap_or(i32::MAX))
+            .bind(added.line_last)
+            .bind(added.lines_ascend)
             .bind(self.key)
-            .bind(input_bytes_max(rows))
+            .bind(added.input_bytes_max)
             .execute(db)
             .await
             .map_err(failed("count rows"))?;
-        Ok(count(total))
+        Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! Everything stands in the schema `rowmill`, so that it can live in a database beside other tables. Claims and records are functions of the database
 //! (migrations/postgres/0002_functions.sql says why). Time is the database's, but in tests.
 
+mod appends;
 mod apps;
 mod batch_files;
 mod chains;
@@ -48,11 +49,11 @@ pub use sqlx::PgConnection;
 
 use super::{Aborted, ChainStep, LeaseOwner, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, AppBounds, Batch, BatchFile, BatchFilter, BatchId, BatchPage, BatchPosition, ClaimRequest, ClaimedWork, Clock, ComingTicks, Due, DueCounts,
-    EventPage, EventPosition, EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease,
-    LeaseKey, LeasedRow, MarkCall, MarkEnd, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy,
-    ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction,
-    TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
+    App, AppBounds, AppendPart, AppendState, AppendToken, Batch, BatchFile, BatchFilter, BatchId, BatchPage, BatchPosition, ClaimRequest,
+    ClaimedWork, Clock, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease,
+    FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, MarkCall, MarkEnd, NewBatch, NewRow, NewSchedule, NewVersion, OpKey,
+    OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried,
+    RetryRows, RowResult, Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
 };
 
 /// What is read at once ends when it has grown to this, so that large rows do not pile up in memory.
@@ -119,6 +120,14 @@ impl Store for PgStore {
 
     async fn append_rows(&self, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
         held::append_rows(self, id, rows).await
+    }
+
+    async fn append_part(&self, id: BatchId, part: AppendPart) -> Result<AppendState, StoreError> {
+        appends::append_part(self, id, part).await
+    }
+
+    async fn undo_append(&self, id: BatchId, token: AppendToken) -> Result<bool, StoreError> {
+        appends::undo_append(self, id, token).await
     }
 
     async fn release_batch(&self, id: BatchId) -> Result<u64, StoreError> {

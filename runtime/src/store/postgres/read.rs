@@ -7,7 +7,7 @@ use super::text::{decode, split_pieces};
 use super::{PAGE_BYTES_MAX, PgConnection};
 use crate::model::{Batch, BatchId, JsonText, MarkCall, OutputFile, RecordedOutcome, Timestamp};
 use crate::store::columns::{
-    MarkCallRow, PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, small, status_of, step_of, worded,
+    MarkCallRow, PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, open_append_of, small, status_of, step_of, worded,
 };
 use crate::store::pruned::{Opened, ensure_outcomes};
 use crate::store::{ResultCursor, RowPieces, StoreError};
@@ -42,6 +42,11 @@ pub(super) struct BatchRow {
     file_names: Vec<String>,
     file_objects: Vec<String>,
     file_sizes: Vec<i64>,
+    // Claims leave these out: no batch that is claimed is held.
+    #[sqlx(default)]
+    open_rows: Option<i64>,
+    #[sqlx(default)]
+    open_until: Option<i64>,
     #[sqlx(flatten)]
     pruned: PrunedRow,
 }
@@ -53,8 +58,8 @@ pub(super) async fn read_batch(store: &PgStore, id: BatchId) -> Result<Batch, St
         "SELECT b.app, b.op, b.kind, b.priority::bigint, b.processor_version, b.processor_digest, b.context, b.attempts_max, b.retry_rule, b.start_at, b.deadline_at,
             b.failures_max, b.failures_percent, b.after_batch, b.after_condition, b.group_name, b.status, b.step, b.round, b.row_count, b.success, b.failed, b.fuel, b.abort_reason, b.mark_error, b.mark_calls,
             CASE WHEN b.step = 'mark' AND b.finish_token IS NULL THEN b.finish_expires_at END AS mark_due_at, b.submitted_at, b.started_at, b.finished_at, f.file_names, f.file_objects, f.file_sizes,
-            b.files_pruned_at, b.inputs_pruned_at, b.outcomes_pruned_at
-         FROM rowmill.batches b CROSS JOIN LATERAL (
+            b.files_pruned_at, b.inputs_pruned_at, b.outcomes_pruned_at, (a.row_count - b.row_count)::bigint AS open_rows, a.expires_at AS open_until
+         FROM rowmill.batches b LEFT JOIN rowmill.open_appends a USING (batch_key) CROSS JOIN LATERAL (
             SELECT coalesce(array_agg(name ORDER BY name), '{}') AS file_names, coalesce(array_agg(object ORDER BY name), '{}') AS file_objects,
                 coalesce(array_agg(size_bytes ORDER BY name), '{}') AS file_sizes
             FROM rowmill.output_files o WHERE o.batch_key = b.batch_key AND o.object IS NOT NULL AND b.files_pruned_at IS NULL) f
@@ -97,6 +102,7 @@ impl BatchRow {
             finished_at: self.finished_at.map(Timestamp),
             files: files.map(|((name, object), size)| OutputFile { name: decode(name), object: decode(object), size_bytes: count(size) }).collect(),
             pruned: self.pruned.parts(),
+            open_append: open_append_of(self.open_rows, self.open_until),
         })
     }
 }
@@ -123,7 +129,8 @@ pub(super) async fn read_results(store: &PgStore, id: BatchId, after: Option<Res
                 SELECT r.row_no::bigint, r.line, r.input, r.rejected, o.failed, o.attempt::bigint, o.fuel, o.output, o.messages, o.log,
                     octet_length(r.input) + coalesce(octet_length(r.rejected), 0) + coalesce(octet_length(o.output), 0) + coalesce(octet_length(o.messages), 0) + coalesce(octet_length(o.log), 0) AS bytes
                 FROM rowmill.rows r LEFT JOIN LATERAL (SELECT * FROM rowmill.outcomes o WHERE o.batch_key = $1 AND o.row_no = r.row_no LIMIT 1) o ON true
-                WHERE r.batch_key = $1 AND r.row_no > $3 AND r.row_no <= $3 + $4 AND $2 IS NOT NULL) a) p
+                WHERE r.batch_key = $1 AND r.row_no > $3 AND r.row_no <= $3 + $4 AND $2 IS NOT NULL
+                    AND r.row_no <= (SELECT b.row_count FROM rowmill.batches b WHERE b.batch_key = $1)) a) p
          WHERE p.bytes_before < $5 ORDER BY p.row_no"
     } else {
         "SELECT p.* FROM (
@@ -132,7 +139,8 @@ pub(super) async fn read_results(store: &PgStore, id: BatchId, after: Option<Res
                     octet_length(r.input) + coalesce(octet_length(r.rejected), 0) + coalesce(octet_length(o.output), 0) + coalesce(octet_length(o.messages), 0) + coalesce(octet_length(o.log), 0) AS bytes
                 FROM rowmill.next_lines($1, $2, $3, $4, false) l
                 CROSS JOIN LATERAL (SELECT * FROM rowmill.rows r WHERE r.batch_key = $1 AND r.row_no = l.row_no LIMIT 1) r
-                LEFT JOIN LATERAL (SELECT * FROM rowmill.outcomes o WHERE o.batch_key = $1 AND o.row_no = l.row_no LIMIT 1) o ON true) a) p
+                LEFT JOIN LATERAL (SELECT * FROM rowmill.outcomes o WHERE o.batch_key = $1 AND o.row_no = l.row_no LIMIT 1) o ON true
+                WHERE r.row_no <= (SELECT b.row_count FROM rowmill.batches b WHERE b.batch_key = $1)) a) p
          WHERE p.bytes_before < $5 ORDER BY p.line, p.row_no"
     };
     let (line, row_no) = position(after);

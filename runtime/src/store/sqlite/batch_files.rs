@@ -1,5 +1,7 @@
 //! The files that rows of batches came from.
 
+use sqlx::SqliteConnection;
+
 use super::{SqliteStore, find_batch};
 use crate::model::{BatchFile, BatchId, BatchStatus, JsonText};
 use crate::store::StoreError;
@@ -13,6 +15,20 @@ pub(super) async fn record_batch_file(store: &SqliteStore, id: BatchId, file: &B
     if status != BatchStatus::Wait {
         return Err(StoreError::WrongStatus { id, status, wanted: "a file can be recorded only while it is held" });
     }
+    insert_batch_file(&mut db, key, file).await?;
+    if let Some(context) = context {
+        sqlx::query("UPDATE batches SET context = ? WHERE batch_key = ?")
+            .bind(context.as_str())
+            .bind(key)
+            .execute(&mut *db)
+            .await
+            .map_err(failed("record the context of a file"))?;
+    }
+    db.commit().await.map_err(failed("commit a file"))
+}
+
+/// Records a file in the transaction of the caller.
+pub(super) async fn insert_batch_file(db: &mut SqliteConnection, key: i64, file: &BatchFile) -> Result<(), StoreError> {
     sqlx::query(
         "INSERT OR REPLACE INTO batch_files
             (batch_key, app, first_row, name, form, size_bytes, sha256, object, source_object)
@@ -26,18 +42,10 @@ pub(super) async fn record_batch_file(store: &SqliteStore, id: BatchId, file: &B
     .bind(&file.sha256)
     .bind(&file.object)
     .bind(&file.source_object)
-    .execute(&mut *db)
+    .execute(db)
     .await
     .map_err(failed("record a file"))?;
-    if let Some(context) = context {
-        sqlx::query("UPDATE batches SET context = ? WHERE batch_key = ?")
-            .bind(context.as_str())
-            .bind(key)
-            .execute(&mut *db)
-            .await
-            .map_err(failed("record the context of a file"))?;
-    }
-    db.commit().await.map_err(failed("commit a file"))
+    Ok(())
 }
 
 pub(super) async fn list_batch_files(store: &SqliteStore, id: BatchId, after_row: u32, limit: u32) -> Result<Vec<BatchFile>, StoreError> {

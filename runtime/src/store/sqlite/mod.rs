@@ -1,5 +1,6 @@
 //! The embedded store: one SQLite file, one process. One connection writes, a few read beside it.
 
+mod appends;
 mod apps;
 mod batch_files;
 mod candidates;
@@ -40,11 +41,11 @@ pub use self::connect::SqliteStore;
 use super::columns::{failed, status_of};
 use super::{Aborted, ChainStep, LeaseOwner, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use crate::model::{
-    App, Batch, BatchFile, BatchFilter, BatchId, BatchPage, BatchPosition, BatchStatus, ClaimRequest, ComingTicks, Due, DueCounts, EventPage,
-    EventPosition, EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease, LeaseKey,
-    LeasedRow, MarkCall, MarkEnd, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy,
-    ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, Schedule, ScheduleKey, TickAction,
-    TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
+    App, AppendPart, AppendState, AppendToken, Batch, BatchFile, BatchFilter, BatchId, BatchPage, BatchPosition, BatchStatus, ClaimRequest,
+    ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile,
+    Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, MarkCall, MarkEnd, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PastCursor,
+    PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult,
+    Schedule, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, WorkerInfo, WorkerRecord,
 };
 
 /// Rows per statement where many are inserted: SQLite parses and binds the statement once for all of them.
@@ -96,6 +97,14 @@ impl Store for SqliteStore {
 
     async fn append_rows(&self, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
         submit::append_rows(self, id, rows).await
+    }
+
+    async fn append_part(&self, id: BatchId, part: AppendPart) -> Result<AppendState, StoreError> {
+        appends::append_part(self, id, part).await
+    }
+
+    async fn undo_append(&self, id: BatchId, token: AppendToken) -> Result<bool, StoreError> {
+        appends::undo_append(self, id, token).await
     }
 
     async fn release_batch(&self, id: BatchId) -> Result<u64, StoreError> {

@@ -35,11 +35,15 @@ pub(super) async fn admit_rows(db: &mut SqliteConnection, key: i64, bounds: &App
     let (mut counted, mut bound) = known.map_or((0, 0), |(counted, rows)| (count(counted), count(rows)));
     // Counted when half of what was free at the last count may have come in.
     if bound.saturating_add(coming) > counted.saturating_add(quota.queued_rows) / 2 {
-        let open: i64 = sqlx::query_scalar("SELECT coalesce(sum(row_count - success - failed), 0) FROM batches WHERE app = ? AND step = 'rows'")
-            .bind(&app)
-            .fetch_one(&mut *db)
-            .await
-            .map_err(admitting)?;
+        let open: i64 = sqlx::query_scalar(
+            "SELECT coalesce(sum(row_count - success - failed), 0) + (
+                SELECT coalesce(sum(o.row_count - b.row_count), 0) FROM open_appends o JOIN batches b USING (batch_key) WHERE b.app = ?1)
+             FROM batches WHERE app = ?1 AND step = 'rows'",
+        )
+        .bind(&app)
+        .fetch_one(&mut *db)
+        .await
+        .map_err(admitting)?;
         (counted, bound) = (count(open), count(open));
         if bound.saturating_add(coming) > quota.queued_rows {
             return Err(StoreError::OverQuota(OverQuota::QueuedRows { app, rows: bound + coming, limit: quota.queued_rows }));

@@ -5,7 +5,7 @@ use sqlx::SqliteConnection;
 use super::{SqliteStore, fetch_page, find_batch, length};
 use crate::model::{Batch, BatchId, JsonText, MarkCall, OutputFile, RecordedOutcome, Timestamp};
 use crate::store::columns::{
-    MarkCallRow, PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, small, status_of, step_of, worded,
+    MarkCallRow, PrunedRow, ResultRow, TermsRow, after_of, count, counts, failed, kind_of, open_append_of, small, status_of, step_of, worded,
 };
 use crate::store::pruned::{Opened, ensure_outcomes};
 use crate::store::{ResultCursor, RowPieces, StoreError};
@@ -38,6 +38,8 @@ struct BatchRow {
     submitted_at: i64,
     started_at: Option<i64>,
     finished_at: Option<i64>,
+    open_rows: Option<i64>,
+    open_until: Option<i64>,
     #[sqlx(flatten)]
     pruned: PrunedRow,
 }
@@ -49,7 +51,10 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
         "SELECT batch_key, app, op, kind, priority, processor_version, processor_digest, context, attempts_max, retry_rule, start_at, deadline_at, failures_max,
             failures_percent, after_batch, after_condition, group_name, status, step, round, row_count, success, failed, fuel, abort_reason, mark_error, mark_calls,
             CASE WHEN step = 'mark' AND finish_token IS NULL THEN finish_expires_at END AS mark_due_at, submitted_at, started_at, finished_at,
-            files_pruned_at, inputs_pruned_at, outcomes_pruned_at FROM batches WHERE batch_id = ?",
+            files_pruned_at, inputs_pruned_at, outcomes_pruned_at,
+            (SELECT o.row_count - batches.row_count FROM open_appends o WHERE o.batch_key = batches.batch_key) AS open_rows,
+            (SELECT o.expires_at FROM open_appends o WHERE o.batch_key = batches.batch_key) AS open_until
+         FROM batches WHERE batch_id = ?",
     )
     .bind(id.to_string())
     .fetch_optional(&mut *db)
@@ -89,6 +94,7 @@ pub(super) async fn read_batch(store: &SqliteStore, id: BatchId) -> Result<Batch
         finished_at: row.finished_at.map(Timestamp),
         files: files.into_iter().map(|(name, object, size)| OutputFile { name, object, size_bytes: count(size) }).collect(),
         pruned: row.pruned.parts(),
+        open_append: open_append_of(row.open_rows, row.open_until),
     })
 }
 
@@ -116,11 +122,13 @@ pub(super) async fn read_results(
     let Opened { key, status, ascend, with_inputs } = open_results(&mut db, id).await?;
     let select = if ascend {
         "SELECT r.row_no, r.line, r.input, r.rejected, o.failed, o.attempt, o.fuel, o.output, o.messages, o.log
-         FROM rows r LEFT JOIN outcomes o USING (batch_key, row_no) WHERE r.batch_key = ?1 AND r.row_no > ?3 ORDER BY r.row_no LIMIT ?4"
+         FROM rows r LEFT JOIN outcomes o USING (batch_key, row_no) WHERE r.batch_key = ?1 AND r.row_no > ?3
+            AND r.row_no <= (SELECT row_count FROM batches WHERE batch_key = ?1) ORDER BY r.row_no LIMIT ?4"
     } else {
         "SELECT r.row_no, r.line, r.input, r.rejected, o.failed, o.attempt, o.fuel, o.output, o.messages, o.log
          FROM line_order l JOIN rows r USING (batch_key, row_no) LEFT JOIN outcomes o USING (batch_key, row_no)
-         WHERE l.batch_key = ?1 AND (l.line, l.row_no) > (?2, ?3) ORDER BY l.line, l.row_no LIMIT ?4"
+         WHERE l.batch_key = ?1 AND (l.line, l.row_no) > (?2, ?3) AND l.row_no <= (SELECT row_count FROM batches WHERE batch_key = ?1)
+         ORDER BY l.line, l.row_no LIMIT ?4"
     };
     let (line, row_no) = position(after);
     let rows = sqlx::query_as(select).bind(key).bind(line).bind(row_no).bind(i64::from(limit)).fetch(&mut *db);

@@ -4,6 +4,7 @@ use std::sync::{Arc, LazyLock};
 
 use sqlx::{AssertSqlSafe, SqliteConnection};
 
+use super::appends::ensure_no_append;
 use super::chains::{chain, find_first, make_ready};
 use super::groups::enter_group;
 use super::quota::admit_rows;
@@ -11,7 +12,7 @@ use super::{ROWS_PER_INSERT, SqliteStore, find_batch};
 use crate::model::{AppBounds, BatchId, BatchStatus, NewBatch, NewRow, ProcessorKind, Timestamp, canonical_op};
 use crate::store::columns::{count, failed, failure_limit, retry_json, signed};
 use crate::store::lines::{LinedRow, check_lines, line_twice, number_lines};
-use crate::store::rules::{CHAINED, NO_ROWS_WAIT, check_submit, count_rows, submission, was_submitted};
+use crate::store::rules::{APPENDED_WHILE_HELD, CHAINED, NO_ROWS_WAIT, check_submit, count_rows, submission, was_submitted};
 use crate::store::versions::out_of_date;
 use crate::store::{StoreError, StoreEvent};
 
@@ -106,9 +107,10 @@ pub(super) async fn append_rows(store: &SqliteStore, id: BatchId, rows: Vec<NewR
     let mut db = store.begin().await?;
     let (key, status) = find_batch(&mut db, id).await?;
     if status != BatchStatus::Wait {
-        return Err(StoreError::WrongStatus { id, status, wanted: "rows can be appended only while it is held" });
+        return Err(StoreError::WrongStatus { id, status, wanted: APPENDED_WHILE_HELD });
     }
     ensure_unchained(&mut db, id, key).await?;
+    ensure_no_append(&mut db, store.now(), id, key).await?;
     let total = insert_rows(&mut db, key, &store.bounds, rows).await?;
     db.commit().await.map_err(failed("commit appended rows"))?;
     Ok(total)
@@ -128,6 +130,7 @@ pub(super) async fn release_batch(store: &SqliteStore, id: BatchId) -> Result<u6
         status => return Err(StoreError::WrongStatus { id, status, wanted: "only a held batch can be released" }),
     }
     ensure_unchained(&mut db, id, key).await?;
+    ensure_no_append(&mut db, store.now(), id, key).await?;
     if rows == 0 {
         return Err(StoreError::Invalid(format!("batch {id} has no rows: append some before it is released, or abort it")));
     }
@@ -184,7 +187,7 @@ pub(super) async fn discard_batch(store: &SqliteStore, id: BatchId) -> Result<()
 }
 
 /// It does not come after another batch.
-async fn ensure_unchained(db: &mut SqliteConnection, id: BatchId, key: i64) -> Result<(), StoreError> {
+pub(super) async fn ensure_unchained(db: &mut SqliteConnection, id: BatchId, key: i64) -> Result<(), StoreError> {
     let chained: bool = sqlx::query_scalar("SELECT after_batch IS NOT NULL FROM batches WHERE batch_key = ?")
         .bind(key)
         .fetch_one(db)
@@ -195,12 +198,38 @@ async fn ensure_unchained(db: &mut SqliteConnection, id: BatchId, key: i64) -> R
 
 /// Appends rows behind those that the batch has, and returns how many it has now.
 async fn insert_rows(db: &mut SqliteConnection, key: i64, bounds: &AppBounds, rows: Vec<NewRow>) -> Result<u64, StoreError> {
-    let (old_count, old_last, mut ascend): (i64, i64, bool) =
-        sqlx::query_as("SELECT row_count, line_last, lines_ascend FROM batches WHERE batch_key = ?")
-            .bind(key)
-            .fetch_one(&mut *db)
-            .await
-            .map_err(failed("count rows"))?;
+    let place = read_place(db, key).await?;
+    let place = write_rows(db, key, place, bounds, rows).await?;
+    count_as_rows(db, key, &place).await?;
+    Ok(count(place.row_count))
+}
+
+/// Where further rows of a batch, or of a file that is appended to it, go.
+#[derive(sqlx::FromRow)]
+pub(super) struct Place {
+    pub(super) row_count: i64,
+    pub(super) line_last: i64,
+    pub(super) lines_ascend: bool,
+}
+
+/// Where further rows of a batch go.
+pub(super) async fn read_place(db: &mut SqliteConnection, key: i64) -> Result<Place, StoreError> {
+    sqlx::query_as("SELECT row_count, line_last, lines_ascend FROM batches WHERE batch_key = ?")
+        .bind(key)
+        .fetch_one(db)
+        .await
+        .map_err(failed("count rows"))
+}
+
+/// Writes rows behind those that are there. They do not count as the batch's.
+pub(super) async fn write_rows(
+    db: &mut SqliteConnection,
+    key: i64,
+    place: Place,
+    bounds: &AppBounds,
+    rows: Vec<NewRow>,
+) -> Result<Place, StoreError> {
+    let Place { row_count: old_count, line_last: old_last, lines_ascend: mut ascend } = place;
     let highest = if ascend { old_last } else { highest_line(db, key).await? };
     let rows = number_lines(rows, highest)?;
     let (total, last, in_order) = count_rows(old_count, old_last, &rows, i64::from(u32::MAX))?;
@@ -240,15 +269,20 @@ async fn insert_rows(db: &mut SqliteConnection, key: i64, bounds: &AppBounds, ro
             return Err(find_line_twice(db, key, old_count).await);
         }
     }
+    Ok(Place { row_count: total, line_last: last, lines_ascend: ascend })
+}
+
+/// Counts rows as the batch's.
+pub(super) async fn count_as_rows(db: &mut SqliteConnection, key: i64, place: &Place) -> Result<(), StoreError> {
     sqlx::query("UPDATE batches SET row_count = ?, line_last = ?, lines_ascend = ? WHERE batch_key = ?")
-        .bind(total)
-        .bind(last)
-        .bind(ascend)
+        .bind(place.row_count)
+        .bind(place.line_last)
+        .bind(place.lines_ascend)
         .bind(key)
-        .execute(&mut *db)
+        .execute(db)
         .await
         .map_err(failed("count rows"))?;
-    Ok(count(total))
+    Ok(())
 }
 
 /// The highest line of a batch whose lines do not ascend.

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use rowmill::model::{
-    self, App, Batch, BatchFile, BatchFilter, BatchId, BatchPage, BatchPosition, BatchStatus, ClaimRequest, ClaimedWork, ComingTicks, Due, DueCounts,
-    EventPage, EventPosition, EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp, FuelProfile, Grants, Group, JsonText, Lease,
-    LeaseKey, LeasedRow, MarkCall, MarkEnd, NewBatch, NewRow, NewSchedule, NewVersion, OpKey, OutputFile, PastCursor, PastOutcome, PastRound, Policy,
-    ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried, RetryRows, RowResult, RowStatus, ScheduleKey, TickAction,
-    TickEnd, TickKey, Timestamp, UsageRecord, Verdict, WorkerInfo, WorkerRecord,
+    self, App, AppendPart, AppendState, AppendToken, Batch, BatchFile, BatchFilter, BatchId, BatchPage, BatchPosition, BatchStatus, ClaimRequest,
+    ClaimedWork, ComingTicks, Due, DueCounts, EventPage, EventPosition, EventsOf, FailedPage, FailedPosition, FailedRows, FinishLease, FoundOp,
+    FuelProfile, Grants, Group, JsonText, Lease, LeaseKey, LeasedRow, MarkCall, MarkEnd, NewBatch, NewRow, NewSchedule, NewVersion, OpKey,
+    OutputFile, PastCursor, PastOutcome, PastRound, Policy, ProcessorKind, ProcessorVersion, Pruning, RecordedOutcome, RegisteredVersion, Retried,
+    RetryRows, RowResult, RowStatus, ScheduleKey, TickAction, TickEnd, TickKey, Timestamp, UsageRecord, Verdict, WorkerInfo, WorkerRecord,
 };
 use rowmill::store::{Aborted, ChainStep, LeaseOwner, Overdue, PruneStep, Recorded, ResultCursor, RowPieces, Store, StoreError, StoreEvent};
 use tokio::sync::broadcast;
@@ -140,6 +140,14 @@ impl Store for Faulty {
 
     async fn append_rows(&self, id: BatchId, rows: Vec<NewRow>) -> Result<u64, StoreError> {
         self.store.append_rows(id, rows).await
+    }
+
+    async fn append_part(&self, id: BatchId, part: AppendPart) -> Result<AppendState, StoreError> {
+        self.store.append_part(id, part).await
+    }
+
+    async fn undo_append(&self, id: BatchId, token: AppendToken) -> Result<bool, StoreError> {
+        self.store.undo_append(id, token).await
     }
 
     async fn release_batch(&self, id: BatchId) -> Result<u64, StoreError> {
