@@ -46,12 +46,12 @@ impl Append {
     }
 }
 
-fn is_under_way<T: std::fmt::Debug>(result: Result<T, StoreError>, id: BatchId) {
-    assert!(matches!(result, Err(StoreError::AppendUnderWay(found)) if found == id), "{result:?}");
+fn is_under_way<T: std::fmt::Debug>(result: &Result<T, StoreError>, id: BatchId) {
+    assert!(matches!(result, Err(StoreError::AppendUnderWay(found)) if *found == id), "{result:?}");
 }
 
-fn is_append_lost<T: std::fmt::Debug>(result: Result<T, StoreError>, id: BatchId) {
-    assert!(matches!(result, Err(StoreError::AppendLost(found)) if found == id), "{result:?}");
+fn is_append_lost<T: std::fmt::Debug>(result: &Result<T, StoreError>, id: BatchId) {
+    assert!(matches!(result, Err(StoreError::AppendLost(found)) if *found == id), "{result:?}");
 }
 
 async fn lines(kit: &Kit, id: BatchId) -> Vec<u32> {
@@ -80,15 +80,15 @@ pub async fn others_are_refused_while_a_file_is_appended(kit: Kit) {
     let id = kit.hold(3).await;
     let append = Append::to(id);
     append.part(&kit, true, false).await.unwrap();
-    is_under_way(kit.store.release_batch(id).await, id);
-    is_under_way(kit.store.append_rows(id, vec![row(9)]).await, id);
-    is_under_way(Append::to(id).part(&kit, true, true).await, id);
-    is_append_lost(Append::to(id).part(&kit, false, true).await, id);
+    is_under_way(&kit.store.release_batch(id).await, id);
+    is_under_way(&kit.store.append_rows(id, vec![row(9)]).await, id);
+    is_under_way(&Append::to(id).part(&kit, true, true).await, id);
+    is_append_lost(&Append::to(id).part(&kit, false, true).await, id);
     // Each part moves the expiry forward, one without rows, too.
     kit.pass(TTL - Duration::from_millis(1));
     append.rows(&kit, false, false, Vec::new()).await.unwrap();
     kit.pass(TTL - Duration::from_millis(1));
-    is_under_way(kit.store.release_batch(id).await, id);
+    is_under_way(&kit.store.release_batch(id).await, id);
     assert_eq!(append.part(&kit, false, true).await.unwrap().rows, 7);
     assert_eq!(kit.store.append_rows(id, vec![row(9)]).await.unwrap(), 8);
 }
@@ -106,7 +106,7 @@ pub async fn a_file_that_is_taken_back_leaves_the_batch_as_it_was(kit: Kit) {
         assert!(kit.store.undo_append(id, append.token).await.unwrap());
         assert!(!kit.store.undo_append(id, append.token).await.unwrap());
         assert_eq!(kit.view(id).await, before);
-        is_append_lost(append.part(&kit, false, true).await, id);
+        is_append_lost(&append.part(&kit, false, true).await, id);
         // The lines are free again.
         assert_eq!(kit.store.append_rows(id, given(part)).await.unwrap(), 5);
         kit.store.discard_batch(id).await.unwrap();
@@ -140,7 +140,7 @@ pub async fn a_file_that_was_cut_off_is_taken_back_by_whatever_comes_next(kit: K
         };
         assert_eq!((found.counts.rows, found.open_append), (rows, None), "{next}");
         assert_eq!(lines(&kit, id).await.len() as u64, rows, "{next}");
-        is_append_lost(append.part(&kit, false, true).await, id);
+        is_append_lost(&append.part(&kit, false, true).await, id);
         if next != "abort" {
             kit.abort(id).await;
         }
@@ -154,7 +154,7 @@ pub async fn an_append_with_a_key_comes_in_once(kit: Kit) {
     // A repeat takes over at once, and begins anew.
     let repeat = Append::with_key(id, "a");
     repeat.part(&kit, true, false).await.unwrap();
-    is_append_lost(cut_off.part(&kit, false, true).await, id);
+    is_append_lost(&cut_off.part(&kit, false, true).await, id);
     assert_eq!(repeat.part(&kit, false, true).await.unwrap(), AppendState { rows: 7, was_there: false });
     let known = AppendState { rows: 7, was_there: true };
     assert_eq!(Append::with_key(id, "a").part(&kit, true, true).await.unwrap(), known);
