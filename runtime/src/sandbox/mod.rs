@@ -179,6 +179,7 @@ impl LoadError {
             LoadError::NoChecker { exports } => LoadError::NoChecker { exports: line(exports) },
             LoadError::UnknownImport { imports } => LoadError::UnknownImport { imports: line(imports) },
             LoadError::Mismatch(reason) => LoadError::Mismatch(line(reason)),
+            LoadError::CannotStart { reason } => LoadError::CannotStart { reason: line(reason) },
             other => other,
         }
     }

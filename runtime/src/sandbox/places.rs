@@ -135,7 +135,7 @@ mod tests {
             ("src/lib.rs", "src/lib.rs"),
             ("/home/ann/fees/main.go", "fees/main.go"),
             ("/fees.c", "/fees.c"),
-            ("/home/ann/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/serde_json-1.0.149/src/de.rs", "serde_json-1.0.149/src/de.rs"),
+            ("/home/ann/.cargo/registry/src/mirror-0123456789abcdef/serde_json-1.0.149/src/de.rs", "serde_json-1.0.149/src/de.rs"),
             ("/rustc/ed61e7d7e242494fb7057f2657300d9e77bb4fcb/library/core/src/option.rs", "core/src/option.rs"),
             ("/home/ann/.rustup/toolchains/x/lib/rustlib/src/rust/library/alloc/src/vec/mod.rs", "alloc/src/vec/mod.rs"),
             ("/rust/deps/dlmalloc-0.2.10/src/dlmalloc.rs", "dlmalloc-0.2.10/src/dlmalloc.rs"),

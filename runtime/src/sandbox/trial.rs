@@ -28,8 +28,8 @@ impl Sandbox {
         // The instance is dropped without a call of `close`: nothing waits for that anywhere.
         match session.start(true).await.map_err(|run| run.ending) {
             Ok(()) | Err(Ending::Permanent { .. } | Ending::Retry { .. } | Ending::AbortBatch { .. }) => Ok(()),
-            Err(Ending::CannotStart { reason }) => Err(LoadError::CannotStart { reason }),
-            Err(other) => Err(LoadError::CannotStart { reason: other.explain() }),
+            Err(Ending::CannotStart { reason }) => Err(LoadError::CannotStart { reason }.shown()),
+            Err(other) => Err(LoadError::CannotStart { reason: other.explain() }.shown()),
         }
     }
 }

@@ -81,7 +81,7 @@ async fn comp_2_what_is_no_processor_gets_one_sentence_and_leaves_nothing() {
         (
             "missing",
             text(r#"(component (instance $i) (export "rowmill:jobs/batch@0.1.0" (instance $i)))"#),
-            "no exported instance named `rowmill:jobs/lifecycle@0.1.0`",
+            "it does not export rowmill:jobs/lifecycle@0.1.0",
         ),
         ("import", unknown.module(), "this component imports what no processor is given: acme:bank/ledger@1.0.0"),
         ("cut", whole[..whole.len() / 2].to_vec(), "this WebAssembly file is not valid, or needs a feature that is not offered: "),

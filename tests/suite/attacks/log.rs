@@ -139,7 +139,8 @@ fn log_2_nothing_that_a_guest_says_commands_the_terminal() {
         let file = format!("{op}.wasm");
         std::fs::write(site.directory.path().join(&file), guest.module()).unwrap();
         run(&["deploy", app, EVIL_NAME, &file]);
-        run(&["deploy", app, op, &file, "--activate", "--note", EVIL_NAME]);
+        run(&["deploy", app, op, &file]);
+        run(&["deploy", app, op, &file, "--activate", "--note", EVIL_NAME, "--force"]);
         if op == "query" {
             run(&["query", app, op, "{}"]);
             continue;
