@@ -63,7 +63,7 @@ fn wrong_part(text: &str) -> Option<Option<String>> {
     Some(is_wrong.then(|| format!("its offset is {offset}: offsets are -23:59 to +23:59")))
 }
 
-/// The parts of a text, if there are so many.
+/// Splits a text into exactly `N` parts. None if it has another number of them.
 fn split<const N: usize>(text: &str, separator: char) -> Option<[&str; N]> {
     text.split(separator).collect::<Vec<_>>().try_into().ok()
 }

@@ -32,7 +32,7 @@ pub struct PartialTermsArgs {
     /// Rows that fail with this code are tried again, too, such as `trap` or `deadline`, or a code of the processor's own messages. As often as you like.
     #[arg(long, value_name = "CODE")]
     pub retry_code: Vec<String>,
-    /// Abort the batch when more rows than this fail: so many, such as 100, or so many of a hundred, such as 5%.
+    /// Abort the batch when more rows than this fail: a number, such as 100, or a share of the rows, such as 5%.
     #[arg(long, value_name = "N|N%")]
     pub failures_max: Option<FailureLimit>,
 }

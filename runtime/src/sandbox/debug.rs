@@ -53,7 +53,7 @@ fn strip(wasm: &[u8], depth: u32, debug_bytes: &mut usize) -> Result<Option<Vec<
     Ok(Some(kept))
 }
 
-/// Reads a length and so many bytes.
+/// Reads a length and as many bytes as it says.
 fn take_bytes(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let mut length = 0_usize;
     for at in 0..5 {

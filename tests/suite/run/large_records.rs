@@ -16,7 +16,7 @@ fn quotes(bytes: usize) -> String {
     "\"\"".repeat(bytes / 2)
 }
 
-/// A record of so many bytes, of which each part is as large as it can be.
+/// A record of this number of bytes, of which each part is as large as it can be.
 fn record(bytes: usize) -> String {
     let fixed = format!("\"{}\",3,\"bad_row;{}\",\"{}\",", quotes(32 * MIB), quotes(8 * MIB - 16), quotes(32 * MIB));
     let reason = bytes - fixed.len();

@@ -87,7 +87,7 @@ fn conditions_and_terms_that_say_nothing_are_refused() {
     site.said(&["submit", "bank", "validate", &file, "--start-at", "1d", "--deadline", "90d", "--backoff", "1h30m"]);
 }
 
-/// Nobody works: the command that waits applies the deadline.
+/// There is no worker: the command that waits applies the deadline.
 #[test]
 fn a_command_that_waits_without_a_worker_ends_at_the_deadline() {
     let site = Installation::database_and_directory();

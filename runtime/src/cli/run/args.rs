@@ -65,7 +65,7 @@ pub struct RunArgs {
     /// How often a row is tried, and mark-done is called (20 times at most), when the processor asks for a retry.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = RangedU64ValueParser::<u32>::new().range(1..=1_000))]
     pub attempts: u32,
-    /// Abort the run when more rows than this fail: so many, such as 100, or so many of a hundred, such as 5%.
+    /// Abort the run when more rows than this fail: a number, such as 100, or a share of the rows, such as 5%.
     #[arg(long, value_name = "N|N%", conflicts_with = "query")]
     pub failures_max: Option<FailureLimit>,
     /// Print the summary as JSON on stdout, and nothing else there.
