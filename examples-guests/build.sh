@@ -9,7 +9,7 @@
 # - Cargo.toml (its crate named like the directory): a core module that carries its WIT, which `rowmill` lifts to a component. The compiler's own
 #   wasm32-unknown-unknown library is used when it is there or rustup can add it. Without rustup, Debian's newer Rust packages compile the library from source,
 #   into this project's target directory only. ROWMILL_GUEST_TOOLCHAIN=debian takes that second way at once, =rustup never takes it.
-# - requirements.txt: Python, by componentize-py. package.json: JavaScript, by componentize-qjs. The modules of guest-sdk/python and guest-sdk/javascript stand beside theirs. What is pinned there is installed to target/tools/NAME, and nothing
+# - requirements.txt: Python, by componentize-py. package.json: JavaScript, by componentize-qjs. The modules of guest-sdk/python and guest-sdk/javascript stand beside theirs. The packages that are pinned there are installed to target/tools/NAME, and nothing
 #   is made again while its inputs are the same.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

@@ -48,7 +48,7 @@ const FAILURES = {
   "abort-batch": TEXT,
 };
 
-// What is thrown for the contract: a failure, or an error that ends the instance.
+// Makes of a thrown value a failure of the contract, or an error that ends the instance.
 function thrown(name, error) {
   if (isText(error)) return { tag: "permanent", val: error };
   if (error instanceof Error) return error;

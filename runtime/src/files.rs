@@ -1,6 +1,6 @@
-//! Files of Rowmill's own in directories that others may write to: a file is opened only if it is
-//! a regular one. A link is not followed, and a FIFO or a device is not waited for. Files that a
-//! user names are no business of this room: those may be FIFOs.
+//! Regular files in directories that others may write to. A link is not followed, and a FIFO or a
+//! device is not waited for. Files that a user names on a command line are opened elsewhere: those
+//! may be FIFOs.
 
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::OpenOptionsExt as _;

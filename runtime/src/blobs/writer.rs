@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 use super::error::failed;
 use super::{BlobError, Blobs};
 
-/// The last part of an upload that was given up is waited for so long, where the object store has no limit of its own.
+/// The last part of an upload that was given up is waited for this long, at most, where the object store has no limit of its own.
 const PART_PATIENCE: Duration = Duration::from_secs(60);
 
 /// An object that is being written: at most two parts of it are in memory. One that is dropped before it was finished leaves nothing that can be read, and is cleaned

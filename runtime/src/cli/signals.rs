@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) struct Stop {
     asked: CancellationToken,
     signal: Arc<AtomicU8>,
-    /// What a second signal leaves behind.
+    /// The words for the state that a second signal leaves behind.
     at_once: &'static str,
 }
 

@@ -318,7 +318,7 @@ async fn go_on(jobs: &JobManager, id: BatchId, file: InputFile, limits: InflateL
     Ok(appended.whole)
 }
 
-/// What stands for the file's rows where a submission or an append is compared with that of its key.
+/// The digest that stands for the file's rows where a submission or an append is compared with that of its key.
 ///
 /// None when the program was asked to stop.
 async fn digest_rows(format: Option<FormatArg>, options: &str, jobs: &JobManager, source: Source<'_>, stop: &Stop) -> anyhow::Result<Option<String>> {

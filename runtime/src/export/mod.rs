@@ -4,7 +4,7 @@ mod archive;
 mod contents;
 mod directory;
 mod failed;
-mod failures;
+mod failure_counts;
 mod manifest;
 mod objects;
 mod place;
@@ -29,7 +29,7 @@ pub use view::{BatchView, MarkCallView, read_input_files, read_past_rounds};
 pub use self::failed::rejected_text;
 
 use self::failed::FailedRows;
-pub use self::failures::{FailureCount, FailureCounts};
+pub use self::failure_counts::{FailureCount, FailureCounts};
 use crate::blobs::Blobs;
 use crate::files;
 use crate::intake::Format;

@@ -218,7 +218,7 @@ fn not_listed(line: &Line<&str>) -> IntakeError {
     }
 }
 
-/// What is wrong with the JSON in a line, and where.
+/// The fault of the JSON in a line, and its place.
 fn not_json(error: &NotJson, line: &Line<&str>) -> String {
     let cr = if line.text.contains('\r') { "; a carriage return without a line feed ends no line" } else { "" };
     format!("{}{cr}", error.in_one_line(line.text, line.indent))

@@ -37,7 +37,7 @@ pub struct AppendPart {
     pub begins: bool,
     /// True for the last part.
     pub ends: bool,
-    /// None is fine: the part then only moves the expiry forward.
+    /// A part without rows only moves the expiry forward.
     pub rows: Vec<NewRow>,
     /// With the last part: the file, to be recorded. The store sets its first row.
     pub file: Option<BatchFile>,

@@ -16,7 +16,7 @@ const CUSTOM: u8 = 0;
 const NESTED: [u8; 2] = [1, 4];
 
 /// A component as it is, or without its debug information if that is too large. Names of functions
-/// stay. What is no component is left to the compiler to refuse.
+/// stay. A file that is no component is returned as it is: the compiler refuses it.
 ///
 /// # Errors
 /// [`LoadError::Invalid`] for one that is nested too deep.

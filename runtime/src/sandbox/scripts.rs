@@ -1,4 +1,4 @@
-//! What the interpreters of Python and JavaScript say of an exception, without what is about the interpreter.
+//! Reads an exception out of the words of an interpreter of Python or JavaScript, without the part that is about the interpreter.
 
 use super::places::short_path;
 
@@ -9,7 +9,7 @@ const TEXT_BYTES_MAX: usize = 1_000;
 /// Where componentize-py keeps Python's own library.
 const PYTHON_LIBRARY: [&str; 2] = ["/python/", "/bundled/"];
 /// Modules of guest-sdk that check what a script returns.
-const HELPERS: [&str; 2] = ["rowmill.py", "rowmill.js"];
+const SDK_MODULES: [&str; 2] = ["rowmill.py", "rowmill.js"];
 const RETURNED: &str = "what it returned or raised does not fit wit/jobs.wit";
 
 /// An exception that a script did not catch.
@@ -37,7 +37,7 @@ fn traceback(said: &str) -> Option<Uncaught> {
         return None;
     }
     let last = said.rsplit_once("Traceback (most recent call last):").map_or(said, |(_, last)| last);
-    let places = last.lines().filter_map(python_place).filter(|(file, _)| !is_helper(file));
+    let places = last.lines().filter_map(python_place).filter(|(file, _)| !is_sdk_module(file));
     let places: Vec<(&str, String)> = places.collect();
     // A traceback whose beginning was cut begins in the middle of a line.
     let text = last.lines().skip_while(|line| !line.trim_start().starts_with("File \"")).skip_while(|line| line.starts_with(' '));
@@ -49,8 +49,8 @@ fn traceback(said: &str) -> Option<Uncaught> {
     (!text.is_empty()).then_some(Uncaught { text, frames })
 }
 
-fn is_helper(file: &str) -> bool {
-    HELPERS.iter().any(|helper| file.rsplit('/').next() == Some(helper))
+fn is_sdk_module(file: &str) -> bool {
+    SDK_MODULES.iter().any(|helper| file.rsplit('/').next() == Some(helper))
 }
 
 fn is_python_library(file: &str) -> bool {
@@ -94,7 +94,7 @@ fn script_place(line: &str) -> Option<String> {
     };
     let (place, _column) = place.rsplit_once(':')?;
     let (file, number) = place.rsplit_once(':')?;
-    (!file.starts_with('<') && !is_helper(file)).then(|| format!("{function} ({}:{number})", file.trim_start_matches('/')))
+    (!file.starts_with('<') && !is_sdk_module(file)).then(|| format!("{function} ({}:{number})", file.trim_start_matches('/')))
 }
 
 /// A text in Rust's debug form, up to its closing quote, and what is behind it.

@@ -117,7 +117,7 @@ pub(super) fn count_rows(old_count: i64, old_last: i64, rows: &[LinedRow], rows_
     Ok((total, lines.last().unwrap_or(old_last), ascend))
 }
 
-/// What an append needs.
+/// The state of a batch that an append needs.
 pub(super) const APPENDED_WHILE_HELD: &str = "rows can be appended only while it is held";
 
 /// The result of a completed append with this key: how many rows the batch had then.

@@ -104,7 +104,10 @@ async fn a_deep_recursion_is_a_trap_and_names_the_function() {
 #[tokio::test]
 async fn what_a_row_may_not_return_fails_it_with_the_reason() {
     let told = async |deed| bad_output(&among_good_rows(limits(), deed).await).to_owned();
-    assert_eq!(told(r#"{"do":"bad-json"}"#).await, "its output is not valid JSON: EOF while parsing a value at line 1 column 15");
+    assert_eq!(
+        told(r#"{"do":"bad-json"}"#).await,
+        "its output is not valid JSON: EOF while parsing a value at line 1 column 15; it begins with \"{\\\"unfinished\\\": \""
+    );
     assert_eq!(
         told(r#"{"do":"bad-file-name"}"#).await,
         "\"../x\" cannot be the name of an output file: 1 to 128 ASCII letters, digits, '.', '-' and '_', not beginning with '.'"

@@ -74,12 +74,13 @@ async fn sec_3_memory_that_another_guest_wrote_is_zero_again() {
 #[tokio::test]
 async fn more_sessions_at_once_than_the_sandbox_has_places_for_get_an_end_and_no_panic() {
     let processor = rowmill::sandbox::Sandbox::new(2, &guests::cache()).unwrap().load(&guests::read("misbehaving")).unwrap();
-    let mut sessions: Vec<_> = (0..3).map(|_| session(&processor, limits())).collect();
+    // Beside the two places there are two for trial starts.
+    let mut sessions: Vec<_> = (0..5).map(|_| session(&processor, limits())).collect();
     let ok = row(1, r#"{"do":"ok"}"#);
-    for session in &mut sessions[..2] {
+    for session in &mut sessions[..4] {
         assert_eq!(output(&session.run_row(&ok).await), "\"attempt 1\"");
     }
-    let run = sessions[2].run_row(&ok).await;
+    let run = sessions[4].run_row(&ok).await;
     assert!(cannot_start(&run).starts_with("the instance: "), "{:?}", run.ending);
     drop(sessions);
     assert_eq!(output(&run_one(&processor, limits(), r#"{"do":"ok"}"#).await), "\"attempt 1\"");
