@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::FILES;
-use super::failures::FailureCounts;
+use super::failure_counts::FailureCounts;
 use crate::model::{Batch, BatchFile, BatchId, BatchStatus};
 
 /// What `summary.json` holds.
