@@ -52,7 +52,7 @@ const FAILURES = {
 function thrown(name, error) {
   if (isText(error)) return { tag: "permanent", val: error };
   if (error instanceof Error) return error;
-  if (error === null || typeof error !== "object" || !(error.tag in FAILURES)) {
+  if (error === null || typeof error !== "object" || !Object.hasOwn(FAILURES, error.tag)) {
     const tag = error !== null && typeof error === "object" && "tag" in error ? `the tag ${JSON.stringify(error.tag)}` : shown(error);
     return new TypeError(`${name} threw ${tag}; a failure is { tag: "permanent" | "retry" | "abort-batch", val }`);
   }

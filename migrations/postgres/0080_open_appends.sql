@@ -101,3 +101,21 @@ BEGIN
     INSERT INTO rowmill.queues AS q (app, slot, rows) VALUES (p_app, pg_backend_pid() % 64, p_rows) ON CONFLICT (app, slot) DO UPDATE SET rows = q.rows + p_rows;
 END
 $$;
+
+-- As in 0003, but without the rows of an unfinished file: their lines may be lower than those of the batch, and a page of them alone would look like the end.
+CREATE OR REPLACE FUNCTION rowmill.next_lines(p_batch_key bigint, p_line bigint, p_row_no bigint, p_limit bigint, p_with_pieces boolean)
+RETURNS TABLE (line bigint, row_no int) LANGUAGE plpgsql STABLE SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+DECLARE
+    counted int := (SELECT b.row_count FROM rowmill.batches b WHERE b.batch_key = p_batch_key);
+BEGIN
+    IF p_with_pieces THEN
+        RETURN QUERY SELECT l.line, l.row_no FROM rowmill.line_order l
+        CROSS JOIN LATERAL (SELECT FROM rowmill.outcomes o WHERE o.batch_key = p_batch_key AND o.row_no = l.row_no AND o.piece_files IS NOT NULL LIMIT 1) o
+        WHERE l.batch_key = p_batch_key AND (l.line, l.row_no) > (p_line, p_row_no) AND l.row_no <= counted ORDER BY l.line, l.row_no LIMIT p_limit;
+    ELSE
+        RETURN QUERY SELECT l.line, l.row_no FROM rowmill.line_order l
+        WHERE l.batch_key = p_batch_key AND (l.line, l.row_no) > (p_line, p_row_no) AND l.row_no <= counted ORDER BY l.line, l.row_no LIMIT p_limit;
+    END IF;
+END
+$$;

@@ -161,7 +161,10 @@ pub(super) async fn append_whole(
         return Ok(None);
     }
     if let Err(error) = chunks.end().await {
-        append.undo().await?;
+        // The fault of the file is the one to tell. Rows that cannot be removed now never run.
+        if let Err(undone) = append.undo().await {
+            tracing::warn!("the rows of the file that were stored cannot be removed yet: {:#}", anyhow::Error::from(undone));
+        }
         return Err(error.into());
     }
     Ok(Some(append.end(Some(file())).await?))

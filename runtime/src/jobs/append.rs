@@ -17,8 +17,8 @@ const TURN_WAIT_MAX: Duration = Duration::from_secs(300);
 /// Between two attempts: the first time, doubled up to the second.
 const TURN_PAUSE: [Duration; 2] = [Duration::from_millis(20), Duration::from_secs(1)];
 
-/// A file that is appended to a held batch in parts. Its rows become rows of the batch with [`FileAppend::end`], all at once. One that is dropped before is taken back
-/// after half a minute.
+/// A file that is appended to a held batch in parts. Its rows become rows of the batch with [`FileAppend::end`], all at once. One that is dropped before
+/// expires after half a minute: its rows never run, and the next append, release, abort or discard of the batch removes them.
 pub struct FileAppend {
     store: Arc<dyn Store>,
     id: BatchId,
@@ -27,6 +27,8 @@ pub struct FileAppend {
     /// The last part that came, which may be the last of the file.
     held_back: Option<Vec<NewRow>>,
     begun: bool,
+    /// A part was refused: nothing of the file can come in any more.
+    failed: bool,
     /// The result of an append with this key that was completed before.
     known: Option<u64>,
 }
@@ -53,7 +55,7 @@ impl JobManager {
             check_name("the key of an append", &key.name).map_err(JobError::BadKey)?;
         }
         let store = Arc::clone(self.store());
-        Ok(FileAppend { store, id, token: AppendToken::generate(), key, held_back: None, begun: false, known: None })
+        Ok(FileAppend { store, id, token: AppendToken::generate(), key, held_back: None, begun: false, failed: false, known: None })
     }
 }
 
@@ -63,7 +65,9 @@ impl FileAppend {
     /// # Errors
     /// [`JobError::InputTooLarge`]; [`JobError::Store`] as for [`Store::append_part`]. Then nothing of the file is in the batch.
     pub async fn push(&mut self, rows: Vec<NewRow>) -> Result<(), JobError> {
+        self.check_alive()?;
         if let Err(error) = check_inputs(&rows) {
+            self.failed = true;
             self.take_back().await;
             return Err(error);
         }
@@ -78,6 +82,7 @@ impl FileAppend {
     /// # Errors
     /// As for [`FileAppend::push`].
     pub async fn renew(&mut self) -> Result<(), JobError> {
+        self.check_alive()?;
         if self.begun { self.write(Vec::new(), false, None).await } else { Ok(()) }
     }
 
@@ -85,8 +90,9 @@ impl FileAppend {
     /// completed before.
     ///
     /// # Errors
-    /// As for [`FileAppend::push`].
+    /// As for [`FileAppend::push`]. Where the answer of the store was lost the file may be in the batch: append it again with its key.
     pub async fn end(mut self, file: Option<BatchFile>) -> Result<AppendState, JobError> {
+        self.check_alive()?;
         let rows = self.held_back.take().unwrap_or_default();
         let total = self.write_part(rows, true, file).await?;
         Ok(AppendState { rows: self.known.unwrap_or(total), was_there: self.known.is_some() })
@@ -95,7 +101,7 @@ impl FileAppend {
     /// Takes back what was written of the file.
     ///
     /// # Errors
-    /// [`JobError::Store`]: then it is taken back half a minute later.
+    /// [`JobError::Store`]: then the append expires after half a minute, and the next operation on the batch removes its rows.
     pub async fn undo(self) -> Result<(), JobError> {
         match self.store.undo_append(self.id, self.token).await {
             Ok(_) | Err(StoreError::NotFound(_)) => Ok(()),
@@ -124,13 +130,19 @@ impl FileAppend {
                 Ok(state.rows)
             }
             Err(error) => {
+                self.failed = true;
                 self.take_back().await;
                 Err(error.into())
             }
         }
     }
 
-    /// What fails here is taken back when the append expires.
+    /// Refuses what comes after a part that was refused.
+    fn check_alive(&self) -> Result<(), JobError> {
+        if self.failed { Err(StoreError::AppendLost(self.id).into()) } else { Ok(()) }
+    }
+
+    /// Removes the rows. If that fails, the append expires, and the next operation on the batch removes them.
     async fn take_back(&self) {
         if let Err(error) = self.store.undo_append(self.id, self.token).await {
             tracing::warn!(batch = %self.id, error = &error as &dyn std::error::Error, "cannot take back an append; its rows are removed when it has expired");

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::{JobError, JobManager, QueryResult, QueryState};
 use crate::model::{Batch, BatchId, BatchStatus, BatchStep};
 use crate::status::{Progress, Snapshot};
-use crate::store::StoreEvent;
+use crate::store::{StoreError, StoreEvent};
 
 /// Events may be missing: the store is asked at least so often.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -93,12 +93,12 @@ impl JobManager {
         // Others that are overdue are aborted with it, the oldest deadlines first.
         let overdue = store.abort_overdue().await?;
         for id in &overdue.aborted {
-            match self.read_batch(*id).await {
+            match store.read_batch(*id).await {
                 // Counts alone would not say that it is aborted.
                 Ok(aborted) => self.shared.status.publish(Snapshot::of(&aborted)),
                 // It was removed meanwhile.
-                Err(JobError::NoBatch { .. }) => {}
-                Err(error) => return Err(error),
+                Err(StoreError::NotFound(_)) => {}
+                Err(error) => return Err(error.into()),
             }
         }
         Ok(overdue.aborted.contains(&batch.id))

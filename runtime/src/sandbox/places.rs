@@ -11,20 +11,10 @@ const NAME_BYTES_MAX: usize = 300;
 /// A longer path is cut at its beginning.
 const FILE_BYTES_MAX: usize = 100;
 /// Functions of language runtimes and of our SDK, which say nothing about the guest.
-const LIBRARY_NAMES: [&str; 12] = [
-    "rowmill_guest::",
-    "core::",
-    "std::",
-    "alloc::",
-    "dlmalloc::",
-    "__rust",
-    "__rdl_",
-    "__rg_",
-    "rust_panic",
-    "rust_begin_unwind",
-    "abort",
-    "cabi_realloc",
-];
+const LIBRARY_NAMES: [&str; 11] =
+    ["rowmill_guest::", "core::", "std::", "alloc::", "dlmalloc::", "__rust", "__rdl_", "__rg_", "rust_panic", "rust_begin_unwind", "cabi_realloc"];
+/// The function of C's library that ends a program.
+const ABORT: &str = "abort";
 /// Parts of paths of the standard library and of our SDK.
 const LIBRARY_FILES: [&str; 4] = ["/guest-sdk/src/", "/rustc/", "/rustlib/src/rust/library/", "/rust/deps/"];
 /// Functions that run a guest's script. The stack of such an interpreter says nothing about the script.
@@ -40,7 +30,7 @@ impl Frame {
     fn is_library(&self) -> bool {
         let name = self.name.trim_start_matches(['<', '&']);
         let in_library = |(file, _): &(String, Option<u32>)| LIBRARY_FILES.iter().any(|part| file.contains(part));
-        LIBRARY_NAMES.iter().any(|prefix| name.starts_with(prefix)) || self.place.as_ref().is_some_and(in_library)
+        name == ABORT || LIBRARY_NAMES.iter().any(|prefix| name.starts_with(prefix)) || self.place.as_ref().is_some_and(in_library)
     }
 
     fn shown(&self) -> String {
@@ -142,6 +132,13 @@ mod tests {
         ] {
             assert_eq!(short_path(path), short);
         }
+    }
+
+    #[test]
+    fn a_function_whose_name_begins_like_one_of_a_library_is_the_authors() {
+        let is_library = |name: &str| Frame { name: name.to_owned(), place: None }.is_library();
+        assert!(is_library("abort") && is_library("core::panicking::panic"));
+        assert!(!is_library("abort_payment") && !is_library("corel::draw"));
     }
 
     #[test]

@@ -178,3 +178,13 @@ pub async fn of_rows_that_are_appended_beside_a_file_none_is_lost(kit: Kit) {
     }
     assert_eq!(lines(&kit, id).await, (1..=15).collect::<Vec<_>>());
 }
+
+/// They are no page by themselves: a reader would take an empty page for the end.
+pub async fn rows_of_a_file_with_lower_lines_hide_no_row_of_the_batch(kit: Kit) {
+    let id = kit.hold(0).await;
+    kit.store.append_rows(id, vec![row(20), row(10)]).await.unwrap();
+    let append = Append::to(id);
+    append.rows(&kit, true, false, (1..=5).map(row).collect()).await.unwrap();
+    let page = kit.store.read_results(id, None, 2).await.unwrap();
+    assert_eq!(page.iter().map(|row| row.line).collect::<Vec<_>>(), [10, 20]);
+}

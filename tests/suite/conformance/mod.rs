@@ -133,6 +133,7 @@ macro_rules! conformance {
                 a_file_that_was_cut_off_is_taken_back_by_whatever_comes_next
                 an_append_with_a_key_comes_in_once
                 of_rows_that_are_appended_beside_a_file_none_is_lost
+                rows_of_a_file_with_lower_lines_hide_no_row_of_the_batch
             }
             batch_files {
                 the_files_of_a_batch_are_listed_by_their_first_rows

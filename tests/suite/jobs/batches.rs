@@ -17,6 +17,7 @@ on_each_store! {
     sec_1_an_app_sees_its_own_batches_only
     what_cannot_be_submitted_is_refused_with_a_sentence
     what_cannot_be_appended_leaves_the_batch_as_it_was
+    an_append_with_a_refused_part_takes_no_other
     a_new_version_serves_new_batches_and_the_old_one_those_that_have_it
     a_batch_with_a_key_is_there_once
     many_who_submit_with_one_key_get_one_batch
@@ -275,6 +276,27 @@ async fn what_cannot_be_submitted_is_refused_with_a_sentence(site: Site) {
     };
     assert_eq!(jobs.store().claim_leases(&everything).await.unwrap(), []);
     assert_eq!(jobs.store().list_processors(Some("bank")).await.unwrap().len(), 4);
+}
+
+async fn an_append_with_a_refused_part_takes_no_other(site: Site) {
+    let jobs = site.jobs.clone();
+    let id = jobs.batch_submit(BatchRequest::new("bank", "validate").with_rows(vec![transaction(1)]).held()).await.unwrap();
+    let lost = "nothing of the file was appended";
+    // The line of the first part stands in the batch; the part is written when the second one comes.
+    let mut append = jobs.append_file(id, None).await.unwrap();
+    append.push(vec![transaction(1)]).await.unwrap();
+    is_store(&append.push(vec![transaction(2)]).await.unwrap_err(), "line 1");
+    is_store(&append.push(vec![transaction(3)]).await.unwrap_err(), lost);
+    is_store(&append.renew().await.unwrap_err(), lost);
+    is_store(&append.end(None).await.unwrap_err(), lost);
+    // A row that is too large is refused before the store sees it.
+    let mut append = jobs.append_file(id, None).await.unwrap();
+    append.push(vec![transaction(2)]).await.unwrap();
+    let large = row(3, &format!("\"{}\"", "x".repeat(INPUT_BYTES_MAX)));
+    assert!(matches!(append.push(vec![large]).await.unwrap_err(), JobError::InputTooLarge { .. }));
+    is_store(&append.end(None).await.unwrap_err(), lost);
+    assert_eq!(jobs.batch_status(id).await.unwrap().counts.rows, 1);
+    assert_eq!(jobs.batch_append(id, vec![transaction(2)], false).await.unwrap(), 2);
 }
 
 async fn what_cannot_be_appended_leaves_the_batch_as_it_was(site: Site) {

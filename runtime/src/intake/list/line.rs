@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use memchr::memmem;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
@@ -17,6 +17,8 @@ pub(in crate::intake) const JSON_LINE: &str = "rowmill.line";
 /// The keys of a line, and those of its `rowmill`.
 const KEYS: [&str; 3] = ["rowmill", "input", "text"];
 const WHY_KEYS: [&str; 3] = ["line", "codes", "reason"];
+/// An object with more keys is refused for one that it has twice, or for one that is not known.
+const PAIRS_MAX: usize = 16;
 
 /// A line of NDJSON, as far as it may be one of a list of failed rows: a row as it was, or a text
 /// that was no row, beside the reason. The order of the keys is of no importance.
@@ -140,7 +142,7 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 type Pair<'a> = (Cow<'a, str>, &'a RawValue);
 
-/// The keys and values of an object, as they stand there.
+/// The keys and values of an object, as they stand there: those that a list has, and the first other one, [`PAIRS_MAX`] in all.
 struct Pairs<'a>(Vec<Pair<'a>>);
 
 impl<'de> Deserialize<'de> for Pairs<'de> {
@@ -155,8 +157,15 @@ impl<'de> Deserialize<'de> for Pairs<'de> {
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Pairs<'de>, A::Error> {
                 let mut pairs = Vec::new();
-                while let Some((Text(key), value)) = map.next_entry::<Text<'de>, &'de RawValue>()? {
-                    pairs.push((key, value));
+                let mut has_other = false;
+                while let Some(Text(key)) = map.next_key::<Text<'de>>()? {
+                    let is_known = KEYS.iter().chain(&WHY_KEYS).any(|known| key.eq_ignore_ascii_case(known));
+                    if pairs.len() == PAIRS_MAX || (has_other && !is_known) {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    has_other |= !is_known;
+                    pairs.push((key, map.next_value::<&'de RawValue>()?));
                 }
                 Ok(Pairs(pairs))
             }
@@ -168,6 +177,16 @@ impl<'de> Deserialize<'de> for Pairs<'de> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_that_no_list_has_are_not_collected() {
+        let other = "\"\":0,".repeat(100_000);
+        let known = "\"input\":1,".repeat(100);
+        let json = format!("{{{other}{known}\"rowmill\":{{}}}}");
+        let Pairs(pairs) = serde_json::from_str(&json).unwrap();
+        assert_eq!(pairs.len(), PAIRS_MAX);
+        assert!(matches!(Listed::of(&format!("{{{other}\"rowmill\":{{\"line\":1}},\"input\":1}}")), Listed::Wrong { .. }));
+    }
 
     fn row(json: &str) -> Option<ListedRow<'_>> {
         match Listed::of(json) {
